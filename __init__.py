@@ -1,0 +1,42 @@
+"""netc: a language for neural networks, compiled to the machine.
+
+    import netc
+    fn = netc.compile("model.net")
+    w = fn.init(seed=0)
+    y = fn(w, x)
+
+This module is a lazy face: importing it imports nothing else, not even NumPy.
+"""
+
+from importlib import import_module as _import_module
+
+__version__ = "0.1.0"
+
+# public name -> (module, name there)
+_PUBLIC = {
+    "compile": (".function", "compile"),
+    "Function": (".function", "Function"),
+    "Trainer": (".trainer", "Trainer"),
+    "Weights": (".runtime.weights", "Weights"),
+    "History": (".runtime.train", "History"),
+    "NetcError": (".runtime.errors", "NetcError"),
+    "InputError": (".runtime.errors", "InputError"),
+    "WeightsError": (".runtime.errors", "WeightsError"),
+    "ModelError": (".runtime.errors", "ModelError"),
+    "CompileError": (".compiler.diagnostics", "Diagnostics"),
+    "set_threads": (".runtime.pool", "set_threads"),
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    value = getattr(_import_module(module, __name__), attribute)
+    globals()[name] = value            # the next access does not come here
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

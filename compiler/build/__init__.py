@@ -1,0 +1,246 @@
+"""Elaboration: from the syntax tree of a `.net` file to the graphs of one model.
+
+A model is elaborated twice, with ``training`` false and true, over the same leaves.  Elaboration runs the file's
+compile-time language (settings, ``if``, ``for``, functions, instances) and leaves a graph of primitives:
+
+    values       what an expression can be at compile time, and the mistakes it can be
+    numbers      compile-time arithmetic
+    shapes, indexing   NumPy's broadcasting, promotion and indexing over the strict primitives
+    scope        names, files, the prelude
+    session      the state of one pass
+    expressions, statements, calls, signatures, models, scans, train
+    builtins, spatial, randomness
+    lint         unused and unknown names
+"""
+
+from __future__ import annotations
+
+import sys
+
+from .. import syntax
+from ..diagnostics import Diagnostic, Diagnostics
+from ..ir import topological
+from ..model import Layer, Mode, Model, Variable
+from ..types import TypeRuleError, f32, f64
+from . import lint
+from .builtins import scope_names
+from .calls import Arguments
+from .models import call_instance, root_inputs, settings_of
+from .scope import FileScope
+from .session import Build, Sink
+from .shapes import LARGEST_SHAPE
+from .train import Training, elements_of, make_optimizer, run_train
+from .values import POISON, Fault, Instance, ModelValue, Poisoned, Record, is_tensor, nearest
+
+__all__ = ["elaborate", "check"]
+
+RECURSION_LIMIT = 30_000           # Python frames; expressions and calls are bounded long before (see session)
+
+
+def elaborate(text: str | bytes, filename: str = "<text>", model: str | None = None, precision: str = "f32",
+              loader=None, settings: dict | None = None) -> Model:
+    """The model of a source text as graphs.
+
+    ``model`` names it; by default the one that has a ``train`` block, else the last of the file.  ``precision``
+    "f64" computes every f32 in f64.  ``loader`` reads an imported file, given its path; by default from the disk,
+    below the folder of ``filename``.  ``settings`` are values for the model's own settings.
+    Raises Diagnostics with every mistake found.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, RECURSION_LIMIT))
+    try:
+        return _elaborate(text, filename, model, precision, loader, settings or {})
+    except RecursionError:
+        raise Diagnostics(Diagnostic(code="E0801", message="the file is nested too deep")) from None
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def check(text: str | bytes, filename: str = "<text>", loader=None) -> list[str]:
+    """The warnings for a source text; raises Diagnostics where it does not elaborate."""
+    return list(elaborate(text, filename, loader=loader).warnings)
+
+
+def _elaborate(text, filename, name, precision, loader, settings) -> Model:
+    tree = syntax.parse(text, filename)
+    sink = Sink()
+    passes = []
+    for training in (False, True):
+        build = Build(sink, {"f32": f32, "f64": f64}[precision], training, scope_names(), loader)
+        passes.append(_run(build, tree, filename, name, settings))
+        if sink.items:
+            break                       # the other mode would repeat what is wrong
+    build, last = passes[0]
+    if last.scope is not None:
+        lint.check_names(build, last.scope, tree)
+    sink.raise_errors()
+    lint.warn_unused(build, tree)
+    return _assemble(sink, passes, precision, loader)
+
+
+class _Pass:
+    """What one pass over the model gives."""
+
+    def __init__(self):
+        self.scope = self.model = self.instance = self.result = self.train = None
+        self.inputs: list = []
+        self.training = Training()
+
+
+def _run(build: Build, tree: syntax.File, filename: str, name, settings) -> tuple[Build, _Pass]:
+    """One pass: the model's body, then its train block."""
+    found = _Pass()
+    build.files.opened(filename)
+    scope = found.scope = FileScope(build, tree, build.prelude, filename)
+    _check_top_level(build, tree)
+    scope.check()
+    try:
+        model_tree, found.train = _choose(build, tree, name)
+        found.model = model = ModelValue(model_tree.name, model_tree, scope)
+        _run_model(build, found, model, settings)
+    except Fault as fault:
+        build.report(fault)
+    except TypeRuleError as error:
+        build.report(Fault("primitive", str(error)), model_tree.name_span)
+    except Poisoned:
+        pass
+    return build, found
+
+
+def _run_model(build: Build, found: _Pass, model: ModelValue, settings) -> None:
+    bound = {key: (value, model.tree.name_span) for key, value in settings.items()}
+    for setting in model.tree.settings:
+        if setting.default is None and not setting.variadic and setting.name not in bound:
+            raise Fault("missing", f"the compiled model {model.name} needs a value for its setting `{setting.name}`",
+                        span=setting.span, hint="give the setting a default, or compile a model that uses it")
+    for key in bound:
+        if key not in {s.name for s in model.tree.settings}:
+            raise Fault("setting", f"{model.name} has no setting `{key}`", span=model.tree.name_span,
+                        hint=nearest(key, {s.name for s in model.tree.settings}))
+    instance = found.instance = Instance(model, settings_of(build, model, bound, model.tree.name_span), "")
+    leaves = root_inputs(build, model, instance.settings)
+    found.inputs = [leaf for _, leaf, _ in leaves]
+    given = {key: (leaf, span, span) for key, leaf, span in leaves}
+    try:
+        found.result = call_instance(build, instance, Arguments([], given), model.tree.name_span)
+    except Poisoned:
+        pass
+    if found.train is not None and instance.names is not None:
+        from .scope import Scope
+        scope = Scope(model.scope, instance.names)
+        for missing in {o.name for o in model.tree.outputs or ()} - set(instance.names):
+            scope.set(missing, POISON)
+        if model.tree.outputs is None and "output" not in scope.names:
+            scope.set("output", found.result if found.result is not None else POISON)
+        from .session import Frame
+        build.frames.append(Frame(instance, "", "train", 0))
+        try:
+            found.training = run_train(build, scope, found.train, found.inputs)
+        finally:
+            build.frames.pop()
+
+
+def _check_top_level(build: Build, tree: syntax.File) -> None:
+    """Names defined twice, train blocks for unknown models."""
+    seen: dict[str, object] = {}
+    for item in tree.items:
+        if isinstance(item, syntax.Train):
+            continue
+        if item.name in seen:
+            build.report(Fault("twice", f"`{item.name}` is defined twice", span=item.name_span,
+                               hint=f"the first is at line {seen[item.name].line}"))
+        if item.name == "training":
+            build.report(Fault("reserved", "`training` is reserved", span=item.name_span))
+        seen.setdefault(item.name, item.name_span)
+    models = [m.name for m in tree.models]
+    trained = set()
+    for block in tree.trains:
+        if block.model not in models:
+            build.report(Fault("train-model", f"there is no model `{block.model}` in this file", span=block.name_span,
+                               hint=nearest(block.model, models)))
+        elif block.model in trained:
+            build.report(Fault("twice", f"{block.model} has two train blocks", span=block.name_span))
+        trained.add(block.model)
+
+
+def _choose(build: Build, tree: syntax.File, name):
+    """The model to compile, and its train block."""
+    models = {m.name: m for m in tree.models}
+    trains = {t.model: t for t in tree.trains if t.model in models}
+    if not models:
+        raise Fault("no-model", "the file has no model to compile", span=tree.version.span)
+    if name is None:
+        name = next(iter(trains)) if trains else tree.models[-1].name
+    if name not in models:
+        raise Fault("no-model", f"there is no model `{name}` in this file", span=tree.version.span,
+                    expected=", ".join(models), hint=nearest(name, models))
+    return models[name], trains.get(name)
+
+
+# --- putting the passes together --------------------------------------------------------------------------------
+
+
+def _assemble(sink: Sink, passes, precision: str, loader) -> Model:
+    inference, training = passes
+    variables = _variables(inference[0], training[0])
+    parameters = tuple(v for v in variables if v.trainable)
+    states = tuple(v for v in variables if not v.trainable)
+    elements = elements_of(parameters)
+    span = inference[1].model.tree.name_span
+    if elements >= LARGEST_SHAPE:
+        inference[0].report(Fault("limit", "the model has too many weights", span=span, found=str(elements)))
+        sink.raise_errors()
+    optimizer = None
+    if training[1].training.optimizer is not None:
+        build = Build(sink, {"f32": f32, "f64": f64}[precision], True, scope_names(), loader)
+        optimizer = make_optimizer(build, training[1].training, elements)
+        sink.raise_errors()
+    modes = [_mode(build, found, states) for build, found in passes]
+    return Model(
+        name=inference[1].model.name, inputs=tuple(inference[1].inputs), targets=tuple(inference[1].training.targets),
+        parameters=parameters, states=states, inference=modes[0], training=modes[1], optimizer=optimizer,
+        layers=_layers(inference[0], variables), uses_seed=_uses_seed(inference[0], modes),
+        warnings=tuple(sink.warnings))
+
+
+def _variables(inference: Build, training: Build) -> list[Variable]:
+    """The variables of both modes, in order of making; those of training first where the modes differ."""
+    variables = dict(training.variables)
+    for path, variable in inference.variables.items():
+        variables.setdefault(path, variable)
+    return list(variables.values())
+
+
+def _mode(build: Build, found: _Pass, states) -> Mode:
+    from .. import ops
+    outputs = _outputs(found.result, found.model.tree)
+    values = dict(build.values)
+    for name, node in outputs.items():
+        values[name] = node
+    updates = {v.path: build.updates.get(v.path, ops.state(v.path, v.type.dtype, v.type.shape)) for v in states}
+    return Mode(outputs, values, found.training.losses, found.training.metrics, tuple(build.penalties), updates)
+
+
+def _outputs(result, tree: syntax.Model) -> dict:
+    """The model's outputs by name: as the signature names them, else `output`, or `output_0`, `output_1` ..."""
+    if isinstance(result, Record):
+        return dict(result.fields)
+    if isinstance(result, tuple):
+        return {f"output_{i}": value for i, value in enumerate(result) if is_tensor(value)}
+    return {tree.outputs[0].name if tree.outputs else "output": result}
+
+
+def _layers(build: Build, variables) -> tuple[Layer, ...]:
+    rows = []
+    for row in build.layers:
+        below = row["path"] + "." if row["path"] else ""
+        rows.append(Layer(parameters=tuple(v.path for v in variables if v.path.startswith(below)), **row))
+    return tuple(rows)
+
+
+def _uses_seed(build: Build, modes) -> bool:
+    roots = []
+    for mode in modes:
+        roots += [*mode.outputs.values(), *mode.losses.values(), *mode.metrics.values(), *mode.penalties,
+                  *mode.updates.values()]
+    return any(node is build.seed for node in topological(roots))

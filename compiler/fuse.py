@@ -1,0 +1,181 @@
+"""Fusion: which values are stored, and which are computed inside the kernels that use them.
+
+A stored value gets a kernel of its own (one region); everything between stored values is inlined into the kernels
+that need it, movement included: a transpose or a slice costs an index, not a copy.  The decision is made here, by
+cost: a value that several kernels need is stored unless it is cheaper to compute again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterable, Mapping
+
+from .ir import Node, is_tensor, topological, users
+from .types import Dim, Size, product
+
+LEAVES = {"input", "param", "state", "local"}
+TRIVIAL = {"constant", "size", "iota"}
+MOVEMENT = {"reshape", "transpose", "broadcast", "slice", "reverse", "pad", "stop_gradient", "custom"}
+OPAQUE = {"contract", "reduce", "argmax", "argmin", "scan", "concat", "scatter_add",
+          "window_argmax", "window_take", "window_put"}
+# Arguments that a kernel reads many times or out of order, so that computing them anew would cost more than storing.
+READ_MANY_TIMES = {"contract", "window_argmax", "window_take", "window_put"}
+CONTIGUOUS = {"scan", "scatter_add"}
+
+EXPENSIVE = {"exp": 10, "expm1": 14, "log": 10, "log1p": 14, "tanh": 14, "sigmoid": 12, "erf": 20, "sin": 14, "cos": 14,
+             "pow": 24, "random_bits": 40, "div": 3, "sqrt": 3, "rsqrt": 4, "gather": 2}
+RECOMPUTE_LIMIT = 4      # a shared value that costs more operations an element than this is stored
+REGION_LIMIT = 48        # an expression with more operations than this is cut in two
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """``stored``: the values that get memory, arguments first; every other value lives inside a kernel."""
+
+    stored: tuple[Node, ...]
+    outputs: Mapping[str, Node]
+
+    def __contains__(self, current: Node) -> bool:
+        return current in self._set
+
+    @property
+    def items(self) -> Mapping[Node, list[Node]]:
+        """The projections of each scan's results."""
+        cached = self.__dict__.get("_items")
+        if cached is None:
+            cached = {}
+            for current in topological(self.outputs.values()):
+                if current.op.name == "item":
+                    cached.setdefault(current.args[0], []).append(current)
+            object.__setattr__(self, "_items", cached)
+        return cached
+
+    @property
+    def _set(self) -> frozenset:
+        cached = self.__dict__.get("_stored_set")
+        if cached is None:
+            cached = frozenset(self.stored)
+            object.__setattr__(self, "_stored_set", cached)
+        return cached
+
+
+def fuse(outputs: Mapping[str, Node]) -> Fusion:
+    """Choose the stored values of a graph given by its named outputs."""
+    roots = list(outputs.values())
+    stored = _required(roots)
+    use = users(roots)
+    weight: dict[Node, int] = {}
+    for current in topological(roots):
+        weight[current] = _weight(current, weight, stored)
+        if current in stored or not is_tensor(current) or current.op.name in LEAVES | TRIVIAL:
+            continue
+        shared = len(set(use[current])) > 1 and weight[current] > RECOMPUTE_LIMIT
+        repeated = weight[current] > RECOMPUTE_LIMIT and current.shape and any(
+            user.op.name == "broadcast" and user.attrs["axes"] != tuple(range(current.type.rank))
+            for user in use[current])
+        if shared or repeated or weight[current] > REGION_LIMIT:
+            stored.add(current)
+            weight[current] = 0
+    order = tuple(current for current in topological(roots) if current in stored)
+    return Fusion(order, dict(outputs))
+
+
+def _required(roots: Iterable[Node]) -> set[Node]:
+    """Values that must be stored whatever they cost."""
+    roots = list(roots)
+    stored = {root for root in roots if root.op.name not in LEAVES and is_tensor(root)}
+    for current in topological(roots):
+        name = current.op.name
+        if name in OPAQUE or is_spread(current):
+            stored.add(current)
+        if name in READ_MANY_TIMES:
+            stored.update(_base(arg) for arg in current.args)
+        elif name in CONTIGUOUS:
+            stored.update(current.args)
+        elif name == "gather":
+            stored.add(_base(current.args[0]))
+        elif name == "reshape" and split_of(current) is None:
+            stored.add(current.args[0])
+    return {current for current in stored if current.op.name not in LEAVES | {"item"}}
+
+
+def _base(current: Node) -> Node:
+    """The value that a chain of movements reads."""
+    while current.op.name in MOVEMENT and not is_spread(current):
+        if current.op.name == "reshape" and split_of(current) is None:
+            break
+        current = current.args[0]
+    return current
+
+
+def is_spread(current: Node) -> bool:
+    """A pad with fillers between the elements: stored, since reading it would need a division."""
+    return current.op.name == "pad" and any(current.attrs["interior"])
+
+
+def _weight(current: Node, weight: Mapping[Node, int], stored: set[Node]) -> int:
+    """Operations an element to compute the value from stored ones."""
+    name = current.op.name
+    if current in stored or name in LEAVES | TRIVIAL or not is_tensor(current) or name == "item":
+        return 0
+    own = 0 if name in MOVEMENT else EXPENSIVE.get(name, 1)
+    return min(own + sum(weight[arg] for arg in current.args), 10 * REGION_LIMIT)
+
+
+def split_of(current: Node) -> list[list[int]] | None:
+    """For a reshape that only splits dimensions (or adds and drops ones): the result's axes that make up each
+    operand axis, outermost first; None if some dimensions merge, which no affine index can express."""
+    source, target = current.args[0].shape, current.shape
+    groups: list[list[int]] = []
+    axis = 0
+    for size in source:
+        group: list[int] = []
+        have: Size = 1
+        while have != size:
+            if axis == len(target) or not _divides(have * target[axis], size):
+                return None
+            have = have * target[axis]
+            group.append(axis)
+            axis += 1
+        groups.append(group)
+    return groups if all(target[rest] == 1 for rest in range(axis, len(target))) else None
+
+
+def _divides(part: Size, whole: Size) -> bool:
+    if part == whole:
+        return True
+    if isinstance(whole, int):
+        return isinstance(part, int) and part > 0 and whole % part == 0
+    if isinstance(part, int):
+        return all(c % part == 0 for c in whole.terms.values())
+    return len(part.terms) == 1 and set(next(iter(part.terms))) <= {a for m in whole.terms for a in m}
+
+
+def format_fusion(fusion: Fusion) -> str:
+    """One line a stored value, with what was inlined into its kernel, for ``netc emit --stage fused``."""
+    names = {current: f"k{number}" for number, current in enumerate(fusion.stored)}
+    lines = []
+    for current in fusion.stored:
+        inlined: list[str] = []
+        read: list[str] = []
+        stack, seen = list(current.args), set()
+        while stack:
+            arg = stack.pop()
+            if arg in seen:
+                continue
+            seen.add(arg)
+            if arg in names:
+                read.append(names[arg])
+            elif arg.op.name in LEAVES:
+                read.append(str(arg.attrs.get("path", arg.attrs.get("name", arg.attrs.get("index")))))
+            else:
+                if arg.op.name not in TRIVIAL:
+                    inlined.append(arg.op.name)
+                stack.extend(arg.args)
+        text = f"{names[current]} = {current.op.name}: {current.type}"
+        text += f"  reads {', '.join(sorted(read)) or '-'}"
+        if inlined:
+            text += f"  fuses {', '.join(sorted(inlined))}"
+        lines.append(text)
+    lines += [f"output {name} = {names.get(value, value.op.name)}" for name, value in fusion.outputs.items()]
+    return "\n".join(lines)

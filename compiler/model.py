@@ -1,0 +1,82 @@
+"""What elaboration hands to the rest of the compiler: one model as graphs, with its variables and its names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Mapping
+
+from .ir import Graph, Node
+from .types import TensorType
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A parameter or a state: ``path`` as in ``encoder.conv2d_1.kernel``.
+
+    ``initial`` is a graph from the leaf ``input("seed", i64[])`` to the one output "value".
+    """
+
+    path: str
+    type: TensorType
+    initial: Graph
+    trainable: bool
+    where: str = ""              # file:line:column of the declaration
+
+
+@dataclass(frozen=True)
+class Mode:
+    """The model in one mode (inference or training), as nodes over the same leaves.
+
+    ``losses`` and ``penalties`` are scalars; what is minimised is their sum.  ``updates`` gives the new value of
+    each state, by path.  ``values`` holds every named inner value by path, outputs included.
+    """
+
+    outputs: Mapping[str, Node]
+    values: Mapping[str, Node]
+    losses: Mapping[str, Node]
+    metrics: Mapping[str, Node]
+    penalties: tuple[Node, ...]
+    updates: Mapping[str, Node]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of one instance: a row of the summary."""
+
+    path: str                     # "encoder.conv2d_1"; "" for the model itself
+    kind: str                     # "Conv2D"
+    call: int                     # 0 for the first call of the instance, 1 for the second ...
+    depth: int                    # nesting below the model
+    outputs: tuple[Node, ...]     # inference mode
+    inputs: tuple[Node, ...]
+    parameters: tuple[str, ...]   # paths of the variables below the instance, trainable or not
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The optimiser as a pure elementwise function of the flat vectors.
+
+    ``update`` maps inputs "weight", "gradient" (both f32[P]) and state leaves to the output "weight" and one output
+    a state, named by the state's path.
+    """
+
+    name: str
+    update: Graph
+    states: tuple[Variable, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """An elaborated model.  Variables stand in flat-vector order: parameters, then states, each in order of making."""
+
+    name: str
+    inputs: tuple[Node, ...]                # leaf nodes, in the signature's order
+    targets: tuple[Node, ...]               # the inputs that ``train`` adds
+    parameters: tuple[Variable, ...]
+    states: tuple[Variable, ...]
+    inference: Mode
+    training: Mode
+    optimizer: Optimizer | None
+    layers: tuple[Layer, ...]
+    uses_seed: bool                         # an input "seed" must be given, in training mode at least
+    warnings: tuple[str, ...] = field(default=())

@@ -1,0 +1,220 @@
+"""The whole path from a graph to something that runs, one readable list of passes.
+
+``Executable`` is the compiled graph: its steps are fixed, their arguments are formulas of the symbolic sizes.  A new
+batch size evaluates the formulas (``Binding``); it compiles nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Mapping
+
+import numpy as np
+
+from . import emit_cpu
+from .fuse import LEAVES, fuse
+from .interpreted import InterpretedExecutable
+from .ir import Graph, Node, topological
+from .lower import Lowering
+from .loops import format_kernel
+from .memory import lifetimes, live_bound, plan
+from .nest import View
+from .schedule import Buffer, External, ScanStep, Step
+from .simplify import erase_gradient_marks, simplify
+from .types import TensorType, evaluate
+from .verify import verify
+
+ARENA, CONSTANTS = 0, 1            # slots that every program has; externals follow
+GRAIN_WORK = 20_000                # scalar operations that are worth claiming by themselves
+BINDINGS_KEPT = 32                 # argument tables kept, one for each combination of sizes
+
+
+def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: str = "cpu"):
+    """Compile a graph whose leaves lie at ``layout[leaf] = (slot, offset in elements)``.
+
+    The result has ``run(arrays, sizes, out=None)``: arrays by slot, sizes by symbol; it gives arrays by output name.
+    """
+    if target == "numpy":
+        return InterpretedExecutable(graph, layout)
+    return Executable(optimize(graph), layout)
+
+
+def optimize(graph: Graph) -> Graph:
+    """The passes between gradients and kernels."""
+    graph = erase_gradient_marks(graph)
+    graph = Graph(graph.inputs, dict(zip(graph.outputs, simplify(list(graph.results)))))
+    verify(graph)
+    return graph
+
+
+class Executable:
+    """A compiled graph."""
+
+    def __init__(self, graph: Graph, layout: Mapping[Node, tuple[str, int]]):
+        self.graph = graph
+        self.fusion = fuse(graph.outputs)
+        externals: dict[str, External] = {}
+        views: dict[Node, View] = {}
+        for leaf in topological(graph.results):
+            if leaf.op.name in LEAVES:
+                slot, offset = layout[leaf]
+                memory = externals.setdefault(slot, External(slot, leaf.dtype))
+                views[leaf] = View(memory, offset, leaf.dtype)
+        outputs = {name: View(External(f"out:{name}", value.dtype), 0, value.dtype)
+                   for name, value in graph.outputs.items()}
+        self.steps = tuple(Lowering(self.fusion, views, outputs).steps)
+        self.slots = {slot: CONSTANTS + 1 + k for k, slot in enumerate(externals)}
+        self.slots |= {f"out:{name}": CONSTANTS + 1 + len(externals) + k for k, name in enumerate(outputs)}
+        self.output_types: dict[str, TensorType] = {name: value.type for name, value in graph.outputs.items()}
+        self._bindings: OrderedDict[tuple, Binding] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def kernels(self) -> list[tuple[str, str]]:
+        """(label, source) of every distinct generated kernel, in order of first use."""
+        found: dict[str, str] = {}
+        for step in _flat(self.steps):
+            if step.kernel is not None:
+                found.setdefault(emit_cpu.emit(step.kernel).text, step.label)
+        return [(label, text) for text, label in found.items()]
+
+    def format_loops(self) -> str:
+        """Every distinct kernel's loops."""
+        texts = (format_kernel(step.kernel) for step in _flat(self.steps) if step.kernel is not None)
+        return "\n\n".join(dict.fromkeys(texts))
+
+    def bind(self, sizes: Mapping[str, int]) -> "Binding":
+        """The program for these sizes; the last few are kept."""
+        key = tuple(sorted(sizes.items()))
+        with self._lock:
+            if key not in self._bindings:
+                self._bindings[key] = Binding(self, sizes)
+                if len(self._bindings) > BINDINGS_KEPT:
+                    self._bindings.popitem(last=False)
+            self._bindings.move_to_end(key)
+            return self._bindings[key]
+
+    def run(self, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int],
+            out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Run on C-contiguous arrays by slot; ``out`` gives memory for some outputs, which must not overlap inputs."""
+        return self.bind(sizes).run(arrays, out or {})
+
+
+class Binding:
+    """A program whose sizes are numbers: a table of steps and an arena."""
+
+    def __init__(self, executable: Executable, sizes: Mapping[str, int]):
+        from ..runtime.runner import Runner
+        self.slots = executable.slots
+        self.shapes = {name: (tuple(evaluate(size, sizes) for size in type_.shape), type_.dtype.numpy)
+                       for name, type_ in executable.output_types.items()}
+        spans = lifetimes(executable.steps)
+        nbytes = {buffer: evaluate(buffer.size, sizes) * buffer.dtype.itemsize for buffer in spans}
+        self.offsets, self.arena_bytes = plan(spans, nbytes)
+        self.live_bytes = live_bound(spans, nbytes)
+        self.labels: list[str] = []
+        self._constants: dict[tuple[float, ...], int] = {}
+        self._pool: list[np.ndarray] = []
+        self._table: list[tuple[int, int, int, int]] = []
+        self._words: list[int] = []
+        self._emitted: dict = {}
+        self._expand(executable.steps, dict(sizes))
+        self.constants = np.array([value for row in self._constants for value in row] or [0.0], np.float64)
+        self.runner = Runner(np.array(self._table, np.int64).reshape(-1, 4), np.array(self._words or [0], np.int64))
+        del self._table, self._words, self._emitted
+
+    # --- the table
+
+    def _expand(self, steps, sizes: dict[str, int]) -> None:
+        for step in steps:
+            if isinstance(step, ScanStep):
+                length = evaluate(step.length, sizes)
+                for turn in range(length):
+                    inner = sizes | {step.time: length - 1 - turn if step.reverse else turn, step.parity: turn % 2}
+                    self._expand(step.body, inner)
+            else:
+                self._append(step, sizes)
+
+    def _append(self, step: Step, sizes: Mapping[str, int]) -> None:
+        if step.matrix is not None:
+            self._append_product(step, sizes)
+            return
+        address, integers, constants = self._code(step)
+        units = evaluate(step.units, sizes)
+        work = max(1, evaluate(step.work, sizes))
+        grain = max(1, GRAIN_WORK // work)
+        if units > grain and work < 64:
+            grain = -(-grain // 64) * 64       # neighbouring threads should not share cache lines
+        offset = len(self._words)
+        for view in step.views:
+            self._words += self._locate(view, sizes)
+        if constants:
+            self._words += [CONSTANTS, 8 * self._constant_row(constants)]
+        self._words += [evaluate(size, sizes) for size in integers]
+        self._table.append((address, offset, units, grain))
+        self.labels.append(step.label)
+
+    def _append_product(self, step: Step, sizes: Mapping[str, int]) -> None:
+        """A step of the runtime's tile kernel, which plans tiles and units for these sizes."""
+        from ..runtime.tile import Axis, plan as plan_product
+        matrix = step.matrix
+        batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
+                             for group in (matrix.batch, matrix.rows, matrix.sums))
+        made = plan_product(matrix.c.dtype.name, batch, rows, sums, evaluate(matrix.columns, sizes),
+                            evaluate(matrix.column_stride, sizes))
+        offset = len(self._words)
+        for view in step.views:
+            self._words += self._locate(view, sizes)
+        self._words += made.words
+        self._table.append((made.address, offset, made.units, made.grain))
+        self.labels.append(step.label)
+
+    def _code(self, step: Step) -> tuple[int, tuple, tuple]:
+        """Address of the step's machine code, and what it takes after its views."""
+        if step not in self._emitted:
+            from ..runtime.kernels import kernel_address
+            source = emit_cpu.emit(step.kernel)
+            self._emitted[step] = kernel_address(source.text), source.integers, source.constants
+        return self._emitted[step]
+
+    def _constant_row(self, constants: tuple[float, ...]) -> int:
+        """Where a kernel's constants stand in the table of constants."""
+        if constants not in self._constants:
+            self._constants[constants] = sum(len(row) for row in self._constants)
+        return self._constants[constants]
+
+    def _locate(self, view: View, sizes: Mapping[str, int]) -> list[int]:
+        shift = evaluate(view.offset, sizes) * view.dtype.itemsize
+        if isinstance(view.buffer, Buffer):
+            return [ARENA, self.offsets[view.buffer] + shift]
+        return [self.slots[view.buffer.slot], shift]
+
+    # --- running
+
+    def run(self, arrays: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One native call."""
+        results = {name: out[name] if name in out else np.empty(shape, dtype)
+                   for name, (shape, dtype) in self.shapes.items()}
+        try:
+            arena = self._pool.pop()
+        except IndexError:
+            arena = np.empty(self.arena_bytes + 64, np.uint8)
+        bases = np.empty(CONSTANTS + 1 + len(self.slots), np.intp)
+        start = arena.ctypes.data
+        bases[ARENA] = start + -start % 64
+        bases[CONSTANTS] = self.constants.ctypes.data
+        for slot, position in self.slots.items():
+            array = results[slot[4:]] if slot.startswith("out:") else arrays[slot]
+            bases[position] = array.ctypes.data
+        self.runner(bases.ctypes.data)
+        self._pool.append(arena)
+        return results
+
+
+def _flat(steps):
+    for step in steps:
+        if isinstance(step, ScanStep):
+            yield from _flat(step.body)
+        else:
+            yield step

@@ -1,0 +1,280 @@
+"""The programs of a model: closed graphs over the model's leaves, and where those leaves lie at run time.
+
+predict    inputs -> outputs, in inference mode
+evaluate   inputs, targets -> losses and metrics, in inference mode
+gradient   inputs, targets -> losses and one flat gradient of the trainable variables, in training mode
+step       the same, and the optimiser: -> losses, the new flat weights, the new optimiser state
+
+Slots: ``weights`` is the flat vector; a variable of another dtype has ``state/PATH``, an optimiser state
+``optimizer/PATH``, an input its own name (``input/weights`` for one called so), the random seed ``seed``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Iterable, Mapping
+
+from ..runtime.errors import ModelError, listing, nearest
+from ..runtime.weights import Layout
+from . import ops
+from .bounds import Range, bound_indices
+from .gradient import gradient
+from .ir import Graph, Node, node, rewrite, topological
+from .model import Mode, Model, Variable
+from .types import DType, Dim, Size, i64, product, substitute
+
+WEIGHTS, SEED, LOSS, GRADIENT = "weights", "seed", "loss", "gradient"
+LEAVES = ("input", "param", "state")
+
+
+@dataclass(frozen=True)
+class Program:
+    """One closed graph.  ``ranges`` must hold for the inputs, ``reports`` maps outputs to the names that a user sees."""
+
+    graph: Graph
+    layout: Mapping[Node, tuple[str, int]]
+    ranges: tuple[Range, ...]
+    inputs: tuple[Node, ...]
+    reports: Mapping[str, str]
+
+    @property
+    def uses_seed(self) -> bool:
+        return any(slot == SEED for slot, _ in self.layout.values())
+
+
+# --- storage ------------------------------------------------------------------------------------------------------
+
+
+def weights_layout(model: Model) -> Layout:
+    """Where the model's variables lie: trainable ones first, so that they are one stretch of the flat vector."""
+    variables = sorted((*model.parameters, *model.states), key=lambda variable: not variable.trainable)
+    kinds = [variable.type.dtype for variable in variables if variable.type.dtype.kind == "float"]
+    return Layout.of(str((kinds[0] if kinds else _default_dtype(model)).numpy), [
+        (variable.path, str(variable.type.dtype.numpy), variable.type.shape, variable.trainable)
+        for variable in variables])
+
+
+def _default_dtype(model: Model) -> DType:
+    """The float type of a model without variables."""
+    from .types import f32
+    return next((leaf.dtype for leaf in model.inputs if leaf.dtype.kind == "float"), f32)
+
+
+def input_slot(leaf: Node) -> str:
+    """The slot of an input; it differs from the name only where the name is taken."""
+    name = leaf.attrs["name"]
+    return f"input/{name}" if name == WEIGHTS else name
+
+
+def optimizer_slot(variable: Variable) -> str:
+    return f"optimizer/{variable.path}"
+
+
+def _place(model: Model, graph: Graph, own: Mapping[Node, tuple[str, int]]) -> dict[Node, tuple[str, int]]:
+    """Slot and offset of each leaf of the graph; ``own`` places the leaves that the model does not have."""
+    entries = weights_layout(model).by_path
+    placed = {}
+    for leaf in graph.inputs:
+        if leaf in own:
+            placed[leaf] = own[leaf]
+        elif leaf.op.name == "input":
+            placed[leaf] = (SEED if leaf is seed_leaf() else input_slot(leaf), 0)
+        else:
+            entry = entries[leaf.attrs["path"]]
+            placed[leaf] = (WEIGHTS, entry.offset) if entry.offset is not None else (f"state/{entry.path}", 0)
+    return placed
+
+
+def seed_leaf() -> Node:
+    return ops.input(SEED, i64, ())
+
+
+# --- the programs ---------------------------------------------------------------------------------------------------
+
+
+def predict(model: Model, outputs: Iterable[str] | None = None) -> Program:
+    """The outputs of the signature, or the values of these paths."""
+    return _program(model, model.inputs, named_outputs(model, outputs))
+
+
+def named_outputs(model: Model, paths: Iterable[str] | None) -> dict[str, Node]:
+    """The values of these paths in inference mode.  Raises ModelError naming the nearest path."""
+    mode = model.inference
+    if paths is None:
+        return dict(mode.outputs)
+    known = {**mode.values, **mode.outputs}
+    chosen = {}
+    for path in paths:
+        if path not in known:
+            raise ModelError(f"`{model.name}` has no value `{path}`{nearest(path, known)}")
+        chosen[path] = known[path]
+    if not chosen:
+        raise ModelError("no output is asked for")
+    return chosen
+
+
+def evaluate(model: Model) -> Program:
+    """Losses and metrics in inference mode."""
+    values = _losses(model, model.inference)
+    return _program(model, _all_inputs(model), values | _metrics(model.inference), reports=_reports(model))
+
+
+def loss_and_gradient(model: Model) -> Program:
+    """Losses in training mode, and the flat gradient of their sum."""
+    values = _losses(model, model.training)
+    values[GRADIENT] = _flat_gradient(model, values[LOSS])
+    return _program(model, _all_inputs(model), values, reports=_reports(model))
+
+
+def step(model: Model, metrics: bool = False) -> Program:
+    """One step of training.  With ``metrics``, those of the training batch too, as of before the update."""
+    if model.optimizer is None:
+        raise ModelError(f"`{model.name}` has no optimiser: its train block needs `optimizer = ...`")
+    values = _losses(model, model.training)
+    layout = weights_layout(model)
+    # The whole vector of trainable variables is one leaf more, over the same memory as the variables themselves.
+    vector = ops.param("*", _vector_dtype(model), (layout.trainable_size,))
+    own: dict[Node, tuple[str, int]] = {vector: (WEIGHTS, 0)}
+    updated, states = _optimize(model, vector, _flat_gradient(model, values[LOSS]), own)
+    values |= _new_variables(model, layout, updated) | states
+    if metrics:
+        values |= _metrics(model.training)
+    return _program(model, _all_inputs(model), values, own, _reports(model))
+
+
+def _program(model: Model, inputs: tuple[Node, ...], values: Mapping[str, Node],
+             own: Mapping[Node, tuple[str, int]] | None = None, reports: Mapping[str, str] | None = None) -> Program:
+    graph = Graph((), values)
+    graph, ranges = bound_indices(graph, model.targets)
+    leaves = tuple(current for current in topological(graph.results) if current.op.name in LEAVES)
+    graph = Graph(leaves, graph.outputs)
+    ranges = tuple(found for found in ranges if found.leaf in inputs)
+    return Program(graph, _place(model, graph, own or {}), ranges, inputs, reports or {})
+
+
+def _all_inputs(model: Model) -> tuple[Node, ...]:
+    return (*model.inputs, *model.targets)
+
+
+# --- losses and metrics -----------------------------------------------------------------------------------------------
+
+
+def _losses(model: Model, mode: Mode) -> dict[str, Node]:
+    """Every loss, and what is minimised: their sum with the penalties."""
+    if not mode.losses:
+        raise ModelError(f"`{model.name}` has no loss: it needs a train block")
+    total = None
+    for part in (*mode.losses.values(), *mode.penalties):
+        total = part if total is None else ops.add(total, part)
+    return {LOSS: total} | {f"losses/{name}": part for name, part in mode.losses.items()}
+
+
+def _metrics(mode: Mode) -> dict[str, Node]:
+    return {f"metrics/{name}": value for name, value in mode.metrics.items()}
+
+
+def _reports(model: Model) -> dict[str, str]:
+    """The names of losses and metrics for a user: their own, or with their kind in front where two are called alike."""
+    names = {LOSS: LOSS}
+    own = [(f"losses/{name}", name) for name in model.training.losses]
+    own += [(f"metrics/{name}", name) for name in model.training.metrics]
+    for key, name in own:
+        taken = name == LOSS or sum(other == name for _, other in own) > 1
+        names[key] = key.replace("/", ".") if taken else name
+    return names
+
+
+# --- gradient and optimiser -------------------------------------------------------------------------------------------
+
+
+def _vector_dtype(model: Model) -> DType:
+    trainable = [variable for variable in model.parameters if variable.trainable]
+    if not trainable:
+        raise ModelError(f"`{model.name}` has no parameters to train")
+    kinds = {variable.type.dtype for variable in trainable}
+    if len(kinds) > 1:
+        raise ModelError(f"the parameters of `{model.name}` mix {listing(sorted(map(str, kinds)))}: "
+                         "a model is trained in one type")
+    return kinds.pop()
+
+
+def _flat_gradient(model: Model, loss: Node) -> Node:
+    """The gradients of all trainable variables, one after another."""
+    dtype = _vector_dtype(model)
+    variables = [variable for variable in model.parameters if variable.trainable]
+    leaves = [ops.param(variable.path, variable.type.dtype, variable.type.shape) for variable in variables]
+    parts = gradient([(loss, ops.constant(1.0, loss.dtype))], leaves)
+    vectors = [ops.reshape(part, (product(part.shape),)) for part in parts]
+    assert all(part.dtype == dtype for part in parts)
+    return vectors[0] if len(vectors) == 1 else ops.concat(vectors, 0)
+
+
+def _optimize(model: Model, weight: Node, slope: Node, own: dict) -> tuple[Node, dict[str, Node]]:
+    """The new vector and the new optimiser states; their leaves are placed in ``own``."""
+    optimizer = model.optimizer
+    replacement = {}
+    for leaf in optimizer.update.inputs:
+        if leaf.op.name == "input":
+            replacement[leaf] = {"weight": weight, "gradient": slope}[leaf.attrs["name"]]
+    sizes = optimizer_sizes(model)
+    for variable in optimizer.states:
+        # Renamed: the model may have a state of the same path.
+        shape = tuple(substitute(size, sizes) for size in variable.type.shape)
+        leaf = ops.state(optimizer_slot(variable), variable.type.dtype, shape)
+        replacement[ops.state(variable.path, variable.type.dtype, variable.type.shape)] = leaf
+        own[leaf] = (optimizer_slot(variable), 0)
+    update = optimizer.update.outputs
+    paths = [variable.path for variable in optimizer.states]
+    new = specialise([update["weight"], *(update[path] for path in paths)], replacement, sizes)
+    return new[0], dict(zip(map(optimizer_slot, optimizer.states), new[1:]))
+
+
+def optimizer_sizes(model: Model) -> dict[str, int]:
+    """The optimiser's one symbol, the number of trainable elements, as a number."""
+    leaf = next(leaf for leaf in model.optimizer.update.inputs
+                if leaf.op.name == "input" and leaf.attrs["name"] == "weight")
+    count = weights_layout(model).trainable_size
+    return {name: count for size in leaf.shape if isinstance(size, Dim) for name in size.symbols}
+
+
+def _new_variables(model: Model, layout: Layout, updated: Node) -> dict[str, Node]:
+    """The flat vector after the step, and the variables outside it."""
+    pieces, apart = [updated], {}
+    by_path = {variable.path: variable for variable in (*model.parameters, *model.states)}
+    for entry in layout.entries:
+        if entry.trainable:
+            continue
+        variable = by_path[entry.path]
+        make = ops.state if variable in model.states else ops.param
+        old = make(entry.path, variable.type.dtype, variable.type.shape)
+        new = model.training.updates.get(entry.path, old)
+        if entry.offset is None:
+            apart[f"state/{entry.path}"] = new
+        else:
+            pieces.append(ops.reshape(new, (entry.size,)))
+    return {WEIGHTS: pieces[0] if len(pieces) == 1 else ops.concat(pieces, 0)} | apart
+
+
+def specialise(roots: Iterable[Node], leaves: Mapping[Node, Node], sizes: Mapping[str, Size]) -> list[Node]:
+    """The roots with leaves replaced and symbols bound, in types, attributes and bodies alike."""
+    def rule(current: Node, args: tuple[Node, ...]) -> Node:
+        if current in leaves:
+            return leaves[current]
+        return node(current.op, args, **{name: _bound(value, sizes) for name, value in current.attrs.items()})
+    return rewrite(roots, rule)
+
+
+def _bound(value: Any, sizes: Mapping[str, Size]) -> Any:
+    """An attribute with its symbols bound."""
+    if isinstance(value, Dim):
+        return substitute(value, sizes)
+    if isinstance(value, tuple):
+        return tuple(_bound(part, sizes) for part in value)
+    if isinstance(value, Graph):
+        new = specialise((*value.inputs, *value.results), {}, sizes)
+        return Graph(tuple(new[:len(value.inputs)]), dict(zip(value.outputs, new[len(value.inputs):])))
+    if dataclasses.is_dataclass(value) and not isinstance(value, (type, DType)):
+        return dataclasses.replace(value, **{field.name: _bound(getattr(value, field.name), sizes)
+                                             for field in dataclasses.fields(value) if field.init})
+    return value

@@ -1,0 +1,235 @@
+"""Steps: kernels with the memory they work on, and the three ways to close a loop nest into a kernel.
+
+``finish_map`` stores one value an element; ``finish_rows`` carries accumulators through the innermost loops;
+``finish_columns`` accumulates in the result's own memory, so that the vector loop runs along the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import numpy as np
+
+from .loops import Affine, Assign, Constant, For, If, Kernel, Let, Load, Range, Store, Units
+from .nest import Loop, Nest, View, levels, operand_names, simplify_loops
+from .types import DType, Size, product
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """Memory of ``size`` elements in the arena; distinct objects are distinct memory."""
+
+    size: Size
+    dtype: DType
+
+
+@dataclass(frozen=True, eq=False)
+class External:
+    """Memory that the caller gives: a slot by name."""
+
+    slot: str
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Extent:
+    """One index of a product: how far it runs, and its stride in each operand and the result (0: does not occur)."""
+
+    size: Size
+    a: Size
+    b: Size
+    c: Size
+
+
+@dataclass(frozen=True)
+class Product:
+    """c[batch, rows, columns] = sum over sums of a * b; each group is outermost first.
+
+    The column is contiguous in c, has ``column_stride`` in b and does not occur in a.
+    """
+
+    a: View
+    b: View
+    c: View
+    batch: tuple[Extent, ...]
+    rows: tuple[Extent, ...]
+    sums: tuple[Extent, ...]
+    columns: Size
+    column_stride: Size
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One kernel on these views.  ``units`` is the extent of its parallel loop, ``work`` the rough number of scalar
+    operations a unit; ``label`` names the primitive for profiles.  A step with a ``matrix`` runs the runtime's tile
+    kernel, which plans units by itself."""
+
+    kernel: Kernel | None
+    views: tuple[View, ...]
+    units: Size
+    work: Size
+    label: str
+    matrix: Product | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ScanStep:
+    """``body`` repeated ``length`` times; the symbols ``time`` and ``parity`` take each turn's values."""
+
+    body: tuple
+    length: Size
+    time: str
+    parity: str
+    reverse: bool
+
+
+def identity_of(kind: str, dtype: DType):
+    """The neutral element of a reduction."""
+    if kind in ("sum", "prod"):
+        return dtype.numpy.type(0 if kind == "sum" else 1).item()
+    if dtype.kind == "bool":
+        return kind == "min"
+    if dtype.kind == "float":
+        return float("-inf") if kind == "max" else float("inf")
+    info = np.iinfo(dtype.numpy)
+    return int(info.min if kind == "max" else info.max)
+
+
+def _step(nest: Nest, body: tuple, units: Size, work: Size, label: str) -> Step:
+    return Step(Kernel(tuple(view.dtype for view in nest.views), body), tuple(nest.views), units, work, label)
+
+
+def _parallel(outer: Sequence[Loop], loops: Sequence[Loop], statements: list, inside) -> tuple[tuple, Size]:
+    """Units over the ``outer`` ones of ``loops``: invariant statements before them, ``inside`` (a body) within."""
+    found = levels(list(loops), statements)
+    invariant = tuple(s for level, s in zip(found, statements) if level == 0)
+    split = tuple((loop.variable, loop.extent) for loop in outer) or (("unit", 1),)
+    return invariant + (Units(split, inside),), product(extent for _, extent in split)
+
+
+def finish_map(nest: Nest, value: str, view: View, index: Affine, label: str = "map") -> Step:
+    """Store ``value`` at ``index`` for every turn of the loops."""
+    store = Store(nest.buffer(view), index, value)
+    loops, (statements, (store,)) = simplify_loops(nest.loops, [nest.statements, [store]])
+    weight = len(statements) + 1
+    if len(loops) <= 1:
+        loops = loops or [Loop("unit", 1)]
+        found = levels(loops, statements)
+        invariant = tuple(s for level, s in zip(found, statements) if level == 0)
+        inner = tuple(s for level, s in zip(found, statements) if level == 1)
+        body = invariant + (Range(loops[0].variable, (For(loops[0].variable, loops[0].extent, inner + (store,)),)),)
+        return _step(nest, body, loops[0].extent, weight, label)
+    outer = loops[:-1]
+    inside = _nested(loops, statements, len(outer), (store,))
+    body, units = _parallel(outer, loops, statements, inside)
+    return _step(nest, body, units, loops[-1].extent * weight, label)
+
+
+def _nested(loops: list[Loop], statements: list, first: int, innermost: tuple) -> tuple:
+    """loops[first:] with every statement that depends on a loop at its level; invariant ones are left out."""
+    levelled = [(level, s) for level, s in zip(levels(loops, statements), statements) if level > 0]
+
+    def build(level: int) -> tuple:
+        own = tuple(s for l, s in levelled if l == level or (level == first and l < first))
+        if level == len(loops):
+            return own + innermost
+        loop = loops[level]
+        return own + (For(loop.variable, loop.extent, build(level + 1), loop.literal),)
+
+    return build(first)
+
+
+def finish_rows(nest: Nest, start: tuple, update: tuple, guard: str | None, view: View, index: Affine,
+                result: str, label: str = "rows") -> Step:
+    """Accumulators set by ``start``, changed by ``update`` in every turn (where ``guard`` holds), then one store.
+
+    ``update`` reads names that the nest's statements define, the last of which may read the accumulators: those
+    stand in the innermost loop.
+    """
+    store = Store(nest.buffer(view), index, result)
+    loops, (statements, (store,)) = simplify_loops(nest.loops, [nest.statements, [store]])
+    outer = [loop for loop in loops if not loop.reduces]
+    inner = [loop for loop in loops if loop.reduces]
+    loops = outer + inner
+    accumulators = {s.name for s in start}
+    dependent = _dependents(statements, accumulators)
+    free = [s for s in statements if s not in dependent]
+    innermost = tuple(s for s in statements if s in dependent) + update
+    if guard is not None:
+        innermost = (If(guard, innermost),)
+    inside = _nested_rows(loops, free, len(outer), start, innermost, store)
+    body, units = _parallel(outer, loops, free, inside)
+    work = product(loop.extent for loop in inner) * (len(statements) + 1)
+    return _step(nest, body, units, work, label)
+
+
+def _dependents(statements: list, names: set[str]) -> list:
+    """Statements that read the names, directly or through one another."""
+    known, found = set(names), []
+    for statement in statements:
+        if any(name in known for name in operand_names(statement)):
+            known.add(statement.name)
+            found.append(statement)
+    return found
+
+
+def _nested_rows(loops, statements, first, start, innermost, store) -> tuple:
+    body = _nested(loops, statements, first, innermost)
+    # The accumulators start right before the first reducing loop, the result is stored after it.
+    opening = next((i for i, s in enumerate(body) if isinstance(s, For)), None)
+    if opening is None:
+        cut = len(body) - len(innermost)
+        return body[:cut] + start + body[cut:] + (store,)
+    return body[:opening] + start + body[opening:] + (store,)
+
+
+def finish_columns(nest: Nest, combine: str, start, operands: tuple[str, ...], view: View, index: Affine,
+                   guard: str | None = None, label: str = "columns") -> Step:
+    """result = combine(result, *operands) for every turn of the reducing loops, along the last kept loop.
+
+    ``combine`` "fma" takes two operands (a * b is added), the others one.
+    """
+    target = nest.buffer(view)
+    probe = Store(target, index, "result")
+    loops, (statements, (probe,)) = simplify_loops(nest.loops, [nest.statements, [probe]])
+    kept = [loop for loop in loops if not loop.reduces] or [Loop("unit", 1)]
+    outer, column = kept[:-1], kept[-1]
+    inner = [loop for loop in loops if loop.reduces]
+    order = outer + inner + [column]
+    before = Load(nest.name("old"), target, probe.index)
+    dtype = view.dtype
+    args = (before.name,) + operands if combine != "fma" else operands + (before.name,)
+    after = Let(nest.name("new"), combine, dtype, args, (dtype,) * len(args))
+    store = Store(target, probe.index, after.name)
+    zero = Constant(nest.name("zero"), dtype, start)
+    clear = (zero, For(column.variable, column.extent, (Store(target, probe.index, zero.name),)))
+    sums = _guarded_nest(order, statements, len(outer), (before, after, store), guard)
+    weight = len(statements) + 2
+    if not outer:
+        found = levels(order, statements)
+        invariant = tuple(s for level, s in zip(found, statements) if level == 0)
+        body = invariant + (Range(column.variable, clear + sums),)
+        return _step(nest, body, column.extent, product(loop.extent for loop in inner) * weight, label)
+    body, units = _parallel(outer, order, statements, clear + sums)
+    return _step(nest, body, units, product(loop.extent for loop in inner + [column]) * weight, label)
+
+
+def _guarded_nest(order: list[Loop], statements: list, first: int, innermost: tuple, guard: str | None) -> tuple:
+    """The nest of order[first:] with all that lies below the guard's level under an If."""
+    found = levels(order, statements)
+    level_of = {getattr(s, "name", None): level for level, s in zip(found, statements)}
+    cut = level_of.get(guard, -1)
+    levelled = [(level, s) for level, s in zip(found, statements) if level > 0]
+
+    def build(level: int) -> tuple:
+        own = tuple(s for l, s in levelled if l == level or (level == first and l < first))
+        if level == len(order):
+            rest = innermost
+        else:
+            rest = (For(order[level].variable, order[level].extent, build(level + 1)),)
+        if guard is not None and (level == cut or (level == first and cut < first)):
+            rest = (If(guard, rest),)
+        return own + rest
+
+    return build(first)

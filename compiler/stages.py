@@ -1,0 +1,53 @@
+"""Every stage of the pipeline as text, for ``netc emit``."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from .programs import Program
+
+STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "numba")
+
+
+def format_tree(value: Any, indent: int = 0) -> str:
+    """A syntax tree: a line a node, its fields below it; spans are left out."""
+    lines: list[str] = []
+    pending: list[tuple[str, Any, int]] = [("", value, indent)]
+    while pending:                                   # not recursive: a tree may be deeper than Python's stack
+        label, current, depth = pending.pop()
+        pad = "  " * depth + label
+        if is_dataclass(current) and not isinstance(current, type):
+            parts = [(field.name, getattr(current, field.name)) for field in fields(current) if field.name != "span"]
+            plain = [f"{name}={part!r}" for name, part in parts if not _is_tree(part)]
+            lines.append(f"{pad}{type(current).__name__}({', '.join(plain)})")
+            below = [(f"{name}: ", part, depth + 1) for name, part in parts if _is_tree(part)]
+        elif isinstance(current, tuple):
+            lines.append(f"{pad}({len(current)})")
+            below = [("", part, depth + 1) for part in current]
+        else:
+            lines.append(f"{pad}{current!r}")
+            below = []
+        pending += reversed(below)
+    return "\n".join(lines)
+
+
+def _is_tree(value: Any) -> bool:
+    return is_dataclass(value) and not isinstance(value, type) or isinstance(value, tuple) and any(map(_is_tree, value))
+
+
+def format_stage(program: Program, stage: str) -> str:
+    """A program at one stage after elaboration."""
+    from .text import format_graph
+    if stage in ("graph", "grad"):
+        return format_graph(program.graph)
+    from .pipeline import compile_graph, optimize
+    if stage == "simplified":
+        return format_graph(optimize(program.graph))
+    if stage == "fused":
+        from .fuse import format_fusion, fuse
+        return format_fusion(fuse(optimize(program.graph).outputs))
+    executable = compile_graph(program.graph, program.layout, "cpu")
+    if stage == "loops":
+        return executable.format_loops()
+    return "\n\n".join(f"# {label}\n{source}" for label, source in executable.kernels())

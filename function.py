@@ -1,0 +1,322 @@
+"""The Python API: ``compile`` gives a ``Function``, a model as pure functions of weights and inputs."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections import namedtuple
+from keyword import iskeyword
+from pathlib import Path
+from typing import Any, Iterable, Mapping
+
+import numpy as np
+
+from .compiler import programs
+from .compiler.interpret import interpret
+from .compiler.ir import Graph
+from .compiler.model import Model, Variable
+from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program
+from .compiler.types import TensorType, evaluate
+from .inputs import Signature, convert_seed
+from .runtime import train
+from .runtime import weights as storage
+from .runtime.errors import InputError, ModelError, NetcError, WeightsError, listing
+from .runtime.weights import LARGEST, Weights
+
+TARGETS = ("cpu", "numpy")
+PRECISIONS = ("f32", "f64")
+
+
+def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterable[str] | None = None,
+            target: str = "cpu", precision: str = "f32") -> "Function":
+    """Compile a ``.net`` file, or source text (a string with a line break in it).
+
+    ``model`` names the model; without it, the one that is trained, or the last one.  ``outputs`` names the values to
+    give back, inner ones by their path (``features.conv2d_1``).  ``target``: "cpu", or "numpy" for the slow oracle.
+    ``precision``: "f32", or "f64" to compute in double precision throughout.
+
+    Raises CompileError with every fault found in the text, ModelError for an unknown output, OSError.
+    """
+    if target not in TARGETS:
+        raise ModelError(f"there is no target {target!r}: the targets are {listing(TARGETS)}")
+    if precision not in PRECISIONS:
+        raise ModelError(f"there is no precision {precision!r}: the precisions are {listing(PRECISIONS)}")
+    if isinstance(outputs, str):
+        raise ModelError(f"`outputs` is a list of paths: [{outputs!r}]")
+    from .compiler.build import elaborate
+    text, name = read_source(source)
+    return Function(elaborate(text, name, model=model, precision=precision), outputs, target)
+
+
+def read_source(source: str | os.PathLike) -> tuple[str, str]:
+    """(text, the name it is shown under).  Raises OSError, or NetcError where a file is not UTF-8 text."""
+    if isinstance(source, str) and "\n" in source:
+        return source, "<text>"
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(f"a path or source text is expected, not {type(source).__name__}")
+    try:
+        return Path(source).read_text(encoding="utf-8"), os.fspath(source)
+    except UnicodeDecodeError as error:
+        raise NetcError(f"{os.fspath(source)} is not UTF-8 text: byte {error.start}: {error.reason}") from None
+
+
+class Function:
+    """A compiled model.  Every method is pure: weights go in and new ones come out, nothing is kept.
+
+    ``fn.inputs``, ``fn.targets``, ``fn.outputs``, ``fn.parameters``, ``fn.states`` map names to types with ``.dtype`` and
+    ``.shape``.  Programs (prediction, gradient, training step) are compiled at their first use; a new batch size
+    compiles nothing.
+    """
+
+    def __init__(self, model: Model, outputs: Iterable[str] | None = None, target: str = "cpu"):
+        self.model = model
+        self.target = target
+        self.layout = programs.weights_layout(model)
+        self.inputs: dict[str, TensorType] = {leaf.attrs["name"]: leaf.type for leaf in model.inputs}
+        self.targets: dict[str, TensorType] = {leaf.attrs["name"]: leaf.type for leaf in model.targets}
+        self.parameters: dict[str, TensorType] = {variable.path: variable.type for variable in model.parameters}
+        self.states: dict[str, TensorType] = {variable.path: variable.type for variable in model.states}
+        self._paths = list(outputs) if outputs is not None else None
+        chosen = programs.named_outputs(model, self._paths)
+        self.outputs: dict[str, TensorType] = {name: value.type for name, value in chosen.items()}
+        self._result = _result_type(model.name, list(self.outputs))
+        self._compiled: dict[str, Compiled] = {}
+        self._lock = threading.RLock()
+
+    # --- weights
+
+    def init(self, seed: int = 0) -> Weights:
+        """Fresh weights from the model's initialisers; equal seeds give equal weights."""
+        variables = (*self.model.parameters, *self.model.states)
+        return Weights.of(self.layout, {variable.path: _initial(variable, seed) for variable in variables})
+
+    def init_optimizer(self, seed: int = 0) -> dict[str, np.ndarray]:
+        """The optimiser's fresh state, by path: what ``step`` takes first."""
+        if self.model.optimizer is None:
+            raise ModelError(f"`{self.model.name}` has no optimiser: its train block needs `optimizer = ...`")
+        sizes = programs.optimizer_sizes(self.model)
+        return {variable.path: _initial(variable, seed, sizes) for variable in self.model.optimizer.states}
+
+    def save(self, weights: Weights, path: str | os.PathLike) -> None:
+        """Write weights as safetensors, atomically: the file is the old one or the new one, never a part."""
+        storage.save(self._own(weights), path, self.model.name)
+
+    def load(self, path: str | os.PathLike) -> Weights:
+        """Read weights; names, shapes and dtypes are checked against the model before anything is allocated."""
+        return storage.load(self.layout, path)
+
+    # --- evaluation
+
+    def __call__(self, weights: Weights, /, *args, seed: int | None = None, **named):
+        """The outputs: one array, or a named tuple of several.
+
+        Inputs come by name, in order, or as one mapping.  ``seed`` is needed where the outputs are random.  Raises
+        InputError or WeightsError.
+        """
+        program = self.program("predict")
+        values = program.signature.collect(args, named)
+        results = program.run(self._slots(weights), values, self._seed(program, seed))
+        ordered = [results[name] for name in self.outputs]
+        return ordered[0] if self._result is None else self._result(*ordered)
+
+    def value_and_grad(self, weights: Weights, /, *args, seed: int | None = None, **named):
+        """(loss, its gradient as Weights of the same layout) in training mode; states have gradient zero.
+
+        The loss is what training minimises: the sum of all losses and penalties.
+        """
+        program = self.program("gradient")
+        values = program.signature.collect(args, named)
+        flat = np.zeros(self.layout.size, self.layout.dtype)
+        out = {GRADIENT: flat[:self.layout.trainable_size]}
+        results = program.run(self._slots(weights), values, self._seed(program, seed), out)
+        return results[LOSS][()], Weights(self.layout, flat, copy=False)
+
+    def step(self, weights: Weights, optimizer: Mapping[str, np.ndarray], batch: Mapping[str, Any],
+             seed: int | None = None) -> tuple[Weights, dict[str, np.ndarray], dict[str, float]]:
+        """One step of training, pure: (new weights, new optimiser state, losses)."""
+        from .trainer import Trainer
+        trainer = Trainer(self, weights, optimizer)
+        losses = trainer(batch, seed=seed)
+        return trainer.weights, trainer.optimizer, losses
+
+    def trainer(self, weights: Weights, optimizer: Mapping[str, np.ndarray] | None = None, *, seed: int = 0,
+                metrics: bool = False):
+        """A stateful convenience: ``step = fn.trainer(w); losses = step(**batch); step.weights``."""
+        from .trainer import Trainer
+        return Trainer(self, weights, optimizer, seed=seed, metrics=metrics)
+
+    def fit(self, weights: Weights, data, *, epochs: int = 1, batch_size: int = 32, validation=None, seed: int = 0,
+            shuffle: bool = True, callbacks: Iterable = (), optimizer: Mapping[str, np.ndarray] | None = None):
+        """Train on data: (new weights, History).  ``weights`` stay as they are.
+
+        ``data``: a mapping of input and target names to arrays, or a tuple in the order of ``inputs`` and ``targets``.
+        ``validation``: such data, or the fraction of the samples to hold out, chosen by ``seed``.  The last batch of
+        an epoch may be smaller.  Ctrl-C stops after the current batch and returns what was trained.
+        ``optimizer``: ``history.optimizer`` of an earlier run, to go on where it ended.
+        """
+        trainer = self.trainer(weights, optimizer, seed=seed, metrics=True)
+        train_data, held_out = self.dataset(data), None
+        if isinstance(validation, (int, float)):
+            train_data, held_out = train_data.split(validation, seed)
+        elif validation is not None:
+            held_out = self.dataset(validation)
+
+        def validate():
+            return self._measure(trainer.slots, held_out, max(batch_size, 256), seed)
+        history = train.fit(trainer, train_data, epochs=epochs, batch_size=batch_size, seed=seed, shuffle=shuffle,
+                            validate=validate if held_out is not None else None, callbacks=callbacks)
+        history.optimizer = trainer.optimizer
+        return trainer.weights, history
+
+    def evaluate(self, weights: Weights, data, *, batch_size: int = 256, seed: int = 0) -> dict[str, float]:
+        """Losses and metrics over all samples of the data, in inference mode."""
+        train.check_count("batch_size", batch_size)
+        return self._measure(self._slots(weights), self.dataset(data), batch_size, seed)
+
+    def dataset(self, data) -> train.Dataset:
+        """Data checked and converted whole, so that a wrong label is found before training starts."""
+        signature = self.program("evaluate").signature
+        args = tuple(data) if isinstance(data, (tuple, list)) else (data,)
+        if len(args) == 1 and not isinstance(args[0], Mapping):
+            raise InputError(f"data is {type(args[0]).__name__}, expected a mapping of names to arrays, or a tuple: "
+                             f"{signature}")
+        arrays, _ = signature.bind(signature.collect(args, {}))
+        return train.Dataset(arrays, signature.batched())
+
+    def _measure(self, slots: Mapping[str, np.ndarray], data: train.Dataset, batch_size: int, seed: int):
+        program = self.program("evaluate")
+        key = convert_seed(seed) if program.uses_seed else None
+
+        def evaluate_batch(**batch):
+            return program.report(program.run(slots, batch, key))
+        return train.measure(evaluate_batch, data, batch_size)
+
+    # --- for a reader
+
+    def summary(self) -> str:
+        """The layers with their shapes and parameters, as text."""
+        from .compiler.summary import summarize
+        return summarize(self.model)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{name}: {type_}" for name, type_ in self.inputs.items())
+        outputs = ", ".join(f"{name}: {type_}" for name, type_ in self.outputs.items())
+        return f"<netc.Function {self.model.name}({inputs}) -> ({outputs}), {self.layout.trainable_size:,} parameters>"
+
+    # --- programs
+
+    def program(self, kind: str) -> "Compiled":
+        """The program of this kind ("predict", "evaluate", "gradient", "step", "step_metrics"), compiled once."""
+        found = self._compiled.get(kind)
+        if found is None:
+            with self._lock:
+                if kind not in self._compiled:
+                    self._compiled[kind] = Compiled(self.lower(kind), self.target)
+                found = self._compiled[kind]
+        return found
+
+    def lower(self, kind: str) -> Program:
+        """The program as a graph, before the back end.  Raises ModelError where the model has no such program."""
+        return {"predict": lambda: programs.predict(self.model, self._paths),
+                "evaluate": lambda: programs.evaluate(self.model),
+                "gradient": lambda: programs.loss_and_gradient(self.model),
+                "step": lambda: programs.step(self.model),
+                "step_metrics": lambda: programs.step(self.model, metrics=True)}[kind]()
+
+    def _seed(self, program: "Compiled", seed: int | None) -> np.ndarray | None:
+        if seed is None:
+            if program.uses_seed:
+                raise InputError(f"`{self.model.name}` is random here: give `seed`")
+            return None
+        if not self.model.uses_seed:
+            raise InputError(f"`{self.model.name}` is not random: it takes no `seed`")
+        return convert_seed(seed)
+
+    def _own(self, weights: Weights) -> Weights:
+        if not isinstance(weights, Weights):
+            raise WeightsError(f"the weights are {type(weights).__name__}, expected netc.Weights: fn.init() or fn.load()")
+        if weights.layout is not self.layout and weights.layout != self.layout:
+            Weights.of(self.layout, weights)           # names what is missing, unknown or misshapen
+            raise WeightsError(f"the weights are laid out for another model than `{self.model.name}`")
+        return weights
+
+    def _slots(self, weights: Weights) -> dict[str, np.ndarray]:
+        weights = self._own(weights)
+        return {WEIGHTS: weights.flat, **{f"state/{path}": value for path, value in weights.apart.items()}}
+
+
+class Compiled:
+    """One program of a model, ready to run."""
+
+    def __init__(self, program: Program, target: str):
+        from .compiler.pipeline import compile_graph
+        self.executable = compile_graph(program.graph, program.layout, target)
+        self.signature = Signature(program.inputs, program.ranges)
+        self.reports = program.reports
+        self.uses_seed = program.uses_seed
+        self._slots = {leaf.attrs["name"]: programs.input_slot(leaf) for leaf in program.inputs}
+        types = [type_ for current in program.graph.nodes()
+                 for type_ in (current.type if isinstance(current.type, tuple) else (current.type,))]
+        self._counts = list(dict.fromkeys(type_.size for type_ in types))
+        self._allowed: dict[tuple, bool] = {}
+
+    def run(self, state: Mapping[str, np.ndarray], values: Mapping[str, Any], seed: np.ndarray | None,
+            out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Results by output name.  ``state``: arrays by slot of everything but the inputs."""
+        arrays, sizes = self.signature.bind(values)
+        self._check_sizes(sizes)
+        slots = {self._slots[name]: array for name, array in arrays.items()}
+        slots |= state
+        if seed is not None:
+            slots[SEED] = seed
+        return self.executable.run(slots, sizes, out)
+
+    def prepare(self, values: Mapping[str, Any]) -> None:
+        """Make the machine code that a run on such values needs."""
+        _, sizes = self.signature.bind(values)
+        self._check_sizes(sizes)
+        self.executable.bind(sizes)
+
+    def report(self, results: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The losses and metrics among the results, under their public names."""
+        return {name: float(results[key]) for key, name in self.reports.items() if key in results}
+
+    def _check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Refuse sizes at which some value would be absurdly large, before anything is allocated."""
+        key = tuple(sizes.values())
+        if key in self._allowed:
+            return
+        worst = max((evaluate(count, sizes) for count in self._counts), default=0)
+        if worst >= LARGEST:
+            given = ", ".join(f"{name} = {size}" for name, size in sizes.items()) or "these shapes"
+            raise ModelError(f"with {given} a value of the model has {worst:,} elements; "
+                             f"at most {LARGEST - 1:,} are allowed")
+        if len(self._allowed) > 1000:
+            self._allowed.clear()
+        self._allowed[key] = True
+
+
+def _initial(variable: Variable, seed: int, sizes: Mapping[str, int] | None = None) -> np.ndarray:
+    """A variable's first value, by the interpreter."""
+    count = evaluate(variable.type.size, sizes or {})
+    if count >= LARGEST:
+        raise ModelError(f"`{variable.path}` has {count:,} elements; at most {LARGEST - 1:,} are allowed")
+    key = convert_seed(seed)
+    graph = variable.initial
+    used = {leaf: key for leaf in graph.inputs}
+    return interpret(Graph(tuple(used), graph.outputs), used, dict(sizes or {}))["value"]
+
+
+def _result_type(model: str, names: list[str]):
+    """A named tuple for several outputs, None for one; a path's dots become underscores."""
+    if len(names) == 1:
+        return None
+    fields: list[str] = []
+    for name in names:
+        field = re.sub(r"\W", "_", name).lstrip("_") or "output"
+        field += "_" * iskeyword(field)
+        while field in fields:
+            field += "_"
+        fields.append(field)
+    return namedtuple(f"{model}Outputs", fields)

@@ -1,0 +1,198 @@
+"""What a caller passes in, checked and converted before a kernel sees it.
+
+Every message names the input, what came and what was expected.  Floats accept any real numbers; integers accept
+integers that fit; booleans accept booleans.  Arrays are made contiguous by copying where they are not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, Mapping
+
+import numpy as np
+
+from .compiler.bounds import Range
+from .compiler.ir import Node
+from .compiler.types import Dim, Size, TensorType, evaluate, substitute
+from .runtime.errors import InputError, listing, nearest
+from .runtime.weights import LARGEST
+
+
+class Signature:
+    """The inputs of one program: ``bind`` turns a caller's values into arrays and the sizes of the symbols."""
+
+    def __init__(self, leaves: Iterable[Node], ranges: Iterable[Range] = ()):
+        self.types: dict[str, TensorType] = {leaf.attrs["name"]: leaf.type for leaf in leaves}
+        self._ranges = [(found.leaf.attrs["name"], found.limit) for found in ranges]
+
+    @property
+    def batch(self) -> str | None:
+        """The symbol that leads the first input that has dimensions; None where that is no lone symbol."""
+        first = next((type_.shape[0] for type_ in self.types.values() if type_.shape), None)
+        return _lone_symbol(first) if first is not None else None
+
+    def batched(self) -> list[str]:
+        """The inputs that are led by the batch's symbol: one row a sample."""
+        symbol = self.batch
+        return [name for name, type_ in self.types.items()
+                if symbol is not None and type_.shape and _lone_symbol(type_.shape[0]) == symbol]
+
+    def collect(self, args: tuple, named: Mapping[str, Any]) -> dict[str, Any]:
+        """Positional values, named ones or one mapping, as one mapping in the signature's order."""
+        if len(args) == 1 and isinstance(args[0], Mapping):
+            twice = [name for name in args[0] if name in named]
+            values = {**args[0], **named}
+        else:
+            if len(args) > len(self.types):
+                raise InputError(f"{len(args)} inputs came, expected {len(self.types)}: {self}")
+            values = dict(zip(self.types, args))
+            twice = [name for name in values if name in named]
+            values |= named
+        if twice:
+            raise InputError(f"input {listing(twice)} came twice")
+        unknown = [name for name in values if name not in self.types]
+        if unknown:
+            raise InputError(f"there is no input {listing(map(str, unknown))}{nearest(str(unknown[0]), self.types)}; "
+                             f"the inputs are {self}")
+        missing = [name for name in self.types if name not in values]
+        if missing:
+            raise InputError(f"input {listing(missing)} is missing; the inputs are {self}")
+        return {name: values[name] for name in self.types}
+
+    def bind(self, values: Mapping[str, Any], check_ranges: bool = True) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        """Arrays by name and the sizes of the symbols.  Raises InputError."""
+        arrays = {name: convert(name, values[name], type_) for name, type_ in self.types.items()}
+        sizes = self.sizes({name: array.shape for name, array in arrays.items()})
+        if check_ranges:
+            for name, limit in self._ranges:
+                _check_range(name, arrays[name], evaluate(limit, sizes), limit)
+        return arrays, sizes
+
+    def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        """The value of every symbol.  Raises InputError where the shapes disagree, naming both places."""
+        sizes: dict[str, int] = {}
+        origin: dict[str, str] = {}
+        pending = []
+        for name, type_ in self.types.items():
+            for axis, (want, have) in enumerate(zip(type_.shape, shapes[name])):
+                symbol = _lone_symbol(want)
+                if symbol is None:
+                    pending.append((name, axis, want, have))
+                elif symbol in sizes and sizes[symbol] != have:
+                    raise InputError(f"`{origin[symbol]}` and `{name}` disagree on {symbol}: {symbol} is "
+                                     f"{sizes[symbol]} in `{origin[symbol]}`, {have} in `{name}` "
+                                     f"({_shown(shapes[name])}, expected {type_})")
+                elif have < 1:
+                    raise InputError(f"`{name}` is empty: its shape is {_shown(shapes[name])}, expected {type_} with "
+                                     f"{symbol} at least 1")
+                else:
+                    sizes[symbol] = have
+                    origin.setdefault(symbol, name)
+        for name, axis, want, have in pending:
+            self._match(name, axis, want, have, sizes, shapes)
+        return sizes
+
+    def _match(self, name: str, axis: int, want: Size, have: int, sizes: dict[str, int], shapes) -> None:
+        """A dimension that is no lone symbol: a number, or an expression that may fix one more symbol."""
+        expected = substitute(want, sizes)
+        if isinstance(expected, Dim):
+            solved = _solve(expected, have)
+            if solved is None:
+                raise InputError(f"dimension {axis} of `{name}` is {have}, which {want} cannot be "
+                                 f"({_shown(shapes[name])}, expected {self.types[name]})")
+            sizes |= solved
+        elif expected != have:
+            shown = f"{want} = {expected}" if isinstance(want, Dim) else f"{want}"
+            raise InputError(f"dimension {axis} of `{name}` is {have}, expected {shown} "
+                             f"({_shown(shapes[name])}, expected {self.types[name]})")
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}: {type_}" for name, type_ in self.types.items()) or "none"
+
+
+def _lone_symbol(size: Size) -> str | None:
+    """The name, where a size is one symbol and nothing else."""
+    if isinstance(size, Dim) and len(size.terms) == 1:
+        (monomial, coefficient), = size.terms.items()
+        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], str):
+            return monomial[0]
+    return None
+
+
+def _solve(size: Dim, value: int) -> dict[str, int] | None:
+    """The one symbol of ``a*N + b`` such that the size is ``value``; None where there is none of at least 1."""
+    if len(size.symbols) != 1:
+        return None
+    name, = size.symbols
+    if not set(size.terms) <= {(name,), ()}:
+        return None
+    quotient, rest = divmod(value - size.terms.get((), 0), size.terms[(name,)])
+    return {name: quotient} if rest == 0 and quotient >= 1 else None
+
+
+# --- one value ----------------------------------------------------------------------------------------------------
+
+
+def convert(name: str, value: Any, type_: TensorType) -> np.ndarray:
+    """The value as a C-contiguous array of the input's dtype and rank.  Raises InputError."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"`{name}` is a masked array, expected {type_}: fill it first")
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"`{name}` is no array of numbers, expected {type_}: {error}") from None
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise InputError(f"`{name}` has dtype {array.dtype}, expected {type_}")
+    if array.ndim != type_.rank:
+        raise InputError(f"`{name}` has {array.ndim} dimensions ({_shown(array.shape)}), expected "
+                         f"{type_.rank}: {type_}{_rank_hint(array, type_)}")
+    if array.size >= LARGEST:
+        raise InputError(f"`{name}` has {array.size:,} elements ({_shown(array.shape)}); "
+                         f"at most {LARGEST - 1:,} are allowed")
+    wanted = type_.dtype.numpy
+    if array.dtype == wanted and array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative:
+        return array
+    _check_kind(name, array, type_)
+    with np.errstate(over="ignore"):
+        # np.array and not ascontiguousarray: that turns a scalar into a vector.
+        return np.array(array, wanted, order="C")
+
+
+def _rank_hint(array: np.ndarray, type_: TensorType) -> str:
+    return " (a batch is needed, even of one: value[None])" if array.ndim == type_.rank - 1 else ""
+
+
+def _check_kind(name: str, array: np.ndarray, type_: TensorType) -> None:
+    """Floats take any number, integers whole ones that fit, booleans only booleans."""
+    wanted, kind = type_.dtype, array.dtype.kind
+    allowed = {"float": "fiub", "int": "iub", "bool": "b"}[wanted.kind]
+    if kind not in allowed:
+        hint = "; convert it first: x.astype(np.int32)" if kind == "f" and wanted.kind == "int" else ""
+        raise InputError(f"`{name}` has dtype {array.dtype}, expected {type_}{hint}")
+    if wanted.kind == "int" and kind in "iu" and array.size and not np.can_cast(array.dtype, wanted.numpy):
+        low, high = int(array.min()), int(array.max())
+        limits = np.iinfo(wanted.numpy)
+        if low < limits.min or high > limits.max:
+            raise InputError(f"`{name}` holds {low if low < limits.min else high}, which does not fit in {wanted}")
+
+
+def _check_range(name: str, array: np.ndarray, limit: int, shown: Size) -> None:
+    if array.size == 0 or array.min() >= 0 and array.max() < limit:
+        return
+    wrong = (array < 0) | (array >= limit)
+    position = tuple(int(axis) for axis in np.unravel_index(int(np.argmax(wrong)), array.shape))
+    allowed = f"0 to {limit - 1}" + (f" ({shown} - 1)" if isinstance(shown, Dim) else "")
+    place = f" at {list(position)}" if position else ""
+    raise InputError(f"`{name}` holds {int(array[position])}{place}, allowed are {allowed}")
+
+
+def convert_seed(seed: Any) -> np.ndarray:
+    """A seed as the i64 scalar that programs take.  Raises InputError unless it is an integer of 64 bits."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise InputError(f"`seed` is {seed!r}, expected an integer")
+    if not -2 ** 63 <= seed < 2 ** 63:
+        raise InputError(f"`seed` is {seed}, which does not fit in 64 bits")
+    return np.array(seed, np.int64)
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"

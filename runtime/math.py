@@ -1,0 +1,441 @@
+"""Elementary functions of kernels: ``exp_f32(x)``, ``exp_f64(x)``, and so on.
+
+The float32 functions are branch-free polynomials, emitted inline, so that LLVM vectorises the loops that call them;
+a value's result does not depend on whether it fell into the vector part of a loop or its tail.  They are within 2 units in
+the last place over all of float32, denormals and specials included.  The float64 ones that need a table or a polynomial are
+libm's, one call a value.
+
+``EMIT[name]`` maps a ``simd.Value`` (float32 lanes; f64 too for those in EXACT) to the result, for kernels that emit vectors
+themselves.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fractions import Fraction
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.extending import intrinsic
+from numba.core.typing.templates import signature
+
+from .simd import F32, F64, I32, I64, Value, constant, like
+
+INFINITY, NAN = math.inf, math.nan
+LOG2_E = 1.4426950408889634
+# ln 2 in two float32: the first has trailing zeros, so that multiples of it by small integers are exact even unfused.
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
+# Adding and subtracting this rounds a small float32 to an integer, which then stands in the sum's low bits; unlike a
+# conversion it is defined for NaN and infinity.
+ROUND_F32 = 12582912.0          # 1.5 * 2**23
+ROUND_F64 = 6755399441055744.0  # 1.5 * 2**52
+
+
+# --- float32 -----------------------------------------------------------------------------------------------------------
+
+
+def _power_of_two(n: Value) -> Value:
+    """2**n for int32 n in the range of normal numbers."""
+    return ((n + 127) << 23).as_float()
+
+
+def _exp_parts(x: Value) -> tuple[Value, Value]:
+    """(n, r): x = n ln 2 + r with |r| <= ln 2 / 2, n an int32; x must be clamped, or NaN (then so is r)."""
+    shifted = x.fma(LOG2_E, ROUND_F32)
+    n = shifted - ROUND_F32
+    r = n.fma(-LN2_LOW, n.fma(-LN2_HIGH, x))
+    return shifted.bits() - constant_bits(ROUND_F32), r
+
+
+def constant_bits(number: float) -> int:
+    import struct
+    return struct.unpack("i", struct.pack("f", number))[0]
+
+
+def _clamp(x: Value, low: float, high: float) -> Value:
+    """x between the bounds; NaN stays."""
+    x = x.gt(high).where(high, x)
+    return x.lt(low).where(low, x)
+
+
+def exp(x: Value) -> Value:
+    n, r = _exp_parts(_clamp(x, -104.5, 89.0))
+    q = r.horner(0.5, 0.16666515171527863, 0.04166845604777336, 0.008369418792426586, 0.0013813144760206342)
+    result = (r * r).fma(q, r) + 1.0
+    # In two factors: one alone would overflow below the largest result, and lose the denormals.
+    half = n >> 1
+    return result * _power_of_two(half) * _power_of_two(n - half)
+
+
+def _expm1_of(x: Value) -> Value:
+    """expm1 but for the sign of zero."""
+    n, r = _exp_parts(_clamp(x, -20.0, 89.0))
+    q = r.horner(0.5, 0.1666666567325592, 0.04166628047823906, 0.00833350419998169, 0.0013945752289146185,
+                 0.0001978926156880334)
+    e = (r * r).fma(q, r)
+    half = _power_of_two(n - 1)             # half, because 2**128 is no float32
+    return half.fma(e, half - 0.5) * 2.0
+
+
+def expm1(x: Value) -> Value:
+    return x.eq(0.0).where(x, _expm1_of(x))
+
+
+def _log_parts(x: Value) -> tuple[Value, Value]:
+    """(e, m): x = m 2**e with m in [sqrt(1/2), sqrt(2)), e an int32; x normal and positive."""
+    offset = constant_bits(math.sqrt(0.5))
+    e = (x.bits() - offset) >> 23
+    return e, (x.bits() - (e << 23)).as_float()
+
+
+def _log_sum(e: Value, f: Value) -> Value:
+    """e ln 2 + log(1 + f) for f in [sqrt(1/2) - 1, sqrt(2) - 1]."""
+    p = f.horner(0.3333331346511841, -0.25000008940696716, 0.20002134144306183, -0.16668006777763367,
+                 0.14219224452972412, -0.12405135482549667, 0.11890324205160141, -0.11679653078317642,
+                 0.06746596843004227)
+    square = f * f
+    tail = (square * f).fma(p, e * LN2_LOW)
+    tail = square.fma(-0.5, tail)
+    return e.fma(LN2_HIGH, f + tail)
+
+
+def log(x: Value) -> Value:
+    is_small = x.lt(1.17549435e-38)
+    e, m = _log_parts(is_small.where(x * 33554432.0, x))
+    e = e.to(F32) - is_small.where(constant_like(x, 25.0), 0.0)
+    result = _log_sum(e, m - 1.0)
+    result = x.eq(0.0).where(-INFINITY, result)
+    # Not x >= 0 is also true of NaN.
+    result = x.ge(0.0).where(result, NAN)
+    return x.eq(INFINITY).where(INFINITY, result)
+
+
+def constant_like(x: Value, number: float) -> Value:
+    return Value(x.builder, constant(x.type, number))
+
+
+def log1p(x: Value) -> Value:
+    u = x + 1.0
+    e, m = _log_parts(u)
+    # f = (1 + x) / 2**e - 1 from x itself, so that what u lost in rounding counts; beyond 2**24 u lost nothing that does.
+    scale = _power_of_two(constant_int(e, 0) - e)
+    f = x.gt(16777216.0).where(m - 1.0, x.fma(scale, scale - 1.0))
+    result = _log_sum(e.to(F32), f)
+    result = x.eq(-1.0).where(-INFINITY, result)
+    result = x.ge(-1.0).where(result, NAN)
+    result = x.eq(INFINITY).where(INFINITY, result)
+    return x.eq(0.0).where(x, result)
+
+
+def constant_int(n: Value, number: int) -> Value:
+    return Value(n.builder, constant(n.type, number))
+
+
+def tanh(x: Value) -> Value:
+    e = _expm1_of(x.call("fabs") * 2.0)
+    e = e.gt(1e9).where(1e9, e)             # beyond, the quotient is 1; infinity over infinity is not
+    return (e / (e + 2.0)).sign_of(x)
+
+
+def sigmoid(x: Value) -> Value:
+    z = exp(Value(x.builder, x.builder.fneg(x.call("fabs").value)))
+    return x.lt(0.0).where(z, 1.0) / (z + 1.0)
+
+
+def erf(x: Value) -> Value:
+    t = _clamp(x.call("fabs"), 0.0, 4.0)
+    s = t * t
+    # 1 - exp(polynomial) for large arguments, an odd polynomial for small ones (N. Juffa's coefficients).
+    large = (t.fma(-1.72853470e-5, 3.83197126e-4)).fma(s, t.fma(-3.88396438e-3, 2.42546219e-2))
+    large = large.fma(t, -1.06777877e-1).fma(t, -6.34846687e-1).fma(t, -1.28717512e-1)
+    large = 1.0 - exp(large.fma(t, 0.0 - t))
+    small = s.horner(1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4)
+    return t.gt(0.927734375).where(large.sign_of(x), small.fma(x, x))
+
+
+# --- sine and cosine: the quadrant to the last float32, in float64 -----------------------------------------------------------
+
+
+def _two_over_pi_table() -> list[list[float]]:
+    """Three rows of T[k] = 2**k * 2/pi mod 4, k = 0 .. 104: T is their sum, the first two of 29 and 27 bits, so that
+    their products with a 24-bit number are exact in float64."""
+    bits = 240
+    # pi by Machin's formula in integers: no library has enough digits.
+    one = 1 << (bits + 32)
+
+    def arctan_inverse(n):
+        total, term, k = 0, one // n, 1
+        while term:
+            total += term // k if k % 4 == 1 else -(term // k)
+            term //= n * n
+            k += 2
+        return total
+    pi = Fraction(4 * (4 * arctan_inverse(5) - arctan_inverse(239)), one)
+    rows = [[], [], []]
+    for k in range(105):
+        rest = (2 / pi * 2 ** k) % 4
+        for row, unit in zip(rows, (Fraction(1, 2 ** 27), Fraction(1, 2 ** 54), None)):
+            part = rest if unit is None else (rest // unit) * unit
+            row.append(float(part))
+            rest -= part
+    return rows
+
+
+def _table(builder, name: str, numbers: list[float]) -> ir.Value:
+    """A constant array in the module, as a pointer to its first element."""
+    module = builder.module
+    if name not in module.globals:
+        array = ir.Constant(ir.ArrayType(F64, len(numbers)), [ir.Constant(F64, n) for n in numbers])
+        cgutils.global_constant(builder, name, array)
+    return builder.bitcast(module.globals[name], F64.as_pointer())
+
+
+def _look_up(name: str, numbers: list[float], index: Value) -> Value:
+    builder = index.builder
+    pointer = _table(builder, name, numbers)
+    if not isinstance(index.type, ir.VectorType):
+        return Value(builder, builder.load(builder.gep(pointer, [index.value], inbounds=True)))
+    result = ir.Constant(like(index.type, F64), ir.Undefined)
+    for lane in range(index.type.count):
+        place = ir.Constant(I32, lane)
+        element = builder.load(builder.gep(pointer, [builder.extract_element(index.value, place)], inbounds=True))
+        result = builder.insert_element(result, element, place)
+    return Value(builder, result)
+
+
+_ROWS = _two_over_pi_table()
+
+
+def _quadrant(x: Value) -> tuple[Value, Value]:
+    """(n, r): x = n pi/2 + r, n an int64 right modulo 4, |r| <= pi/4 a float64; x finite."""
+    exponent = ((x.bits() >> 23) & 255) - 150
+    exponent = exponent.lt(0).where(0, exponent)
+    exponent = exponent.gt(104).where(104, exponent)        # infinity and NaN
+    index = exponent.to(I64)
+    digits = x.to(F64) * ((constant_int(index, 1023) - index) << 52).as_float()
+    high = digits * _look_up("netc_two_over_pi_0", _ROWS[0], index)
+    middle = digits * _look_up("netc_two_over_pi_1", _ROWS[1], index)
+    low = digits * _look_up("netc_two_over_pi_2", _ROWS[2], index)
+    n = high + ROUND_F64
+    fraction = (high - (n - ROUND_F64)) + middle            # |fraction| may pass 1/2 by a hair: the polynomials allow it
+    return n.bits() & 3, (fraction + low) * (math.pi / 2)
+
+
+def _circular(x: Value, turn: int) -> Value:
+    """sin(x + turn * pi/2)"""
+    n, r = _quadrant(x)
+    n = n + turn
+    z = r * r
+    sine = (z * r).fma(z.horner(-0.16666666666626515, 0.008333333324388757, -0.0001984126335045506,
+                                2.7555258956879883e-06, -2.4754583335756434e-08), r)
+    cosine = z.fma(z.horner(-0.49999999999999445, 0.04166666666648211, -0.001388888886983212, 2.480157834057241e-05,
+                            -2.7555189195511523e-07, 2.0627303279868835e-09), 1.0)
+    result = (n & 1).eq(0).where(sine, cosine)
+    result = (result.bits() ^ ((n & 2) << 62)).as_float().to(F32)
+    return x.call("fabs").lt(INFINITY).where(result, NAN)
+
+
+def sin(x: Value) -> Value:
+    return x.eq(0.0).where(x, _circular(x, 0))
+
+
+def cos(x: Value) -> Value:
+    return _circular(x, 1)
+
+
+# --- pow: exp2(y log2 x) in float64 --------------------------------------------------------------------------------------
+
+
+def _log2_f64(x: Value) -> Value:
+    """log2 of a positive normal float64, to 2**-50 or so."""
+    offset = 0x3FE6A09E667F3BCD             # sqrt(1/2)
+    e = (x.bits() - offset) >> 52
+    m = (x.bits() - (e << 52)).as_float()
+    s = (m - 1.0) / (m + 1.0)
+    q = (s * s).horner(2.885390081777927, 0.9617966939236138, 0.5770780174738905, 0.4121983700239229,
+                       0.3206186045325313, 0.26137197944108354, 0.2438010897206714)
+    # The conversion of a small integer to float64 by adding to 1.5 * 2**52: AVX2 has no instruction for int64.
+    exponent = (e + ROUND_BITS_F64).as_float() - ROUND_F64
+    return s.fma(q, exponent)
+
+
+ROUND_BITS_F64 = 0x4338000000000000
+
+
+def _exp2_f64(x: Value) -> Value:
+    """2**x for x in [-1000, 1000], to 2**-40 or so; NaN yields something."""
+    shifted = x + ROUND_F64
+    r = x - (shifted - ROUND_F64)
+    p = r.fma(r.horner(0.6931471805480279, 0.24022650698145886, 0.05550410936082946, 0.00961812861021224,
+                       0.001333345404102948, 0.00015403827827215107, 1.5309380250470836e-05, 1.3178786957356551e-06), 1.0)
+    scale = ((shifted.bits() - ROUND_BITS_F64 + 1023) << 52).as_float()
+    return p * scale
+
+
+def pow(x: Value, y: Value) -> Value:
+    magnitude = x.call("fabs").to(F64)
+    log2 = _log2_f64(magnitude)
+    log2 = magnitude.eq(0.0).where(-INFINITY, log2)
+    log2 = magnitude.eq(INFINITY).where(INFINITY, log2)
+    exponent = magnitude.eq(1.0).where(0.0, y.to(F64) * log2)
+    exponent = _clamp(exponent, -200.0, 200.0)
+    result = _exp2_f64(exponent).to(F32)
+    # A negative base: the sign of an odd power, no real value of a fractional one.
+    is_integer = y.call("trunc").eq(y)
+    half = y * 0.5
+    is_odd = Value(y.builder, y.builder.and_(is_integer.value, half.call("trunc").ne(half).value))
+    sign_bit = Value(x.builder, x.bits().lt(0).value)
+    flipped = Value(x.builder, x.builder.and_(sign_bit.value, is_odd.value))
+    result = flipped.where(Value(x.builder, x.builder.fneg(result.value)), result)
+    is_real = Value(x.builder, x.builder.or_(is_integer.value, x.ge(0.0).value))
+    is_real = Value(x.builder, x.builder.or_(is_real.value, x.eq(-INFINITY).value))
+    result = is_real.where(result, NAN)
+    missing = Value(x.builder, x.builder.or_(x.is_nan().value, y.is_nan().value))
+    result = missing.where(NAN, result)
+    is_one = Value(x.builder, x.builder.or_(x.eq(1.0).value, y.eq(0.0).value))
+    return is_one.where(1.0, result)
+
+
+# --- both precisions -----------------------------------------------------------------------------------------------------
+
+
+def sqrt(x: Value) -> Value:
+    return x.call("sqrt")
+
+
+def rsqrt(x: Value) -> Value:
+    return 1.0 / x.call("sqrt")
+
+
+def absolute(x: Value) -> Value:
+    return x.call("fabs")
+
+
+def floor(x: Value) -> Value:
+    return x.call("floor")
+
+
+def ceil(x: Value) -> Value:
+    return x.call("ceil")
+
+
+def round(x: Value) -> Value:
+    """To the nearest integer, ties to even."""
+    return x.call("rint")
+
+
+def sign(x: Value) -> Value:
+    """-1, 0 or 1; NaN of NaN."""
+    result = x.gt(0.0).where(constant_like(x, 1.0), 0.0)
+    result = x.lt(0.0).where(-1.0, result)
+    return x.is_nan().where(x, result)
+
+
+def maximum(x: Value, y: Value) -> Value:
+    """The larger; NaN if either is."""
+    larger = x.gt(y).where(x, y)            # y where either is NaN
+    return x.is_nan().where(x, larger)
+
+
+def minimum(x: Value, y: Value) -> Value:
+    """The smaller; NaN if either is."""
+    smaller = x.lt(y).where(x, y)
+    return x.is_nan().where(x, smaller)
+
+
+EXACT = {"sqrt": sqrt, "rsqrt": rsqrt, "abs": absolute, "floor": floor, "ceil": ceil, "round": round, "sign": sign,
+         "maximum": maximum, "minimum": minimum}
+EMIT = {"exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "tanh": tanh, "sigmoid": sigmoid, "erf": erf, "sin": sin,
+        "cos": cos, "pow": pow, **EXACT}
+BINARY = {"pow", "maximum", "minimum"}
+
+
+def _inline(name: str, emit, dtype):
+    """The function as an intrinsic of Numba scalars."""
+    if name in BINARY:
+        @intrinsic
+        def function(typingctx, x, y):
+            def codegen(context, builder, sig, values):
+                return emit(Value(builder, values[0]), Value(builder, values[1])).value
+            return signature(dtype, dtype, dtype), codegen
+    else:
+        @intrinsic
+        def function(typingctx, x):
+            def codegen(context, builder, sig, values):
+                return emit(Value(builder, values[0])).value
+            return signature(dtype, dtype), codegen
+    return function
+
+
+(exp_f32, expm1_f32, log_f32, log1p_f32, tanh_f32, sigmoid_f32, erf_f32, sin_f32, cos_f32, pow_f32, sqrt_f32, rsqrt_f32, abs_f32,
+ floor_f32, ceil_f32, round_f32, sign_f32, maximum_f32, minimum_f32) = (
+    _inline(name, emit, types.float32) for name, emit in EMIT.items())
+(sqrt_f64, rsqrt_f64, abs_f64, floor_f64, ceil_f64, round_f64, sign_f64, maximum_f64, minimum_f64) = (
+    _inline(name, emit, types.float64) for name, emit in EXACT.items())
+
+
+# --- float64: libm ---------------------------------------------------------------------------------------------------------
+
+
+@njit(error_model="numpy")
+def exp_f64(x):
+    return math.exp(x)
+
+
+@njit(error_model="numpy")
+def expm1_f64(x):
+    return math.expm1(x)
+
+
+@njit(error_model="numpy")
+def log_f64(x):
+    return math.log(x)
+
+
+@njit(error_model="numpy")
+def log1p_f64(x):
+    return math.log1p(x)
+
+
+@njit(error_model="numpy")
+def tanh_f64(x):
+    return math.tanh(x)
+
+
+@njit(error_model="numpy")
+def sigmoid_f64(x):
+    z = math.exp(-abs(x))
+    return (1.0 if x >= 0 else z) / (1.0 + z) if x == x else x
+
+
+@njit(error_model="numpy")
+def erf_f64(x):
+    return math.erf(x)
+
+
+@njit(error_model="numpy")
+def sin_f64(x):
+    return math.sin(x)
+
+
+@njit(error_model="numpy")
+def cos_f64(x):
+    return math.cos(x)
+
+
+@njit(error_model="numpy")
+def pow_f64(x, y):
+    return math.pow(x, y)
+
+
+@intrinsic
+def fma(typingctx, x, y, z):
+    """``fma(x, y, z)``: x * y + z rounded once, in x's float type."""
+    if x not in (types.float32, types.float64):
+        return None
+
+    def codegen(context, builder, sig, values):
+        return Value(builder, values[0]).fma(Value(builder, values[1]), Value(builder, values[2])).value
+    return signature(x, x, x, x), codegen

@@ -1,0 +1,149 @@
+"""The process-wide pool of worker threads.
+
+Workers are Python daemon threads.  Between jobs they spin in native code for a moment (the GIL released), so that a
+hot loop pays no wake-up, then block on a Python lock.  One job runs at a time: a second Python thread that asks while
+the pool is busy is told so and runs its program alone, with the same result.  A forked child starts with no pool
+and makes its own when it needs one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+
+import numpy as np
+
+from . import runner
+
+SPIN_NANOSECONDS = 150_000
+
+
+class Pool:
+    """``workers`` threads beside the caller."""
+
+    def __init__(self, workers: int):
+        self._lock = threading.Lock()           # held while a job runs
+        self._control = np.zeros(runner.CONTROL_WORDS + 8, np.int64)
+        # Words that different threads write must not share a cache line.
+        address = self._control.ctypes.data
+        self._first = -address % 64 // 8
+        self._address = address + self._first * 8
+        self._counters = np.zeros(0, np.int64)
+        self._counters_address = 0
+        self._asleep: list[threading.Lock] = []
+        self._parallel = runner.native_function("parallel")
+        self._work = runner.native_function("work")
+        self._threads = [threading.Thread(target=self._serve, name=f"netc-{i}", daemon=True) for i in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def _serve(self) -> None:
+        wake = threading.Lock()
+        wake.acquire()
+        control, address = self._control, self._address
+        while not control[self._first + runner.STOP]:
+            self._work(address, SPIN_NANOSECONDS)
+            self._asleep.append(wake)
+            # A job that opens between these two lines finds this worker in the list and releases the lock before
+            # it is taken, which is as good.
+            if not control[self._first + runner.STOP]:
+                wake.acquire()
+
+    def _wake(self) -> None:
+        while self._asleep:
+            try:
+                self._asleep.pop().release()
+            except IndexError:          # taken by another thread meanwhile
+                return
+
+    def run(self, program: "runner.Runner", bases: int, times: np.ndarray | None = None) -> bool:
+        """Run the program with all threads; False, and nothing done, where the pool is busy or stopped."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            first = self._first
+            if self._control[first + runner.STOP]:
+                return False
+            if len(self._counters) < (program.count + 1) * runner.COUNTER_WORDS:
+                self._counters = np.zeros((2 * program.count + 1) * runner.COUNTER_WORDS, np.int64)
+                address = self._counters.ctypes.data
+                self._counters_address = address + -address % 64
+            if self._asleep:
+                self._wake()
+            self._parallel(self._address, program.address, bases, self._counters_address,
+                           0 if times is None else times.ctypes.data, times is not None)
+        finally:
+            self._lock.release()
+        return True
+
+    def stop(self) -> None:
+        """End the workers, after the running job if there is one."""
+        with self._lock:
+            self._control[self._first + runner.STOP] = 1
+        self._wake()
+        for thread in self._threads:
+            thread.join(timeout=5)
+            self._wake()
+
+
+def _default_threads() -> int:
+    value = os.environ.get("NETC_THREADS", "")
+    if value.isdigit() and int(value) > 0:
+        return int(value)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_threads = 0                    # 0: not decided yet
+_pool: Pool | None = None
+_pool_lock = threading.Lock()
+
+
+def threads() -> int:
+    """How many threads run a program, the caller's included."""
+    global _threads
+    if _threads == 0:
+        _threads = _default_threads()
+    return _threads
+
+
+def set_threads(count: int) -> None:
+    """Use this many threads (the caller's included) from now on; results do not depend on it."""
+    global _threads, _pool
+    if count < 1:
+        raise ValueError(f"threads must be at least 1, not {count}")
+    with _pool_lock:
+        old, _pool, _threads = _pool, None, count
+    if old is not None:
+        old.stop()
+
+
+def pool() -> Pool | None:
+    """The pool, made at the first call; None where there is one thread."""
+    global _pool
+    current = _pool
+    if current is None and threads() > 1:
+        with _pool_lock:
+            if _pool is None and _threads > 1:
+                _pool = Pool(_threads - 1)
+            current = _pool
+    return current
+
+
+def _forget() -> None:
+    """In a forked child: its parent's workers do not exist here, and locks may be held by threads that do not."""
+    global _pool, _pool_lock
+    _pool, _pool_lock = None, threading.Lock()
+
+
+def _stop_at_exit() -> None:
+    # A worker must not spin on memory that the interpreter's teardown frees.
+    if _pool is not None:
+        _pool.stop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+atexit.register(_stop_at_exit)

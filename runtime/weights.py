@@ -1,0 +1,311 @@
+"""Weights: one flat vector with named views, immutable; and their files.
+
+A ``Layout`` says where each variable lies: the parameters first, then the states, in the order in which the model makes
+them.  Variables of the model's float type are stretches of the flat vector; the few others (an integer counter)
+are held apart.  A file is safetensors, one tensor a variable, named by its path.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Iterator, Mapping
+
+import numpy as np
+
+from .errors import WeightsError, listing, nearest
+
+LARGEST = 2 ** 36                  # elements of one array: 256 GiB in f32; anything above is a mistake in a shape
+LARGEST_HEADER = 100_000_000       # bytes; the bound of the safetensors format itself
+FILE_TYPES = {"F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64", "BOOL": "bool"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One variable: ``dtype`` as NumPy names it; ``offset`` in elements of the flat vector, None if held apart."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    trainable: bool
+    offset: int | None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.dtype}{list(self.shape)}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where every variable lies.  Made by ``Layout.of``, which assigns the offsets and refuses absurd sizes."""
+
+    dtype: str
+    entries: tuple[Entry, ...]
+
+    @staticmethod
+    def of(dtype: str, variables) -> "Layout":
+        """From (path, dtype, shape, trainable) rows in order.  Raises WeightsError beyond ``LARGEST`` elements."""
+        entries, offset = [], 0
+        for path, kind, shape, trainable in variables:
+            count = math.prod(shape)
+            entries.append(Entry(path, kind, tuple(shape), trainable, offset if kind == dtype else None))
+            offset += count if kind == dtype else 0
+            if count >= LARGEST or offset >= LARGEST:
+                raise WeightsError(f"`{path}` of shape {list(shape)} brings the weights to {max(count, offset):,} "
+                                   f"elements; at most {LARGEST - 1:,} are allowed")
+        return Layout(dtype, tuple(entries))
+
+    @cached_property
+    def by_path(self) -> dict[str, Entry]:
+        return {entry.path: entry for entry in self.entries}
+
+    @cached_property
+    def size(self) -> int:
+        """Elements of the flat vector."""
+        return sum(entry.size for entry in self.entries if entry.offset is not None)
+
+    @cached_property
+    def trainable_size(self) -> int:
+        """Elements of the trainable variables: the first part of the flat vector."""
+        return sum(entry.size for entry in self.entries if entry.trainable)
+
+    def entry(self, path: str) -> Entry:
+        """The variable of this path; KeyError names the nearest one."""
+        found = self.by_path.get(path)
+        if found is None:
+            raise KeyError(f"there is no variable `{path}`{nearest(path, self.by_path)}")
+        return found
+
+
+class Weights(Mapping[str, np.ndarray]):
+    """The value of every variable of a model: a read-only mapping from path to array.
+
+    ``w.flat`` is one read-only vector and every ``w[path]`` a view of it, so an optimiser or an all-reduce takes one
+    array.  Weights never change: ``w.replace({path: array})`` and ``w.with_flat(vector)`` give new ones.  For an
+    array to write in, copy: ``np.array(w.flat)``.
+    """
+
+    __slots__ = ("layout", "flat", "_views")
+    __hash__ = None                                            # equality compares values
+
+    def __init__(self, layout: Layout, flat: np.ndarray, apart: Mapping[str, np.ndarray] | None = None, *,
+                 copy: bool = True):
+        """``flat`` has ``layout.size`` elements; ``apart`` gives the variables outside of it (zeros if left out).
+
+        ``copy=False`` hands the arrays over: the caller must not write to them afterwards.
+        """
+        self.layout = layout
+        vector = np.array(flat, layout.dtype) if copy else np.asarray(flat, layout.dtype)
+        if vector.shape != (layout.size,):
+            raise WeightsError(f"the flat vector has shape {list(vector.shape)}, expected [{layout.size}]")
+        self.flat = _frozen(vector)
+        self._views: dict[str, np.ndarray] = {}
+        for entry in layout.entries:
+            if entry.offset is not None:
+                value = self.flat[entry.offset:entry.offset + entry.size].reshape(entry.shape)
+            else:
+                given = (apart or {}).get(entry.path)
+                value = np.zeros(entry.shape, entry.dtype) if given is None else np.array(given, entry.dtype)
+                value = _frozen(value.reshape(entry.shape))
+            self._views[entry.path] = value
+
+    @staticmethod
+    def of(layout: Layout, values: Mapping[str, np.ndarray]) -> "Weights":
+        """From every variable's array.  Raises WeightsError naming what is missing, unknown or misshapen."""
+        missing = [path for path in layout.by_path if path not in values]
+        unknown = [path for path in values if path not in layout.by_path]
+        if missing or unknown:
+            hint = nearest(unknown[0], missing) if unknown and missing else ""
+            raise WeightsError("; ".join([f"missing: {listing(missing)}"] * bool(missing)
+                                         + [f"unknown: {listing(unknown)}{hint}"] * bool(unknown)))
+        flat, apart = np.empty(layout.size, layout.dtype), {}
+        for entry in layout.entries:
+            value = _fitting(entry, values[entry.path])
+            if entry.offset is None:
+                apart[entry.path] = value
+            else:
+                flat[entry.offset:entry.offset + entry.size] = value.reshape(-1)
+        return Weights(layout, flat, apart, copy=False)
+
+    # --- a mapping
+
+    def __getitem__(self, path: str) -> np.ndarray:
+        found = self._views.get(path)
+        return self._views[self.layout.entry(path).path] if found is None else found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Weights):
+            return NotImplemented
+        return self.layout == other.layout and all(np.array_equal(self[path], other[path]) for path in self)
+
+    # --- new weights from these
+
+    @property
+    def apart(self) -> dict[str, np.ndarray]:
+        """The variables outside the flat vector."""
+        return {entry.path: self._views[entry.path] for entry in self.layout.entries if entry.offset is None}
+
+    def replace(self, values: Mapping[str, np.ndarray]) -> "Weights":
+        """These weights with some variables replaced.  Raises WeightsError for an unknown path or another shape."""
+        for path in values:
+            if path not in self.layout.by_path:
+                raise WeightsError(f"there is no variable `{path}`{nearest(path, self.layout.by_path)}")
+        return Weights.of(self.layout, {**self, **values})
+
+    def with_flat(self, flat: np.ndarray) -> "Weights":
+        """These weights with another flat vector (copied, converted to the vector's dtype)."""
+        return Weights(self.layout, flat, self.apart)
+
+    def copy(self) -> "Weights":
+        """Equal weights in memory of their own."""
+        return self.with_flat(self.flat)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo) -> "Weights":
+        return self.copy()
+
+    def __reduce__(self):
+        return Weights, (self.layout, self.flat, self.apart)
+
+    # --- for a reader
+
+    @property
+    def trainable_count(self) -> int:
+        """Number of trainable elements."""
+        return self.layout.trainable_size
+
+    def __repr__(self) -> str:
+        states = sum(entry.size for entry in self.layout.entries if not entry.trainable)
+        total = f"{self.trainable_count:,} parameters" + (f", {states:,} of state" if states else "")
+        width = max((len(path) for path in self), default=0)
+        shown = self.layout.entries if len(self) <= 40 else self.layout.entries[:30]
+        rows = [f"  {entry.path:<{width}}  {entry.dtype}{list(entry.shape)}"
+                + ("" if entry.trainable else "  state") for entry in shown]
+        if len(shown) < len(self):
+            rows.append(f"  and {len(self) - len(shown)} more")
+        return "\n".join([f"Weights({total})", *rows])
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _fitting(entry: Entry, value) -> np.ndarray:
+    """The value as the variable's dtype; only its shape and the kind of its numbers must fit."""
+    array = np.asarray(value)
+    if array.shape != entry.shape:
+        turned = entry.shape[::-1] == array.shape and len(array.shape) > 1
+        raise WeightsError(f"`{entry.path}` has shape {list(array.shape)}, expected {list(entry.shape)}"
+                           + (" (transposed?)" if turned else ""))
+    if not np.can_cast(array.dtype, entry.dtype, "same_kind"):
+        raise WeightsError(f"`{entry.path}` has dtype {array.dtype}, expected {entry.dtype}")
+    return array.astype(entry.dtype, copy=False)
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file so that the path holds the old content or the new, whatever happens meanwhile.
+
+    A temporary file beside it is written, flushed to the disk, and renamed.  A link is followed, not replaced.
+    """
+    target = os.path.realpath(os.fspath(path))
+    temporary = f"{target}.{secrets.token_hex(6)}.tmp"
+    # Not tempfile: its files are private to the user, whatever the umask says.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _sync_folder(os.path.dirname(target))
+
+
+def _sync_folder(folder: str) -> None:
+    if not hasattr(os, "O_DIRECTORY"):                         # a folder cannot be opened on Windows
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save(weights: Weights, path: str | os.PathLike, model: str = "") -> None:
+    """Write the weights as safetensors, atomically.  ``model`` is kept as a remark in the header."""
+    from safetensors.numpy import save as encode
+    # Not np.ascontiguousarray: that turns a scalar into a vector.
+    tensors = {name: np.array(value, order="C") for name, value in weights.items()}
+    write_atomically(path, encode(tensors, metadata={"format": "netc 1", "model": model}))
+
+
+def load(layout: Layout, path: str | os.PathLike) -> Weights:
+    """Read weights that ``save`` (or anything that writes safetensors) wrote.
+
+    Names, dtypes and shapes are compared with the layout before anything is allocated.  Raises WeightsError, or
+    OSError where the file cannot be read.
+    """
+    _check_header(layout, path)
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            return Weights.of(layout, {name: file.get_tensor(name) for name in file.keys()})
+    except SafetensorError as error:
+        raise WeightsError(f"{os.fspath(path)} is damaged: {error}") from None
+
+
+def _check_header(layout: Layout, path) -> None:
+    """Refuse a file whose variables are not the layout's; reads the header alone."""
+    name = os.fspath(path)
+    tensors = _read_header(name)
+    missing = [path for path in layout.by_path if path not in tensors]
+    unknown = [path for path in tensors if path not in layout.by_path]
+    problems = [f"missing from the file: {listing(missing)}"] * bool(missing)
+    problems += [f"unknown to the model: {listing(unknown)}"] * bool(unknown)
+    for entry in layout.entries:
+        if entry.path in tensors:
+            dtype, shape = tensors[entry.path]
+            if (FILE_TYPES.get(dtype), shape) != (entry.dtype, entry.shape):
+                problems.append(f"`{entry.path}` is {FILE_TYPES.get(dtype, dtype)}{list(shape)} in the file, "
+                                f"the model has {entry.dtype}{list(entry.shape)}")
+    if problems:
+        shown = problems[:6] + [f"and {len(problems) - 6} more"] * (len(problems) > 6)
+        raise WeightsError(f"{name} does not fit the model:\n  " + "\n  ".join(shown))
+
+
+def _read_header(name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """(dtype, shape) by tensor name.  Raises WeightsError where the file is not safetensors."""
+    with open(name, "rb") as file:
+        length = file.read(8)
+        count = struct.unpack("<Q", length)[0] if len(length) == 8 else 0
+        available = os.fstat(file.fileno()).st_size - 8
+        if not 2 <= count <= min(available, LARGEST_HEADER):
+            raise WeightsError(f"{name} is not a safetensors file")
+        text = file.read(count)
+    try:
+        header = json.loads(text)
+        return {key: (str(value["dtype"]), tuple(int(size) for size in value["shape"]))
+                for key, value in header.items() if key != "__metadata__"}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise WeightsError(f"{name} is not a safetensors file: its header cannot be read") from None

@@ -1,0 +1,116 @@
+"""The architecture, held by the imports: who may import whom, and that the wheel holds what the tree does."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE = ("compiler", "runtime", "grammar")
+# A module of the compiler may import these of the runtime: plain data, nothing that runs.
+PLAIN_DATA = {"runtime.errors", "runtime.weights", "runtime.program"}
+# Modules that meet the machine: they may import the runtime where they compile or run something.
+BACK_END = {"compiler.pipeline", "compiler.emit_cpu", "compiler.cli", "compiler.stages", "compiler.lower",
+            "compiler.contraction", "compiler.tiling"}
+FACE = {"function", "trainer", "inputs"}
+HEAVY = {"numba", "llvmlite", "torch", "keras", "jax", "tensorflow", "sklearn", "scipy"}
+
+
+def modules():
+    paths = [*ROOT.glob("*.py"), *(path for folder in CODE for path in (ROOT / folder).rglob("*.py"))]
+    return sorted(path for path in paths if "__pycache__" not in path.parts)
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path, top_level_only: bool = False):
+    """(module as seen from the package's root, or the absolute name; whether relative)."""
+    package = path.relative_to(ROOT).parent.parts
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, False) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if not node.level:
+                yield node.module, False
+                continue
+            base = package[:len(package) - node.level + 1]
+            module = ".".join((*base, *((node.module or "").split(".") if node.module else ())))
+            for alias in node.names:
+                inner = ROOT.joinpath(*module.split("."), alias.name) if module else ROOT / alias.name
+                is_module = inner.with_suffix(".py").exists() or (inner / "__init__.py").exists()
+                yield (f"{module}.{alias.name}".lstrip(".") if is_module else module), True
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_follow_the_table(path):
+    name = name_of(path)
+    for target, relative in imports(path):
+        assert relative or target.split(".")[0] != "netc", f"{name} imports {target} absolutely"
+        if not relative:
+            continue
+        area, other = name.split(".")[0], target.split(".")[0]
+        if area == "runtime":
+            assert other == "runtime", f"{name} imports {target}: the runtime never imports the compiler"
+        if area == "compiler" and other == "runtime" and name not in BACK_END:
+            assert target in PLAIN_DATA, f"{name} imports {target}: only the back end may"
+        if area == "compiler" and other in FACE:
+            assert name == "compiler.cli", f"{name} imports {target}: only the command line may"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_only_the_runtimes_machine_modules_import_numba(path):
+    name = name_of(path)
+    for target, _ in imports(path, top_level_only=True):
+        if target.split(".")[0] in HEAVY:
+            assert name.startswith("runtime.") and target.split(".")[0] in ("numba", "llvmlite"), \
+                f"{name} imports {target} when it is imported"
+
+
+def test_the_packages_are_the_tree():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    found = {"netc"}
+    for folder in CODE:
+        for path in (ROOT / folder, *(ROOT / folder).rglob("*")):
+            if path.is_dir() and path.name != "__pycache__" \
+                    and any(child.suffix in (".py", ".net", ".lark") for child in path.iterdir()):
+                found.add("netc." + ".".join(path.relative_to(ROOT).parts))
+    assert set(settings["packages"]) == found
+
+
+def test_every_file_of_the_packages_is_shipped():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    for package in settings["packages"][1:]:
+        folder = ROOT.joinpath(*package.split(".")[1:])
+        patterns = ["*.py", *settings["package-data"].get(package, [])]
+        for path in folder.iterdir():
+            if path.is_file() and path.suffix not in (".pyc", ".pyi"):
+                assert any(path.match(pattern) for pattern in patterns), f"{path.relative_to(ROOT)} is not in the wheel"
+
+
+def test_no_module_of_the_root_is_generic_code():
+    assert {path.stem for path in ROOT.glob("*.py")} == FACE | {"__init__", "__main__"}
+
+
+def test_importing_netc_imports_nothing_heavy():
+    code = ("import sys; before = set(sys.modules); import netc; new = set(sys.modules) - before;"
+            "bad = {'numpy', 'numba', 'lark', 'click', 'rich', 'netc.compiler', 'netc.runtime'} & new;"
+            "assert not bad, bad; print(len(new))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_checking_a_file_needs_no_numba():
+    code = ("import sys, netc; netc.compile('net 1\\nmodel M(x: f32[N, 2]) -> f32[N, 2]:\\n    return x + 1\\n');"
+            "assert 'numba' not in sys.modules")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,420 @@
+"""The native side: kernels' buffers, the runner and its pool, vector math, random bits, tiles, transposes."""
+
+import ctypes
+import itertools
+import os
+import re
+import threading
+
+import numpy as np
+import pytest
+from netc.runtime import math as vector_math
+from netc.runtime import pool, random, runner
+from netc.runtime.native import buffer_bool, buffer_f32, buffer_f64, buffer_i32, buffer_i64, kernel
+from netc.runtime.tile import Axis, plan, tile_rows
+from netc.runtime.transpose import plan_transpose
+
+
+def bases_of(*arrays) -> np.ndarray:
+    return np.array([array.ctypes.data for array in arrays], np.intp)
+
+
+def call(compiled, arrays, begin, end, extra=()):
+    """Call a kernel on arrays: buffer k is slot k, at offset 0."""
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(compiled.address)
+    bases = bases_of(*arrays)
+    args = np.array([word for slot in range(len(arrays)) for word in (slot, 0)] + list(extra), np.int64)
+    function(bases.ctypes.data, args.ctypes.data, begin, end)
+
+
+def assembly(compiled) -> str:
+    return compiled._library.get_asm_str()
+
+
+def run_plan(step, *arrays, serial=True):
+    args = np.array([word for slot in range(len(arrays)) for word in (slot, 0)] + list(step.words), np.int64)
+    program = runner.Runner(np.array([[step.address, 0, step.units, step.grain]]), args)
+    bases = bases_of(*arrays)
+    (program.serial if serial else program)(bases.ctypes.data)
+
+
+# --- buffers ------------------------------------------------------------------------------------------------------
+
+
+def test_buffers_of_every_type():
+    @kernel
+    def compute(bases, args, begin, end):
+        x, d = buffer_f32(bases, args, 0), buffer_f64(bases, args, 2)
+        i, j, b = buffer_i32(bases, args, 4), buffer_i64(bases, args, 6), buffer_bool(bases, args, 8)
+        for k in range(begin, end):
+            d[k] = x[k]
+            i[k] = x[k]
+            j[k] = i[k] + 1 if b[k] else 0
+            b[k] = x[k] > np.float32(3)
+    x = np.arange(10, dtype=np.float32)
+    d, i, j = np.zeros(10), np.zeros(10, np.int32), np.zeros(10, np.int64)
+    b = np.arange(10) % 2 == 0
+    call(compute, (x, d, i, j, b), 2, 9)
+    inside = slice(2, 9)
+    np.testing.assert_array_equal(d[inside], x[inside])
+    np.testing.assert_array_equal(i[inside], x[inside])
+    np.testing.assert_array_equal(j[inside], [3, 0, 5, 0, 7, 0, 9])
+    np.testing.assert_array_equal(b[inside], x[inside] > 3)
+    assert d[1] == d[9] == 0
+
+
+def test_a_loop_over_many_buffers_vectorises():
+    """Without alias scopes LLVM gives up at more than eight overlap checks."""
+    @kernel
+    def adam(bases, args, begin, end):
+        w, m, v = buffer_f32(bases, args, 0), buffer_f32(bases, args, 2), buffer_f32(bases, args, 4)
+        g, w1, m1 = buffer_f32(bases, args, 6), buffer_f32(bases, args, 8), buffer_f32(bases, args, 10)
+        v1 = buffer_f32(bases, args, 12)
+        for i in range(begin, end):
+            m1[i] = m[i] * np.float32(0.9) + g[i] * np.float32(0.1)
+            v1[i] = v[i] * np.float32(0.99) + g[i] * g[i] * np.float32(0.01)
+            w1[i] = w[i] - m[i] / (vector_math.sqrt_f32(v[i]) + np.float32(1e-7))
+    text = assembly(adam)
+    assert "sqrtps" in text or "fsqrt\tv" in text
+    arrays = [np.full(33, 1 + k, np.float32) for k in range(7)]
+    call(adam, arrays, 0, 33)
+    np.testing.assert_allclose(arrays[4], 1 - 2 / np.sqrt(3), rtol=1e-6)
+
+
+# --- runner and pool ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def add_one():
+    return _add_one().address
+
+
+_compiled = {}
+
+
+def _add_one():
+    if not _compiled:
+        @kernel
+        def add(bases, args, begin, end):
+            x, y = buffer_f32(bases, args, 0), buffer_f32(bases, args, 2)
+            for i in range(begin, end):
+                y[i] = x[i] + np.float32(1)
+        _compiled["add"] = add
+    return _compiled["add"]
+
+
+@pytest.fixture
+def two_threads():
+    before = pool.threads()
+    pool.set_threads(2)
+    yield
+    pool.set_threads(before)
+
+
+STEPS, SIZE = 50, 1000
+
+
+def chain(address: int, grain: int) -> runner.Runner:
+    """A program whose step s adds one to row s and stores row s + 1."""
+    args = np.array([[0, 4 * SIZE * s, 0, 4 * SIZE * (s + 1)] for s in range(STEPS)], np.int64)
+    return runner.Runner(np.array([[address, 4 * s, SIZE, grain] for s in range(STEPS)]), args.ravel())
+
+
+def run_chain(program: runner.Runner, start: float) -> bool:
+    arena = np.zeros((STEPS + 1, SIZE), np.float32)
+    arena[0] = start
+    bases = bases_of(arena)
+    program(bases.ctypes.data)
+    return bool((arena[STEPS] == start + STEPS).all())
+
+
+def test_serial_and_parallel_agree(add_one, two_threads):
+    for grain in (SIZE, 64, 1):
+        program = chain(add_one, grain)
+        assert program.is_parallel == (grain < SIZE)
+        assert all(run_chain(program, start) for start in range(20))
+
+
+def test_steps_without_units_are_skipped(add_one, two_threads):
+    arena = np.zeros((2, SIZE), np.float32)
+    steps = np.array([[add_one, 0, 0, 1], [add_one, 0, SIZE, 10], [add_one, 0, 0, 1]])
+    program = runner.Runner(steps, np.array([0, 0, 0, 4 * SIZE]))
+    program(bases_of(arena).ctypes.data)
+    assert (arena[1] == 1).all()
+
+
+def test_eight_threads_at_once(add_one, two_threads):
+    results = []
+
+    def client(number):
+        program = chain(add_one, 16 + number)
+        results.append(all(run_chain(program, number + turn) for turn in range(100)))
+    threads = [threading.Thread(target=client, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results == [True] * 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_has_its_own_pool(add_one, two_threads):
+    program = chain(add_one, 32)
+    assert run_chain(program, 0)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if run_chain(program, 3) and pool._pool is not None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert run_chain(program, 5)
+
+
+def test_set_threads_while_running(add_one):
+    before = pool.threads()
+    program, done, results = chain(add_one, 32), threading.Event(), []
+
+    def client():
+        while not done.is_set():
+            results.append(run_chain(program, 1))
+    thread = threading.Thread(target=client)
+    thread.start()
+    for count in (1, 3, 2, 4, 1, 2):
+        pool.set_threads(count)
+    done.set()
+    thread.join(60)
+    pool.set_threads(before)
+    assert results and all(results)
+    with pytest.raises(ValueError):
+        pool.set_threads(0)
+
+
+def test_profile(add_one, two_threads):
+    program = chain(add_one, 32)
+    arena = np.zeros((STEPS + 1, SIZE), np.float32)
+    for threads in (False, True):
+        times = program.profile(bases_of(arena).ctypes.data, threads)
+        assert times.shape == (STEPS,) and (times > 0).all()
+
+
+# --- math -----------------------------------------------------------------------------------------------------------
+
+
+def sample() -> np.ndarray:
+    everywhere = np.arange(0, 2 ** 32, 997, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    special = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 1e-45, -1e-45, 88.72, 88.73, -103.9, -104.1], np.float32)
+    return np.concatenate([everywhere, special, np.linspace(-20, 20, 200_001).astype(np.float32)])
+
+
+def check_units_in_last_place(result: np.ndarray, exact: np.ndarray, bound: float) -> None:
+    """exact is float64; where it or the result is no finite float32, they must be the same."""
+    with np.errstate(over="ignore"):
+        rounded = exact.astype(np.float32)
+    finite = np.isfinite(rounded) & np.isfinite(result)
+    np.testing.assert_array_equal(result[~finite], rounded[~finite])
+    error = np.abs(result[finite] - exact[finite]) / np.spacing(np.abs(rounded[finite])).astype(np.float64)
+    assert error.max() <= bound
+
+
+def reference(name: str, x: np.ndarray) -> np.ndarray:
+    if name == "erf":
+        special = pytest.importorskip("scipy.special")
+        return special.erf(x)
+    if name == "sigmoid":
+        return np.where(x < 0, np.exp(np.minimum(x, 0)) / (1 + np.exp(np.minimum(x, 0))), 1 / (1 + np.exp(-x)))
+    return getattr(np, name)(x)
+
+
+@pytest.mark.parametrize("name", ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos"])
+def test_float32_function(name):
+    function = getattr(vector_math, f"{name}_f32")
+
+    @kernel
+    def compute(bases, args, begin, end):
+        x, y = buffer_f32(bases, args, 0), buffer_f32(bases, args, 2)
+        for i in range(begin, end):
+            y[i] = function(x[i])
+    fused = re.findall(r"vfmadd\d+(..)", assembly(compute))
+    assert not fused or {"ps", "pd"} & set(fused)           # packed: the loop was vectorised
+    x = sample()
+    y = np.empty_like(x)
+    call(compute, (x, y), 0, len(x))
+    with np.errstate(all="ignore"):
+        check_units_in_last_place(y, reference(name, x.astype(np.float64)), 2.3 if name in ("tanh", "sigmoid") else 2.0)
+    alone = np.empty(1, np.float32)
+    for i in range(0, len(x), len(x) // 500):               # one value at a time: the loop's tail
+        call(compute, (x[i:i + 1], alone), 0, 1)
+        assert alone.view(np.int32)[0] == y[i:i + 1].view(np.int32)[0]
+
+
+def test_float32_power():
+    power = vector_math.pow_f32
+
+    @kernel
+    def compute(bases, args, begin, end):
+        x, y, z = buffer_f32(bases, args, 0), buffer_f32(bases, args, 2), buffer_f32(bases, args, 4)
+        for i in range(begin, end):
+            z[i] = power(x[i], y[i])
+    special = np.array([0, -0.0, 1, -1, 2, -2, 0.5, -0.5, 3, -3, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 3e38, 16777217,
+                        16777215, -16777215, 0.999999, 1.000001], np.float32)
+    pairs = np.array(list(itertools.product(special, special)), np.float32)
+    numbers = np.random.default_rng(0)
+    any_float = numbers.integers(0, 2 ** 32, 300_000, dtype=np.uint32).view(np.float32)
+    near_one = np.exp(numbers.normal(size=300_000) * 0.01).astype(np.float32)
+    x = np.concatenate([pairs[:, 0], any_float, near_one])
+    y = np.concatenate([pairs[:, 1], numbers.normal(size=300_000) * 10 ** numbers.uniform(-3, 2, 300_000),
+                        numbers.normal(size=300_000) * 3000]).astype(np.float32)
+    z = np.empty_like(x)
+    call(compute, (x, y, z), 0, len(x))
+    with np.errstate(all="ignore"):
+        exact = np.power(x.astype(np.float64), y.astype(np.float64))
+        check_units_in_last_place(z, exact, 0.51)
+        number = ~np.isnan(exact)
+        np.testing.assert_array_equal(np.signbit(z[number]), np.signbit(exact[number].astype(np.float32)))
+
+
+def test_float64_functions_and_exact_ones():
+    m = vector_math
+
+    @kernel
+    def compute(bases, args, begin, end):
+        x, y = buffer_f64(bases, args, 0), buffer_f64(bases, args, 2)
+        for i in range(begin, end):
+            y[i] = m.exp_f64(x[i])
+            y[i + 10] = m.sigmoid_f64(x[i])
+            y[i + 20] = m.round_f64(x[i])
+            y[i + 30] = m.sign_f64(x[i])
+            y[i + 40] = m.maximum_f64(x[i], 0.5)
+            y[i + 50] = m.minimum_f64(0.5, x[i])
+            y[i + 60] = m.rsqrt_f64(x[i])
+    x = np.array([-np.inf, -2.5, -0.5, 0.0, 0.5, 1.5, 2.5, 300, np.inf, np.nan])
+    y = np.empty(70)
+    call(compute, (x, y), 0, 10)
+    with np.errstate(all="ignore"):
+        expected = [np.exp(x), 1 / (1 + np.exp(-x)), np.round(x), np.sign(x), np.maximum(x, 0.5), np.minimum(0.5, x),
+                    1 / np.sqrt(x)]
+    np.testing.assert_allclose(y.reshape(7, 10), expected, rtol=1e-14)
+
+
+# --- random bits ------------------------------------------------------------------------------------------------------
+
+
+def test_random_bits():
+    bits = random.random_bits
+
+    @kernel
+    def compute(bases, args, begin, end):
+        y = buffer_i32(bases, args, 0)
+        for i in range(begin, end):
+            y[i] = bits(args[2], i, args[3])
+    for seed, stream in ((0, 0), (-123456789012345, 7), (2 ** 40 + 3, 2 ** 32 - 1)):
+        y = np.empty(1003, np.int32)
+        call(compute, (y,), 0, 1003, (seed, stream))
+        np.testing.assert_array_equal(y, random.random_bits_numpy(seed, 1003, stream))
+    # The known answer of Random123 for a zero key and counter.
+    assert random.random_bits_numpy(0, 1, 0)[0] == 0x6627E8D5 >> 8
+
+
+# --- contractions -----------------------------------------------------------------------------------------------------
+
+
+def product_plan(m, n, k, dtype, transposed=False, accumulate=False):
+    if transposed:
+        return plan(dtype, [], [Axis(m, a=k, c=n)], [Axis(k, a=1, b=1)], n, column_stride_b=k, accumulate=accumulate)
+    return plan(dtype, [], [Axis(m, a=k, c=n)], [Axis(k, a=1, b=n)], n, accumulate=accumulate)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_matrix_products(dtype):
+    numpy_dtype, tolerance = ("f4", 1e-4) if dtype == "f32" else ("f8", 1e-11)
+    numbers = np.random.default_rng(1)
+    for m, n, k in [(1, 1, 1), (7, 10, 5), (1, 70, 64), (2, 40, 30), (3, 17, 40), (64, 48, 33), (200, 100, 800), (30, 600, 500),
+                    (5, 8, 0), (13, 3, 400)]:
+        a, b = (numbers.normal(size=shape).astype(numpy_dtype) for shape in ((m, k), (k, n)))
+        exact = a.astype(np.float64) @ b
+        for transposed, accumulate in ((False, False), (True, False), (False, True)):
+            guarded = np.full(m * n + 16, 2.0, numpy_dtype)
+            c = guarded[:m * n].reshape(m, n)
+            run_plan(product_plan(m, n, k, dtype, transposed, accumulate),
+                     a, np.ascontiguousarray(b.T) if transposed else b, c)
+            np.testing.assert_allclose(c, exact + (2 if accumulate else 0), atol=tolerance, rtol=tolerance)
+            assert (guarded[m * n:] == 2).all()
+
+
+def test_a_row_has_the_same_bits_in_every_tile():
+    """Each element is one chain of fma over ascending k: rows, columns and blocks around it do not matter."""
+    numbers = np.random.default_rng(2)
+    m, n, k = 37, 83, 450
+    a, b = (numbers.normal(size=shape).astype(np.float32) for shape in ((m, k), (k, n)))
+    c = np.empty((m, n), np.float32)
+    run_plan(product_plan(m, n, k, "f32"), a, b, c)
+    for rows in range(1, 14):
+        part = np.empty((rows, n), np.float32)
+        run_plan(product_plan(rows, n, k, "f32"), a, b, part)
+        np.testing.assert_array_equal(part, c[:rows])
+    for columns in (1, 5, 8, 24, 40, 64, 77):
+        part = np.empty((m, columns), np.float32)
+        run_plan(product_plan(m, columns, k, "f32"), a, np.ascontiguousarray(b[:, :columns]), part)
+        np.testing.assert_array_equal(part, c[:, :columns])
+    chain = np.zeros((m, n), np.float64)            # the same chain in NumPy: a product of floats is exact in float64
+    for i in range(k):
+        chain = (a[:, i:i + 1].astype(np.float64) * b[i] + chain).astype(np.float32).astype(np.float64)
+    assert (chain == c).mean() > 0.99               # but its sum is rounded twice, now and then differently
+
+
+def test_threads_do_not_change_a_product(two_threads):
+    numbers = np.random.default_rng(3)
+    a, b = (numbers.normal(size=shape).astype(np.float32) for shape in ((300, 200), (200, 300)))
+    one, two = np.empty((300, 300), np.float32), np.empty((300, 300), np.float32)
+    run_plan(product_plan(300, 300, 200, "f32"), a, b, one)
+    run_plan(product_plan(300, 300, 200, "f32"), a, b, two, serial=False)
+    np.testing.assert_array_equal(one, two)
+
+
+def test_batches_with_strides():
+    numbers = np.random.default_rng(4)
+    a, b = (numbers.normal(size=shape).astype(np.float32) for shape in ((2, 10, 3, 7), (2, 9, 3, 7)))
+    c = np.empty((2, 3, 10, 9), np.float32)         # c[g, h, i, j] = sum over k of a[g, i, h, k] b[g, j, h, k]
+    step = plan("f32", [Axis(2, 210, 189, 270), Axis(3, 7, 7, 90)], [Axis(10, a=21, c=9)], [Axis(7, a=1, b=1)], 9,
+                column_stride_b=21)
+    run_plan(step, a, b, c)
+    np.testing.assert_allclose(c, np.einsum("gihk,gjhk->ghij", a, b), atol=1e-5)
+
+
+@pytest.mark.parametrize("size, channels, outputs, width, stride", [(10, 3, 20, 3, 1), (13, 8, 16, 5, 2), (6, 16, 40, 1, 1)])
+def test_convolution_and_its_weight_gradient(size, channels, outputs, width, stride):
+    numbers, batch = np.random.default_rng(5), 3
+    out = (size - width) // stride + 1
+    x = numbers.normal(size=(batch, size, size, channels)).astype(np.float32)
+    w = numbers.normal(size=(width, width, channels, outputs)).astype(np.float32)
+    y, dw = np.empty((batch, out, out, outputs), np.float32), np.empty_like(w)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (width, width), axis=(1, 2))[:, ::stride, ::stride]
+    row, line, image = stride * channels, stride * size * channels, size * size * channels
+    step = plan("f32", [], [Axis(batch, a=image, c=out * out * outputs), Axis(out, a=line, c=out * outputs),
+                            Axis(out, a=row, c=outputs)],
+                [Axis(width, a=size * channels, b=width * channels * outputs), Axis(width * channels, a=1, b=outputs)], outputs)
+    run_plan(step, x, w, y)
+    np.testing.assert_allclose(y, np.einsum("nyxcij,ijco->nyxo", windows, w), atol=1e-4)
+    step = plan("f32", [], [Axis(width, a=size * channels, c=width * channels * outputs), Axis(width * channels, a=1, c=outputs)],
+                [Axis(batch, a=image, b=out * out * outputs), Axis(out, a=line, b=out * outputs), Axis(out, a=row, b=outputs)],
+                outputs)
+    run_plan(step, x, y, dw)
+    np.testing.assert_allclose(dw, np.einsum("nyxcij,nyxo->ijco", windows, y), rtol=1e-4, atol=1e-2)
+
+
+def test_tiles_fit_the_registers():
+    for vectors in (1, 2, 3, 5):
+        assert tile_rows(vectors) * vectors + vectors + 1 <= 32
+    with pytest.raises(ValueError):
+        plan("f32", [], [Axis(1)] * 5, [Axis(1)], 8)
+
+
+# --- transposes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_transpose(dtype):
+    for batch, rows, columns in [(2, 64, 48), (1, 5, 3), (3, 17, 30), (1, 1, 9), (1, 9, 256), (2, 0, 4)]:
+        x = np.random.default_rng(0).normal(size=(batch, rows, columns)).astype(dtype)
+        y = np.zeros((batch, columns, rows), dtype)
+        run_plan(plan_transpose(x.itemsize, batch, rows, columns, (rows * columns, columns), (rows * columns, rows)), x, y)
+        np.testing.assert_array_equal(y, x.transpose(0, 2, 1))
