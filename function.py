@@ -29,12 +29,13 @@ PRECISIONS = ("f32", "f64")
 
 
 def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterable[str] | None = None,
-            target: str = "cpu", precision: str = "f32") -> "Function":
+            target: str = "cpu", precision: str = "f32", settings: Mapping[str, Any] | None = None) -> "Function":
     """Compile a ``.net`` file, or source text (a string with a line break in it).
 
     ``model`` names the model; without it, the one that is trained, or the last one.  ``outputs`` names the values to
     give back, inner ones by their path (``features.conv2d_1``).  ``target``: "cpu", or "numpy" for the slow oracle.
-    ``precision``: "f32", or "f64" to compute in double precision throughout.
+    ``precision``: "f32", or "f64" to compute in double precision throughout.  ``settings``: values for the model's own
+    settings, by name.
 
     Raises CompileError with every fault found in the text, ModelError for an unknown output, OSError.
     """
@@ -46,7 +47,8 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
         raise ModelError(f"`outputs` is a list of paths: [{outputs!r}]")
     from .compiler.build import elaborate
     text, name = read_source(source)
-    return Function(elaborate(text, name, model=model, precision=precision), outputs, target)
+    return Function(elaborate(text, name, model=model, precision=precision,
+                              settings=dict(settings or {})), outputs, target)
 
 
 def read_source(source: str | os.PathLike) -> tuple[str, str]:
@@ -77,6 +79,7 @@ class Function:
         self.targets: dict[str, TensorType] = {leaf.attrs["name"]: leaf.type for leaf in model.targets}
         self.parameters: dict[str, TensorType] = {variable.path: variable.type for variable in model.parameters}
         self.states: dict[str, TensorType] = {variable.path: variable.type for variable in model.states}
+        self._apart = [entry.path for entry in self.layout.entries if entry.offset is None]
         self._paths = list(outputs) if outputs is not None else None
         chosen = programs.named_outputs(model, self._paths)
         self.outputs: dict[str, TensorType] = {name: value.type for name, value in chosen.items()}
@@ -243,7 +246,10 @@ class Function:
 
     def _slots(self, weights: Weights) -> dict[str, np.ndarray]:
         weights = self._own(weights)
-        return {WEIGHTS: weights.flat, **{f"state/{path}": value for path, value in weights.apart.items()}}
+        slots = {WEIGHTS: weights.flat}
+        if self._apart:
+            slots |= {f"state/{path}": weights[path] for path in self._apart}
+        return slots
 
 
 class Compiled:

@@ -6,7 +6,8 @@ integers that fit; booleans accept booleans.  Arrays are made contiguous by copy
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,9 @@ class Signature:
 
     def __init__(self, leaves: Iterable[Node], ranges: Iterable[Range] = ()):
         self.types: dict[str, TensorType] = {leaf.attrs["name"]: leaf.type for leaf in leaves}
+        self._wanted = {name: (type_.dtype.numpy, type_.rank) for name, type_ in self.types.items()}
+        self._lone = {name: [_lone_symbol(size) for size in type_.shape] for name, type_ in self.types.items()}
+        self._known: dict[tuple, dict[str, int]] = {}          # shapes that passed -> sizes
         self._ranges = [(found.leaf.attrs["name"], found.limit) for found in ranges]
 
     @property
@@ -36,8 +40,10 @@ class Signature:
         return [name for name, type_ in self.types.items()
                 if symbol is not None and type_.shape and _lone_symbol(type_.shape[0]) == symbol]
 
-    def collect(self, args: tuple, named: Mapping[str, Any]) -> dict[str, Any]:
-        """Positional values, named ones or one mapping, as one mapping in the signature's order."""
+    def collect(self, args: tuple, named: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Positional values, named ones or one mapping, as one mapping."""
+        if not args and named.keys() == self.types.keys():
+            return named
         if len(args) == 1 and isinstance(args[0], Mapping):
             twice = [name for name in args[0] if name in named]
             values = {**args[0], **named}
@@ -58,23 +64,37 @@ class Signature:
             raise InputError(f"input {listing(missing)} is missing; the inputs are {self}")
         return {name: values[name] for name in self.types}
 
-    def bind(self, values: Mapping[str, Any], check_ranges: bool = True) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    def bind(self, values: Mapping[str, Any], check_ranges: bool = True) -> tuple[dict[str, np.ndarray], Mapping[str, int]]:
         """Arrays by name and the sizes of the symbols.  Raises InputError."""
-        arrays = {name: convert(name, values[name], type_) for name, type_ in self.types.items()}
+        arrays = {}
+        for name, (dtype, rank) in self._wanted.items():
+            value = values[name]
+            ready = type(value) is np.ndarray and value.dtype == dtype and value.ndim == rank \
+                and value.flags.c_contiguous and value.flags.aligned
+            arrays[name] = value if ready and value.size < LARGEST else convert(name, value, self.types[name])
         sizes = self.sizes({name: array.shape for name, array in arrays.items()})
         if check_ranges:
             for name, limit in self._ranges:
                 _check_range(name, arrays[name], evaluate(limit, sizes), limit)
         return arrays, sizes
 
-    def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-        """The value of every symbol.  Raises InputError where the shapes disagree, naming both places."""
+    def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, int]:
+        """The value of every symbol, given shapes in the signature's order.  Raises InputError where the shapes disagree, naming both places."""
+        key = tuple(shapes.values())
+        sizes = self._known.get(key)
+        if sizes is None:
+            if len(self._known) > 1000:
+                self._known.clear()
+            self._known[key] = sizes = self._unify(shapes)
+        return sizes
+
+    def _unify(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         sizes: dict[str, int] = {}
         origin: dict[str, str] = {}
         pending = []
         for name, type_ in self.types.items():
             for axis, (want, have) in enumerate(zip(type_.shape, shapes[name])):
-                symbol = _lone_symbol(want)
+                symbol = self._lone[name][axis]
                 if symbol is None:
                     pending.append((name, axis, want, have))
                 elif symbol in sizes and sizes[symbol] != have:

@@ -270,7 +270,7 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     best, best_distance = None, 1 + max(1, len(name) // 3)
     for candidate in sorted(set(candidates) - {name}):
         a, b = name.lower(), candidate.lower()
-        if len(a) >= 3 and b.startswith(a) and a != b:
+        if len(a) >= 3 and candidate.startswith(name):
             distance = 1  # a name cut short, whatever its length
         elif abs(len(a) - len(b)) >= best_distance:
             continue

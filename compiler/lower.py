@@ -11,7 +11,7 @@ from .ir import Node
 from .loops import (Affine, Assign, Constant, Divide, For, FromIndex, Kernel, Let, Load, Range, Store, Units)
 from .nest import Loop, Nest, View, levels, linear, place, simplify_loops, strides
 from .schedule import Buffer, ScanStep, Step, finish_columns, finish_map, finish_rows, identity_of
-from .types import Dim, Size, boolean, i32, product, substitute
+from .types import Dim, Size, boolean, i32, known_nonnegative, product
 
 ViewOf = Callable[[Node], "View | None"]
 
@@ -25,6 +25,7 @@ class Lowering:
         self.depth = depth
         self.steps: list = []
         self.placed: set[Node] = set()
+        self.pooled: set[Node] = set()
         self.halos: dict[tuple, tuple[int, View]] = {}
         self._assign(outputs)
         for current in fusion.stored:
@@ -176,39 +177,61 @@ class Lowering:
 
     # --- windows
 
-    def window(self, current: Node) -> None:
-        if current.op.name == "window_put":
-            self.window_put(current)
-            return
+    def window_argmax(self, current: Node) -> None:
+        """The maxima first, into the memory of the pooling that goes with them if there is one; then, for each, the
+        first position that has it (NaN being larger than all)."""
         source = current.args[0]
-        best_of = current.op.name == "window_argmax"
-        taking = current.args[1] if current.op.name == "window_take" else None
-        if taking is not None and not (taking.op.name == "window_argmax" and taking.args[0] is source
-                                       and taking.attrs == current.attrs):
-            self.window_take(current)
-            return
-        nest, coordinates, window = self._window_nest(current)
+        pooling = next((n for n in self.fusion.stored if n.op.name == "window_take" and n.args == (source, current)
+                        and is_max_pooling(n)), None)
+        if pooling is None:
+            maxima = View(Buffer(current.type.size, source.dtype), 0, source.dtype)
+        else:
+            maxima = self.views[pooling]
+            self.pooled.add(pooling)
+        self._max_pool(current, maxima)
+        nest, coordinates, window, inner, guard = self._window_nest(current)
+        value = nest.expression(source, inner, guard)
+        largest = nest.load(maxima, linear(coordinates, current.shape))
+        hit = nest.let("eq", boolean, (value, source.dtype), (largest, source.dtype))
+        if source.dtype.kind == "float":
+            missing = nest.let("ne", boolean, (value, source.dtype), (value, source.dtype))
+            hit = nest.let("logical_or", boolean, (hit, boolean), (missing, boolean))
+        here = nest.emit(FromIndex(nest.name(), i32, linear(window, current.attrs["sizes"])))
+        beyond = product(current.attrs["sizes"])
+        position = nest.let("where", i32, (hit, boolean), (here, i32), (nest.constant(i32, beyond), i32))
+        self.add(finish_columns(nest, "minimum", beyond, (position,), self.views[current],
+                                linear(coordinates, current.shape), guard, label="window_argmax"))
+
+    def _max_pool(self, current: Node, view: View) -> None:
+        """The maximum of each window of the first argument of a window_argmax or window_take."""
+        source = current.args[0]
+        nest, coordinates, _, inner, guard = self._window_nest(current)
+        value = nest.expression(source, inner, guard)
+        self.add(finish_columns(nest, "maximum", identity_of("max", source.dtype), (value,), view,
+                                linear(coordinates, current.shape), guard, label="max_pool"))
+
+    def _window_nest(self, current: Node):
+        """Loops over the windows and in them; coordinates outside and in the window, of the operand, and their guard."""
+        source = current.args[0]
+        loops, coordinates, window = self._window_loops(current)
+        nest = Nest(loops, self.view_of)
         bounds, inner = [], [coordinates[0]]
         for position, (stride, low) in enumerate(zip(current.attrs["strides"], current.attrs["low"])):
             at = coordinates[position + 1] * stride + window[position] - low
             inner.append(at)
-            bounds.append((at, 0, source.shape[position + 1]))
+            inside = low == 0 and known_nonnegative(
+                source.shape[position + 1] - (current.shape[position + 1] - 1) * stride - current.attrs["sizes"][position])
+            if not inside:
+                bounds.append((at, 0, source.shape[position + 1]))
         inner.append(coordinates[-1])
-        guard = nest.within(bounds)
-        value = nest.expression(source, tuple(inner), guard)
-        best, where = nest.name("best"), nest.name("at")
-        flat = linear(window, current.attrs["sizes"])
-        update = best_update(nest, "max", value, source.dtype, best, where, flat)
-        start = (Constant(best, source.dtype, identity_of("max", source.dtype)), Constant(where, i32, 0))
-        self.add(finish_rows(nest, start, update, guard, self.views[current],
-                             linear(coordinates, current.shape), where if best_of else best))
+        return nest, coordinates, window, tuple(inner), nest.within(bounds)
 
-    def _window_nest(self, current: Node):
+    def _window_loops(self, current: Node):
         loops = [Loop(f"i{axis}", size) for axis, size in enumerate(current.shape)]
         sizes = current.attrs["sizes"]
         loops += [Loop(f"w{axis}", size, reduces=True, literal=True) for axis, size in enumerate(sizes)]
         coordinates = tuple(Affine.variable(f"i{axis}") for axis in range(current.type.rank))
-        return Nest(loops, self.view_of), coordinates, tuple(Affine.variable(f"w{a}") for a in range(len(sizes)))
+        return loops, coordinates, tuple(Affine.variable(f"w{a}") for a in range(len(sizes)))
 
     def _window_offsets(self, nest: Nest, position: str, sizes) -> list[str]:
         """The position in a window taken apart into one coordinate a dimension."""
@@ -220,6 +243,11 @@ class Lowering:
         return parts[::-1]
 
     def window_take(self, current: Node) -> None:
+        if current in self.pooled:
+            return
+        if is_max_pooling(current):
+            self._max_pool(current, self.views[current])
+            return
         source, positions = current.args
         nest, coordinates = self.nest(current.shape)
         offsets = self._window_offsets(nest, nest.expression(positions, coordinates), current.attrs["sizes"])
@@ -235,7 +263,8 @@ class Lowering:
     def window_put(self, current: Node) -> None:
         """Each input element gathers from the windows that chose it."""
         source, positions = current.args
-        nest, coordinates, window = self._window_nest(current)
+        loops, coordinates, window = self._window_loops(current)
+        nest = Nest(loops, self.view_of)
         bounds, flags, outer = [], [], [coordinates[0]]
         for axis, (stride, low) in enumerate(zip(current.attrs["strides"], current.attrs["low"])):
             moved = coordinates[axis + 1] + low - window[axis]
@@ -256,11 +285,8 @@ class Lowering:
         value = nest.expression(source, tuple(outer), guard)
         zero = nest.constant(current.dtype, 0.0)
         kept = nest.let("where", current.dtype, (hit, boolean), (value, current.dtype), (zero, current.dtype))
-        total = nest.name("sum")
-        step = nest.let("add", current.dtype, (total, current.dtype), (kept, current.dtype))
-        start = (Constant(total, current.dtype, 0.0),)
-        self.add(finish_rows(nest, start, (Assign(total, step),), guard, self.views[current],
-                             linear(coordinates, current.shape), total))
+        self.add(finish_columns(nest, "add", 0.0, (kept,), self.views[current],
+                                linear(coordinates, current.shape), guard, label="window_put"))
 
     # --- scan
 
@@ -329,6 +355,12 @@ def _through_reshapes(current: Node) -> Node:
     return current
 
 
+def is_max_pooling(current: Node) -> bool:
+    """Whether a window_take takes its own windows' maxima."""
+    chosen = current.args[1]
+    return chosen.op.name == "window_argmax" and chosen.args[0] is current.args[0] and chosen.attrs == current.attrs
+
+
 def best_update(nest: Nest, kind: str, value: str, dtype, best: str, where: str, position: Affine) -> tuple:
     """Statements that keep the best value and where it stood; NaN beats all, the first of equals stays."""
     order = (best, value) if kind == "max" else (value, best)
@@ -366,6 +398,6 @@ def finish_reduction(nest: Nest, kind: str, value: str, current: Node, view: Vie
 
 _RULES = {
     "reduce": Lowering.reduce, "argmax": Lowering.argument, "argmin": Lowering.argument, "concat": Lowering.concat,
-    "scatter_add": Lowering.scatter_add, "window_argmax": Lowering.window, "window_take": Lowering.window,
-    "window_put": Lowering.window, "scan": Lowering.scan, "contract": Lowering.contract,
+    "scatter_add": Lowering.scatter_add, "window_argmax": Lowering.window_argmax,
+    "window_take": Lowering.window_take, "window_put": Lowering.window_put, "scan": Lowering.scan, "contract": Lowering.contract,
 }

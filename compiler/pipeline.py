@@ -21,8 +21,10 @@ from .lower import Lowering
 from .loops import format_kernel
 from .memory import lifetimes, live_bound, plan
 from .nest import View
+from .ops import merge_scans
+from .prepare import prepare
 from .schedule import Buffer, External, ScanStep, Step
-from .simplify import erase_gradient_marks, simplify
+from .simplify import erase_gradient_marks, simplify_graph
 from .types import TensorType, evaluate
 from .verify import verify
 
@@ -44,7 +46,9 @@ def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: 
 def optimize(graph: Graph) -> Graph:
     """The passes between gradients and kernels."""
     graph = erase_gradient_marks(graph)
-    graph = Graph(graph.inputs, dict(zip(graph.outputs, simplify(list(graph.results)))))
+    graph = Graph(graph.inputs, dict(zip(graph.outputs, merge_scans(graph.results))))
+    graph = simplify_graph(graph)
+    graph = prepare(graph)
     verify(graph)
     return graph
 
@@ -144,8 +148,8 @@ class Binding:
         units = evaluate(step.units, sizes)
         work = max(1, evaluate(step.work, sizes))
         grain = max(1, GRAIN_WORK // work)
-        if units > grain and work < 64:
-            grain = -(-grain // 64) * 64       # neighbouring threads should not share cache lines
+        if step.vector:
+            grain = -(-grain // 64) * 64       # whole vectors, and no cache line in two threads
         offset = len(self._words)
         for view in step.views:
             self._words += self._locate(view, sizes)

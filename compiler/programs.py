@@ -175,14 +175,10 @@ def _metrics(mode: Mode) -> dict[str, Node]:
 
 
 def _reports(model: Model) -> dict[str, str]:
-    """The names of losses and metrics for a user: their own, or with their kind in front where two are called alike."""
-    names = {LOSS: LOSS}
-    own = [(f"losses/{name}", name) for name in model.training.losses]
-    own += [(f"metrics/{name}", name) for name in model.training.metrics]
-    for key, name in own:
-        taken = name == LOSS or sum(other == name for _, other in own) > 1
-        names[key] = key.replace("/", ".") if taken else name
-    return names
+    """The names of losses and metrics for a user: their own, which differ; only "loss" is the total's."""
+    keys = [*(f"losses/{name}" for name in model.training.losses), *(f"metrics/{name}" for name in model.training.metrics)]
+    names = {key: key.split("/", 1)[1] for key in keys}
+    return {LOSS: LOSS} | {key: key.replace("/", ".") if name == LOSS else name for key, name in names.items()}
 
 
 # --- gradient and optimiser -------------------------------------------------------------------------------------------

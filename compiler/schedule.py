@@ -72,6 +72,11 @@ class Step:
     label: str
     matrix: Product | None = None
 
+    @property
+    def vector(self) -> bool:
+        """Whether the units are the turns of a vector loop."""
+        return self.kernel is not None and any(isinstance(s, Range) for s in self.kernel.body)
+
 
 @dataclass(frozen=True, eq=False)
 class ScanStep:
@@ -227,7 +232,7 @@ def _guarded_nest(order: list[Loop], statements: list, first: int, innermost: tu
         if level == len(order):
             rest = innermost
         else:
-            rest = (For(order[level].variable, order[level].extent, build(level + 1)),)
+            rest = (For(order[level].variable, order[level].extent, build(level + 1), order[level].literal),)
         if guard is not None and (level == cut or (level == first and cut < first)):
             rest = (If(guard, rest),)
         return own + rest

@@ -66,9 +66,12 @@ def product_of(current: Node, target: View, result: Affine, first: Strided, seco
     batch, rows, sums = merge(batch), merge(rows), merge(sums)
     if max(len(batch), len(rows), len(sums)) > LEVELS:
         return None
+    stride = second.index.coefficient(name)
+    if not rows and stride != 1:
+        return None         # the second operand would be packed for a single row
     a, b = (View(s.view.buffer, s.view.offset + s.index.offset, s.view.dtype) for s in (first, second))
     c = View(target.buffer, target.offset + result.offset, target.dtype)
-    return Product(a, b, c, batch, rows, sums, extents[column], second.index.coefficient(name))
+    return Product(a, b, c, batch, rows, sums, extents[column], stride)
 
 
 def merge(extents: Sequence[Extent]) -> tuple[Extent, ...]:

@@ -41,12 +41,14 @@ def _power_of_two(n: Value) -> Value:
     return ((n + 127) << 23).as_float()
 
 
-def _exp_parts(x: Value) -> tuple[Value, Value]:
-    """(n, r): x = n ln 2 + r with |r| <= ln 2 / 2, n an int32; x must be clamped, or NaN (then so is r)."""
+def _exp_parts(x: Value) -> tuple[Value, Value, Value]:
+    """(n, r, lost): x = n ln 2 + r + lost with |r| <= ln 2 / 2, n an int32; x must be clamped, or NaN (then so is r)."""
     shifted = x.fma(LOG2_E, ROUND_F32)
     n = shifted - ROUND_F32
-    r = n.fma(-LN2_LOW, n.fma(-LN2_HIGH, x))
-    return shifted.bits() - constant_bits(ROUND_F32), r
+    high = n.fma(-LN2_HIGH, x)
+    r = n.fma(-LN2_LOW, high)
+    lost = n.fma(-LN2_LOW, high - r)        # to rounding
+    return shifted.bits() - constant_bits(ROUND_F32), r, lost
 
 
 def constant_bits(number: float) -> int:
@@ -61,9 +63,9 @@ def _clamp(x: Value, low: float, high: float) -> Value:
 
 
 def exp(x: Value) -> Value:
-    n, r = _exp_parts(_clamp(x, -104.5, 89.0))
+    n, r, lost = _exp_parts(_clamp(x, -104.5, 89.0))
     q = r.horner(0.5, 0.16666515171527863, 0.04166845604777336, 0.008369418792426586, 0.0013813144760206342)
-    result = (r * r).fma(q, r) + 1.0
+    result = (r + (r * r).fma(q, lost)) + 1.0
     # In two factors: one alone would overflow below the largest result, and lose the denormals.
     half = n >> 1
     return result * _power_of_two(half) * _power_of_two(n - half)
@@ -71,10 +73,10 @@ def exp(x: Value) -> Value:
 
 def _expm1_of(x: Value) -> Value:
     """expm1 but for the sign of zero."""
-    n, r = _exp_parts(_clamp(x, -20.0, 89.0))
+    n, r, lost = _exp_parts(_clamp(x, -20.0, 89.0))
     q = r.horner(0.5, 0.1666666567325592, 0.04166628047823906, 0.00833350419998169, 0.0013945752289146185,
                  0.0001978926156880334)
-    e = (r * r).fma(q, r)
+    e = r + (r * r).fma(q, lost)
     half = _power_of_two(n - 1)             # half, because 2**128 is no float32
     return half.fma(e, half - 0.5) * 2.0
 
@@ -136,12 +138,20 @@ def constant_int(n: Value, number: int) -> Value:
 def tanh(x: Value) -> Value:
     e = _expm1_of(x.call("fabs") * 2.0)
     e = e.gt(1e9).where(1e9, e)             # beyond, the quotient is 1; infinity over infinity is not
-    return (e / (e + 2.0)).sign_of(x)
+    below = e + 2.0
+    quotient = e / below
+    # What rounding took from the denominator, over the denominator, which is 2 / (1 - tanh); near 1 it would do harm.
+    lost = e.lt(1.0).where(e - (below - 2.0), 0.0) * (1.0 - quotient) * 0.5
+    return (quotient - quotient * lost).sign_of(x)
 
 
 def sigmoid(x: Value) -> Value:
     z = exp(Value(x.builder, x.builder.fneg(x.call("fabs").value)))
-    return x.lt(0.0).where(z, 1.0) / (z + 1.0)
+    is_negative = x.lt(0.0)
+    below = z + 1.0
+    quotient = is_negative.where(z, 1.0) / below
+    lost = (z - (below - 1.0)) * is_negative.where(1.0 - quotient, quotient)        # as in tanh
+    return quotient - quotient * lost
 
 
 def erf(x: Value) -> Value:

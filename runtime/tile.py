@@ -33,6 +33,7 @@ from .simd import F32, F64, I1, I32, I64, call_intrinsic, lanes, suffix, vector_
 # contiguous along k, each k takes a cache line of A.
 MAX_DEPTH, STRIDED_DEPTH = 384, 128
 MAX_ROWS = 168          # rows of a work unit
+PREFETCH_ROWS = 12
 PACKED_BYTES = 512      # of a row of B that is packed at once: the widest tile of the widest vectors
 MAX_TILE_ROWS = 8       # a row pointer each: more than 8 spill general registers
 
@@ -273,6 +274,51 @@ def offset(typingctx, pointer, count):
     return signature(pointer, pointer, types.int64), codegen
 
 
+@intrinsic
+def compact(typingctx):
+    """``compact()``: compile the function that calls this for size: LLVM spends seconds on unrolling and vectorising loops that
+    are not worth it."""
+    def codegen(context, builder, sig, values):
+        builder.function.attributes.add("optsize")
+        return context.get_dummy_value()
+    return signature(types.none), codegen
+
+
+@intrinsic
+def _copy(typingctx, target, source, count):
+    """Copy ``count`` values, by whole vectors and then one by one."""
+    def codegen(context, builder, sig, values):
+        target_value, source_value, count_value = values
+        width = lanes(F64 if target.dtype == types.float64 else F32)
+        vector = ir.VectorType(target_value.type.pointee, width).as_pointer()
+
+        def copy(loop, step, pointer_type):
+            at = builder.mul(loop, ir.Constant(I64, step))
+            place = [builder.bitcast(builder.gep(p, [at]), pointer_type) for p in (target_value, source_value)]
+            align = 8 if target.dtype == types.float64 else 4
+            builder.store(builder.load(place[1], align=align), place[0], align=align)
+        whole = builder.sdiv(count_value, ir.Constant(I64, width))
+        with cgutils.for_range(builder, whole) as loop:
+            copy(loop.index, width, vector)
+        with cgutils.for_range(builder, count_value, builder.mul(whole, ir.Constant(I64, width))) as loop:
+            copy(loop.index, 1, target_value.type)
+        return context.get_dummy_value()
+    return signature(types.none, target, target, types.int64), codegen
+
+
+@intrinsic
+def _prefetch(typingctx, pointer, count):
+    """Ask for the cache line of the value ``count`` further; it need not exist."""
+    def codegen(context, builder, sig, values):
+        i32 = ir.IntType(32)
+        place = builder.bitcast(builder.gep(values[0], [values[1]]), cgutils.voidptr_t)
+        function = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, i32, i32, i32])
+        builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0"),
+                     [place] + [ir.Constant(i32, n) for n in (0, 3, 1)])
+        return context.get_dummy_value()
+    return signature(types.none, pointer, types.int64), codegen
+
+
 # --- the loops around the tile ---------------------------------------------------------------------------------------------
 
 LEVELS = 4              # nested indices of batch, rows and sums, outermost first; unused outer ones have size 1
@@ -291,6 +337,7 @@ WORDS = CHUNKS + LEVELS
 
 @njit(nogil=True, error_model="numpy")
 def _product(words, first):
+    compact()
     total = 1
     for level in range(LEVELS):
         total *= words[first + level]
@@ -300,6 +347,7 @@ def _product(words, first):
 @njit(nogil=True, error_model="numpy")
 def _batch_offset(args, batch, strides):
     """Offset of batch element ``batch`` in the operand whose strides are at args[strides]."""
+    compact()
     total, rest = 0, batch
     for i in range(LEVELS):
         level = LEVELS - 1 - i
@@ -312,6 +360,7 @@ def _batch_offset(args, batch, strides):
 @njit(nogil=True, error_model="numpy")
 def _row_offsets(args, first, count, rows_a, rows_c, position):
     """Offsets of rows first .. first + count - 1 in A and C."""
+    compact()
     rest, at_a, at_c = first, 0, 0
     for i in range(LEVELS):
         level = LEVELS - 1 - i
@@ -343,6 +392,7 @@ def _pack(panels, b, depth, column_stride, columns, wide, last_wide, packed_dept
 
     Row by row, not panel by panel: B's rows may be far apart, and neighbouring cache lines come at once.
     """
+    compact()
     size2, size1, size0 = depth[0], depth[1], depth[2]
     panel_size = size2 * size1 * size0 * wide
     whole = columns // wide
@@ -352,22 +402,17 @@ def _pack(panels, b, depth, column_stride, columns, wide, last_wide, packed_dept
             source = offset(b, k2 * depth[6] + k1 * depth[7])
             for k0 in range(size0):
                 from_row = offset(source, k0 * depth[8])
-                if column_stride == 1:
-                    for p in range(whole):
-                        to_row, part = offset(panels, p * panel_size + row * wide), offset(from_row, p * wide)
-                        for j in range(wide):
-                            to_row[j] = part[j]
-                    to_row, part = offset(panels, whole * panel_size + row * last_wide), offset(from_row, whole * wide)
-                    for j in range(columns - whole * wide):
-                        to_row[j] = part[j]
-                else:
-                    for p in range(whole):
-                        to_row = offset(panels, p * panel_size + row * wide)
-                        for j in range(wide):
+                for p in range(whole + 1):
+                    width = wide if p < whole else last_wide
+                    here = min(wide, columns - p * wide)
+                    to_row = offset(panels, p * panel_size + row * width)
+                    if column_stride == 1:
+                        # The hardware does not foresee rows that are far apart.
+                        _prefetch(from_row, p * wide + PREFETCH_ROWS * depth[8])
+                        _copy(to_row, offset(from_row, p * wide), here)
+                    else:
+                        for j in range(here):
                             to_row[j] = from_row[(p * wide + j) * column_stride]
-                    to_row = offset(panels, whole * panel_size + row * last_wide)
-                    for j in range(columns - whole * wide):
-                        to_row[j] = from_row[(whole * wide + j) * column_stride]
                 row += 1
     packed_depth[0], packed_depth[1], packed_depth[2] = size2, size1, size0
     packed_depth[3], packed_depth[4], packed_depth[5] = depth[3], depth[4], depth[5]
@@ -377,6 +422,7 @@ def _pack(panels, b, depth, column_stride, columns, wide, last_wide, packed_dept
 @njit(nogil=True, error_model="numpy")
 def _block(args, a, rows_a, b, c, rows_c, depth, packed_depth, panels, count, first_column, last_column, accumulate):
     """A block of rows and columns over one chunk of k."""
+    compact()
     tall, wide, last_wide, packs = args[TALL], args[WIDE], args[LAST_WIDE], args[PACKS]
     group = packs if packs != 0 else last_column - first_column
     for group_column in range(first_column, last_column, group):
@@ -404,6 +450,7 @@ def _define_contract(digest, is_double):
 
     def contract(bases, args, begin, end):
         digest
+        compact()
         a, b = pointer(bases, args, 0, is_double), pointer(bases, args, 2, is_double)
         c = pointer(bases, args, 4, is_double)
         rows_a, rows_c, position = stack_words(MAX_ROWS), stack_words(MAX_ROWS), stack_words(LEVELS)
@@ -475,23 +522,27 @@ class Plan:
     grain: int
 
 
-# Widths of tiles in vectors, and the speed of the full tile (6 x 2 on AVX2 is 1), from measurement: what padding a narrower
-# tile would save is set against it.
-_SPEED = {1: 0.85, 2: 1.0, 3: 1.0, 4: 0.8, 5: 0.95, 8: 0.6}
+WIDTHS = (1, 2, 3, 4, 5, 6, 8)      # of tiles, in vectors
 
 
-def _width_in_vectors(element, rows: int, columns: int) -> int:
-    """The tile's width that wastes least: padded columns, and a height cut to the rows there are."""
+def _tile_cost(rows: int, vectors: int) -> float:
+    """Cycles per k: two fma and two loads start in each, and an accumulator is busy for four; and a little for each load."""
+    if not rows or not vectors:
+        return 0
+    return max(rows * vectors / 2, (rows + vectors) / 2, 4) + 0.05 * rows + 0.1 * vectors
+
+
+def _tile_shape(element, rows: int, columns: int) -> tuple[int, int]:
+    """Rows and vectors of the tile that covers rows x columns fastest, the smaller tiles at the borders included."""
     needed = -(-columns // lanes(element))
 
-    def cost(vectors: int) -> float:
-        height = tile_rows(vectors)
-        # Fewer than some nine accumulators wait for each other.
-        speed = _SPEED[vectors] if rows >= height else min(0.9, rows * vectors / 9)
-        whole, rest = divmod(needed, vectors)
-        rest_speed = speed * min(1.0, min(rows, height) * rest / 9)
-        return whole * vectors / speed + (rest / rest_speed if rest else 0)
-    return min(_SPEED, key=cost)
+    def cost(shape) -> tuple:
+        tall, vectors = shape
+        whole_rows, last_rows = divmod(rows, tall)
+        whole, last = divmod(needed, vectors)
+        return sum(count_r * count_v * _tile_cost(r, v) for count_r, r in ((whole_rows, tall), (1, last_rows))
+                   for count_v, v in ((whole, vectors), (1, last))), -tall * vectors
+    return min(((tall, vectors) for vectors in WIDTHS for tall in range(1, min(tile_rows(vectors), rows) + 1)), key=cost)
 
 
 def _pad(axes, count: int = LEVELS) -> list[Axis]:
@@ -520,15 +571,20 @@ def plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int = 1, 
     C, has ``column_stride_b`` in B (1 is fast, any other is packed), and does not occur in A.  An empty sum gives zeros.
     The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
     """
+    return _plan(dtype, tuple(batch), tuple(rows), tuple(sums), columns, column_stride_b, accumulate, threads())
+
+
+@functools.lru_cache(4096)
+def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, accumulate: bool, thread_count: int) -> Plan:
     element = F64 if dtype == "f64" else F32
     batch, rows, sums = _pad(batch), _pad(rows), _pad(sums)
     row_count, depth, batches = (_count(axes) for axes in (rows, sums, batch))
     if depth == 0:
         sums = [Axis(1)] * (LEVELS - 1) + [Axis(0)]
-    vectors = _width_in_vectors(element, max(row_count, 1), max(columns, 1))
-    wide, tall = vectors * lanes(element), max(1, min(tile_rows(vectors), row_count))
+    tall, vectors = _tile_shape(element, max(row_count, 1), max(columns, 1))
+    wide = vectors * lanes(element)
     last_wide = _up(columns % wide, lanes(element))
-    block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide)
+    block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide, 4 * thread_count)
     # A row of B that is long makes a panel's rows fall into few cache sets; copying it pays if enough rows use it.
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * (8 if element == F64 else 4) >= 512
     packs = column_stride_b != 1 or (far and block_rows >= 24 and depth >= 32)
@@ -567,17 +623,17 @@ def _count(axes) -> int:
     return total
 
 
-def _blocks(batches: int, rows: int, columns: int, depth: int, tall: int, wide: int) -> tuple[int, int]:
+def _blocks(batches: int, rows: int, columns: int, depth: int, tall: int, wide: int, most_units: int) -> tuple[int, int]:
     """Rows and columns of a work unit: enough units for threads to share evenly, and otherwise as large as the cache
     allows; of two ways to cut, the one whose units have the smaller border, which is what a unit loads."""
     work = 2 * batches * rows * columns * depth
-    wanted = -(-min(2 * threads(), max(1, work // 200_000)) // max(batches, 1))
+    wanted = -(-min(most_units, max(1, work // 200_000)) // max(batches, 1))
     most = max(1, MAX_ROWS // tall) * tall
     best, best_cost = (tall, wide), None
     for column_pieces in range(1, -(-columns // wide) + 1):
         block_columns = _up(-(-columns // column_pieces), wide)
-        row_pieces = max(-(-wanted // column_pieces), 1)
-        block_rows = min(most, _up(-(-rows // row_pieces), tall))
+        row_pieces = max(-(-wanted // column_pieces), -(-rows // most), 1)
+        block_rows = _up(-(-rows // row_pieces), tall)
         cost = 1 / max(block_rows, 1) + 0.5 / block_columns
         if best_cost is None or cost < best_cost:
             best, best_cost = (max(block_rows, tall), block_columns), cost

@@ -71,11 +71,32 @@ def _elaborate(text, filename, name, precision, loader, settings) -> Model:
         if sink.items:
             break                       # the other mode would repeat what is wrong
     build, last = passes[0]
+    _check_unreached(sink, tree, filename, loader)
     if last.scope is not None:
         lint.check_names(build, last.scope, tree)
     sink.raise_errors()
     lint.warn_unused(build, tree)
     return _assemble(sink, passes, precision, loader)
+
+
+UNDECIDED = {"E0306", "E0309", "E0402", "E0504", "E0509"}     # what a caller might have settled
+
+
+def _check_unreached(sink: Sink, tree: syntax.File, filename: str, loader) -> None:
+    """Elaborates the models that the compiled one does not use, so that their mistakes are reported too.
+
+    Only those that are complete by themselves: no settings without a default, every size but the batch known.
+    """
+    for model in tree.models:
+        if id(model) in sink.visited or any(s.default is None and not s.variadic for s in model.settings):
+            continue
+        aside = Sink()
+        aside.visited = sink.visited
+        _, found = _run(Build(aside, f32, False, scope_names(), loader), tree, filename, model.name, {})
+        if found.inputs and all(isinstance(size, int) for leaf in found.inputs for size in leaf.shape[1:]):
+            for item in aside.items:
+                if item.code not in UNDECIDED:
+                    sink.add(item)
 
 
 class _Pass:

@@ -211,7 +211,6 @@ def call_def(build: Build, function: Function, bound, tree):
     from .signatures import check_annotation
     from .statements import NOTHING, run_block
     definition = function.tree
-    build.sink.visited.add(id(definition))
     scope = Scope(function.scope)
     with build.inside(function.name, tree.span):
         for param in definition.params:

@@ -251,7 +251,8 @@ def arguments(build, scope, tree: syntax.Call) -> Arguments:
 
 def _call(build, scope, tree):
     naming, build.naming = build.naming, None
-    name = naming[1] if naming and naming[0] is tree else None
+    direct = naming is not None and naming[0] is tree and isinstance(tree.callee, syntax.Call)
+    name = naming[1] if direct else None                # `logits = Dense(10)(h)` names its instance
     callee = evaluate(build, scope, tree.callee)
     return call_value(build, callee, arguments(build, scope, tree), tree, name)
 

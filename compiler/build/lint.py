@@ -1,4 +1,4 @@
-"""Checks of the text itself: names that nothing reads, unknown names in what the compiled model does not use."""
+"""Checks of the text itself: names that nothing reads, unknown names where the compiled model does not come."""
 
 from __future__ import annotations
 
@@ -82,10 +82,8 @@ def _bindings(tree):
 
 
 def check_names(build, scope, tree: syntax.File) -> None:
-    """Reports unknown names in models and functions that the compiled model does not reach."""
+    """Reports unknown names in models, functions and branches that the compiled model does not reach."""
     for item in (*tree.models, *tree.defs):
-        if id(item) in build.sink.visited:
-            continue
         known = set(scope.known()) | _own_names(item) | {"training"}
         for current in walk(item):
             if isinstance(current, syntax.Name) and current.name not in known and not current.name[:1].isupper():

@@ -22,7 +22,7 @@ from .values import Fault, Instance, Poisoned
 MOST_DIAGNOSTICS = 40
 MOST_NESTED_CALLS = 100
 MOST_NESTED_EXPRESSIONS = 1500
-MOST_STEPS = 4_000_000             # expressions evaluated in one pass
+MOST_STEPS = 1_000_000             # expressions evaluated in one pass
 MOST_LAYERS = 20_000
 MOST_VARIABLES = 20_000
 
@@ -34,8 +34,8 @@ class Sink:
         self.items: list[Diagnostic] = []
         self.places: set[tuple] = set()
         self.warnings: list[str] = []
-        self.initials: dict[str, Any] = {}           # initial graphs, by variable path
-        self.visited: set[int] = set()               # ids of the models' and defs' trees that were elaborated
+        self.initials: dict[Any, Any] = {}           # initial graphs, by variable path and type
+        self.visited: set[int] = set()               # ids of the trees of the models that were elaborated
 
     def add(self, diagnostic: Diagnostic) -> None:
         span = diagnostic.span

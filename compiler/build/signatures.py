@@ -54,6 +54,10 @@ def declared_shape(build: Build, scope, annotation: syntax.TypeAnnotation) -> li
                 raise Fault("signature", "a shape may have one `...`", span=dim.span)
             shape.append(Ellipsis)
             continue
+        if isinstance(dim, syntax.Name) and dim.name not in scope.known() and dim.name != "training" \
+                and not dim.name[:1].isupper():
+            raise Fault("name", f"the dimension `{dim.name}` is not defined", span=dim.span,
+                        hint=f"the names of dimensions are capitalised: `{dim.name.capitalize()}`")
         size = evaluate(build, scope, dim)
         if not is_size(size):
             raise Fault("type", "a size must be an integer", span=dim.span, found=describe(size))

@@ -117,8 +117,7 @@ def bind_name(build: Build, scope, target, value, tree) -> None:
     if value is POISON:
         scope.set(name, value)
         return
-    if isinstance(value, Instance) and value.path is None and value.home is None and build.frame is not None:
-        value.path = join(build.frame.path, build.frame.unique(name, bound=True))
+    _name_instances(build, name, value)
     if frame is not None and name in frame.states:
         value = _update_state(build, frame, name, value, tree)
     elif scope.closed and name not in scope.names and scope.shadows(name):
@@ -127,6 +126,15 @@ def bind_name(build: Build, scope, target, value, tree) -> None:
     scope.set(name, value)
     if frame is not None and not scope.closed:
         build.record(join(frame.prefix, name), value)
+
+
+def _name_instances(build: Build, name: str, value) -> None:
+    """An instance that is bound gets the name for its path; those in a tuple get numbers behind it."""
+    if isinstance(value, Instance) and value.path is None and value.home is None and build.frame is not None:
+        value.path = join(build.frame.path, build.frame.unique(name, bound=True))
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            _name_instances(build, f"{name}_{i}", item)
 
 
 def _update_state(build, frame, name: str, value, tree):

@@ -179,7 +179,10 @@ def _sum_of_products(parts, counts: Sequence[int], rank: int) -> np.ndarray:
     batch = [w for w in left if w in right and w < rank]
     inner = [w for w in left if w in right and w >= rank]
     rows, columns = [w for w in left if w not in right], [w for w in right if w not in left]
-    count = lambda group: math.prod(counts[w] for w in group)
+
+    def count(group) -> int:
+        return math.prod(counts[w] for w in group)
+
     a = a.transpose([left.index(w) for w in batch + rows + inner])
     b = b.transpose([right.index(w) for w in batch + inner + columns])
     if inner:
@@ -210,6 +213,8 @@ def _sum_private(part, others, rank: int) -> tuple[np.ndarray, list[int]]:
     """Sum over the indices that only this operand has."""
     array, labels = part
     private = tuple(axis for axis, which in enumerate(labels) if which >= rank and which not in others)
+    if not private:
+        return array, labels
     return array.sum(axis=private, dtype=array.dtype), [w for a, w in enumerate(labels) if a not in private]
 
 

@@ -127,7 +127,7 @@ def _evaluate_iota(arrays, current, sizes):
 
 
 def _sample_iota(rng):
-    shapes = ((1,), (4,), (2, 3), (3, 1, 2), (1, 1, 5))
+    shapes = ((1,), (4,), (2, 3), (3, 1, 2), (1, 1, 5), (1, 2, 1, 3), (2, 2), (7, 1), (3, 3, 3))
     made = [iota(shape, axis, dtype) for shape in shapes for axis in range(len(shape)) for dtype in (f64, i32)]
     return [(each, []) for each in made]
 

@@ -25,7 +25,9 @@ def _sample(*names: str):
     """Register a function (name, rng) -> nodes for some primitives."""
     def register(make: Callable) -> Callable:
         for name in names:
-            SAMPLES[name] = lambda rng, name=name: [(node, leaves_of(node)) for node in make(name, rng)]
+            # A builder may find that there is nothing to do (a reshape to the same shape): then there is no sample.
+            SAMPLES[name] = lambda rng, name=name: [(node, leaves_of(node)) for node in make(name, rng)
+                                                    if any(inner.op.name == name for inner in topological([node]))]
         return make
     return register
 
@@ -188,9 +190,10 @@ def _contractions(name, rng) -> Iterable[Node]:
 
 def _products() -> Iterable[Node]:
     sizes = {"a": 2, "b": 1, "i": 3, "j": 4, "k": 5, "l": 1}
-    for left, right, out in (("ij", "jk", "ik"), ("ji", "kj", "ki"), ("ik", "ik", ""), ("i", "j", "ij"), ("i", "j", "ji"),
-                             ("aij", "ajk", "aik"), ("abij", "abkj", "abik"), ("ij", "j", "i"), ("il", "lk", "ki"),
-                             ("ijk", "jl", "ki"), ("", "ij", "ji"), ("aj", "ijk", "ak"), ("ii", "i", "i"), ("ii", "ij", "j")):
+    for left, right, out in (
+            ("ij", "jk", "ik"), ("ji", "kj", "ki"), ("ik", "ik", ""), ("i", "j", "ij"), ("i", "j", "ji"),
+            ("aij", "ajk", "aik"), ("abij", "abkj", "abik"), ("ij", "j", "i"), ("il", "lk", "ki"), ("ijk", "jl", "ki"),
+            ("", "ij", "ji"), ("aj", "ijk", "ak"), ("ii", "i", "i"), ("ii", "ij", "j")):
         yield ops.product(x([sizes[c] for c in left]), left, y([sizes[c] for c in right]), right, out)
     yield ops.matmul(x((1, 1)), y((1, 1)))
     yield ops.matmul(x((2, 3, 7)), y((2, 7, 1)))
@@ -199,7 +202,8 @@ def _products() -> Iterable[Node]:
 def _convolutions() -> Iterable[Node]:
     for size, taps, stride, dilation, low, out, groups in (
             (5, 3, 1, 1, 0, 3, 1), (5, 3, 1, 1, 1, 5, 1), (7, 3, 2, 1, 1, 4, 1), (6, 2, 3, 1, 0, 2, 2),
-            (9, 3, 1, 2, 2, 9, 1), (8, 3, 2, 2, 1, 3, 4), (1, 1, 1, 1, 0, 1, 1), (4, 5, 1, 1, 2, 4, 2), (5, 1, 2, 1, 0, 3, 1)):
+            (9, 3, 1, 2, 2, 9, 1), (8, 3, 2, 2, 1, 3, 4), (1, 1, 1, 1, 0, 1, 1), (4, 5, 1, 1, 2, 4, 2),
+            (5, 1, 2, 1, 0, 3, 1)):
         one = [stride], [dilation], [low], [out]
         yield ops.convolution(x((2, size, 4)), y((taps, 4 // groups, 4)), *one, groups)
         if groups == 1:
@@ -235,7 +239,8 @@ def _unusual_maps() -> Iterable[Node]:
 # --- windows, rows -----------------------------------------------------------------------------------------------
 
 WINDOWS = (((5,), (2,), (2,), (0,), (2,)), ((5,), (3,), (1,), (1,), (5,)), ((6,), (3,), (2,), (1,), (3,)),
-           ((1,), (1,), (1,), (0,), (1,)), ((4, 4), (2, 2), (2, 2), (0, 0), (2, 2)), ((5, 3), (3, 2), (2, 1), (1, 0), (3, 2)),
+           ((1,), (1,), (1,), (0,), (1,)), ((4, 4), (2, 2), (2, 2), (0, 0), (2, 2)),
+           ((5, 3), (3, 2), (2, 1), (1, 0), (3, 2)),
            ((7, 1), (3, 1), (3, 1), (0, 0), (2, 1)), ((3, 3), (3, 3), (1, 1), (1, 1), (3, 3)),
            ((5, 5), (2, 3), (3, 2), (0, 1), (2, 3)), ((2, 3, 2), (2, 2, 1), (1, 1, 1), (0, 1, 0), (1, 4, 2)),
            ((9,), (4,), (4,), (2,), (3,)))
@@ -333,7 +338,8 @@ def _counter(length: int, reverse: bool) -> Node:
     count, h, same, table = (body.leaf(value) for value in args)
     row = ops.gather(table, ops.mod(count, ops.constant(4, i32)))
     h = ops.add(ops.mul(h, row), ops.broadcast(same, (3,), ()))
-    return ops.scan(args[:3], (), args[3:], body.close(ops.add(count, ops.constant(1, i32)), h, same, row), length, reverse)
+    count = ops.add(count, ops.constant(1, i32))
+    return ops.scan(args[:3], (), args[3:], body.close(count, h, same, row), length, reverse)
 
 
 def _running_sum(length: int, reverse: bool) -> Node:

@@ -104,6 +104,21 @@ def _inside(x: Node, index: Index, size: Size) -> bool:
 
 
 @rule("contract")
+def order_sums(x: Node) -> Node | None:
+    """sum[j, i] a[i, j] -> sum[i, j] a[i, j]: sums run in the order of the first operand's dimensions"""
+    rank, reduce = len(x.shape), x.attrs["reduce"]
+    seen = dict.fromkeys(which - rank for places in x.attrs["maps"] for index in places
+                         for which in index.indices if which >= rank)
+    order = [*seen, *(k for k in range(len(reduce)) if k not in seen)]
+    if order == list(range(len(reduce))):
+        return None
+    number = {axis: axis for axis in range(rank)} | {rank + k: rank + place for place, k in enumerate(order)}
+    maps = [[affine({number[which]: c for which, c in index.terms}, index.offset, index.divisor) for index in places]
+            for places in x.attrs["maps"]]
+    return _contract(x, x.args, maps, [reduce[k] for k in order])
+
+
+@rule("contract")
 def drop_single_reduction(x: Node) -> Node | None:
     """sum over one element -> that element; sum over an index that no operand has -> times its size"""
     rank, reduce = len(x.shape), x.attrs["reduce"]

@@ -5,6 +5,7 @@ Unlike the other rules these look at which of a scan's results are used, so that
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Callable, Iterable, Mapping
 
 from .. import ops
@@ -21,7 +22,7 @@ WORTH_STACKING = 8      # terms of a product's sum from which one product over a
 
 def improve_scans(roots: Iterable[Node]) -> list[Node]:
     """Improve every scan below ``roots``, knowing which of its results are used."""
-    roots = list(roots)
+    roots = _merge(roots)
     used: dict[Node, set[int]] = {}
     for current in topological(roots):
         if current.op.name == "item":
@@ -40,6 +41,46 @@ def improve_scans(roots: Iterable[Node]) -> list[Node]:
                 step(loop)
             results[current] = loop.finish(used[current])
         return new
+
+    return rewrite(roots, replace)
+
+
+def _merge(roots: Iterable[Node]) -> list[Node]:
+    """Loops over the same values with the same carries become one, which collects what each of them does.
+
+    A gradient leaves such a pair: the loop of the model, and one that also keeps what the way back needs.
+    """
+    roots = list(roots)
+    groups: dict[tuple, list[Node]] = {}
+    for current in topological(roots):
+        if current.op.name == "scan":
+            body, carries = current.attrs["body"], current.attrs["carries"]
+            same = (current.args, body.inputs, body.results[:carries], carries, current.attrs["xs"],
+                    current.attrs["length"], current.attrs["reverse"])
+            groups.setdefault(same, []).append(current)
+    merged: dict[Node, tuple[Node, list[int]]] = {}
+    for (_, _, _, carries, *_), several in groups.items():
+        if len(several) < 2:
+            continue
+        results = list(dict.fromkeys(value for scan in several for value in scan.attrs["body"].results[carries:]))
+        first = several[0]
+        body = first.attrs["body"]
+        values = [*body.results[:carries], *results]
+        body = Graph(body.inputs, {str(number): value for number, value in enumerate(values)})
+        whole = node(first.op, first.args, **{**first.attrs, "body": body})
+        for scan in several:
+            own = scan.attrs["body"].results[carries:]
+            merged[scan] = whole, [*range(carries), *(carries + results.index(value) for value in own)]
+    if not merged:
+        return roots
+
+    def replace(current: Node, args: tuple[Node, ...]) -> Node:
+        if current.op.name == "item" and current.args[0] in merged:
+            return ops.item(args[0], merged[current.args[0]][1][current.attrs["index"]])
+        if current in merged:
+            whole = merged[current][0]
+            return node(whole.op, args, **whole.attrs)
+        return rebuild(current, args)
 
     return rewrite(roots, replace)
 
@@ -96,6 +137,11 @@ class Loop:
         results = iter(substitute(self.roots, values))
         self.carries = {key: (leaf, first, next(results)) for key, (leaf, first, _) in self.carries.items()}
         self.ys = {key: next(results) for key in self.ys}
+
+    def is_fixed(self, value: Node) -> bool:
+        """True if a value of the body is the same in every step."""
+        fixed = {leaf for leaf, _ in self.invariants}
+        return all(part in fixed or part.op.name not in LEAVES for part in topological([value]))
 
     def outside(self, value: Node) -> Node:
         """A value that depends on invariants only, outside of the loop."""
@@ -247,14 +293,57 @@ def sum_products_afterwards(loop: Loop) -> None:
     """
     for key, (leaf, first, following) in list(loop.carries.items()):
         products = _gathered(following, leaf)
-        others = [value for other, value in zip([*loop.carries, *loop.ys], loop.roots) if other != key]
-        if not products or leaf in topological([*products, *others]):
+        if not products or leaf in _reached(loop, products, key):
             continue
-        fixed = {current for current, _ in loop.invariants}
         del loop.carries[key]
-        parts = [(product_, [_factor(loop, arg, fixed) for arg in product_.args]) for product_ in products]
-        needs = tuple(needed for _, factors in parts for needed, _ in factors if needed is not None)
-        loop.afterwards[key] = needs, _summing(first, parts, loop.length)
+        parts = [_Part(loop, product_) for product_ in products]
+        finish = lambda items, first=first, parts=parts: reduce(
+            ops.add, (part.summed(items, loop.length) for part in parts), first)
+        loop.afterwards[key] = tuple(needed for part in parts for needed in part.needs), finish
+
+
+def stack_products_afterwards(loop: Loop) -> None:
+    """A y that is a product a_t * b_t, which no step goes on with -> one product over all steps, after the loop."""
+    for key, value in list(loop.ys.items()):
+        if value.op.name != "contract" or not _long(value) or value in _reached(loop, (), key):
+            continue
+        del loop.ys[key]
+        part = _Part(loop, value)
+        loop.afterwards[key] = tuple(part.needs), lambda items, part=part: part.stacked(items, loop.length)
+
+
+def _reached(loop: Loop, others: Iterable[Node], key: int) -> set[Node]:
+    """What is needed by ``others`` and by all results but one."""
+    results = (value for other, value in zip([*loop.carries, *loop.ys], loop.roots) if other != key)
+    return set(topological([*others, *results]))
+
+
+class _Part:
+    """A product of a body whose factors are stacked, so that it can be taken after the loop."""
+
+    def __init__(self, loop: Loop, current: Node):
+        self.current = current
+        self.factors = [_factor(loop, arg) for arg in current.args]
+
+    @property
+    def needs(self) -> list[int]:
+        """The keys of the results that stack factors."""
+        return [key for key, _ in self.factors if key is not None]
+
+    def summed(self, items: Mapping[int, Node], length) -> Node:
+        """The sum over all steps."""
+        rank = len(self.current.shape)
+        return self._contract(items, rank, self.current.shape, (length, *self.current.attrs["reduce"]))
+
+    def stacked(self, items: Mapping[int, Node], length) -> Node:
+        """The product of every step."""
+        return self._contract(items, 0, (length, *self.current.shape), self.current.attrs["reduce"])
+
+    def _contract(self, items, time: int, shape, terms) -> Node:
+        operands = [items[key] if key is not None else value for key, value in self.factors]
+        maps = [_with_time(places, time, time, len(operand.shape) > len(arg.shape))
+                for arg, places, operand in zip(self.current.args, self.current.attrs["maps"], operands)]
+        return node(self.current.op, operands, shape=tuple(shape), reduce=tuple(terms), maps=tuple(maps))
 
 
 def _gathered(total: Node, leaf: Node) -> list[Node]:
@@ -274,41 +363,24 @@ def _gathered(total: Node, leaf: Node) -> list[Node]:
     return products if found == 1 else []
 
 
-def _factor(loop: Loop, value: Node, fixed: set[Node]) -> tuple[int | None, Node | None]:
+def _factor(loop: Loop, value: Node) -> tuple[int | None, Node | None]:
     """A factor outside of the loop: (the key of the result that stacks it, None), or (None, the stack or value)."""
     for leaf, stack in loop.xs:
         if leaf is value:
             return None, stack
-    if all(part in fixed or part.op.name not in LEAVES for part in topological([value])):
+    if loop.is_fixed(value):
         return None, loop.outside(value)
     return loop.stacked(value), None
 
 
-def _summing(first: Node, parts, length) -> Callable:
-    """From the scan's results to first + the sums over time."""
-    def finish(items: Mapping[int, Node]) -> Node:
-        total = first
-        for current, factors in parts:
-            rank = len(current.shape)
-            operands, maps = [], []
-            for arg, places, (key, value) in zip(current.args, current.attrs["maps"], factors):
-                operand = items[key] if value is None else value
-                operands.append(operand)
-                maps.append(_with_time(places, rank, rank, len(operand.shape) > len(arg.shape)))
-            total = ops.add(total, node(current.op, operands, shape=current.shape,
-                                        reduce=(length, *current.attrs["reduce"]), maps=tuple(maps)))
-        return total
-    return finish
-
-
 def known_ys(loop: Loop) -> None:
     """A y that is an x, or the same in every step, needs no loop; equal ys become one."""
-    stacks, fixed = dict(loop.xs), {leaf for leaf, _ in loop.invariants}
+    stacks = dict(loop.xs)
     keys: dict[Node, int] = {}
     for key, value in list(loop.ys.items()):
         if value in stacks:
             loop.values[key] = stacks[value]
-        elif all(part in fixed or part.op.name not in LEAVES for part in topological([value])):
+        elif loop.is_fixed(value):
             whole = (loop.length, *value.shape)
             loop.values[key] = spread(loop.outside(value), whole, range(1, len(whole)))
         elif keys.setdefault(value, key) != key:
@@ -319,4 +391,5 @@ def known_ys(loop: Loop) -> None:
         del loop.ys[key]
 
 
-STEPS = (unchanging_carries, unchanging_xs, move_in, move_out, stack_products, known_ys, sum_products_afterwards)
+STEPS = (unchanging_carries, unchanging_xs, move_in, move_out, stack_products, known_ys, sum_products_afterwards,
+         stack_products_afterwards)

@@ -1,0 +1,180 @@
+"""The command line: what it prints, where it writes, and its exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+
+import netc
+from netc.compiler.cli import main
+
+SOURCE = """net 1
+model Line(x: f32[N, 2]) -> (y: f32[N, 1]):
+    y = Dense(1)(x)
+train Line:
+    input target: f32[N, 1]
+    loss square = mean((y - target) ** 2)
+    optimizer = sgd(lr = 0.1)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "line.net").write_text(SOURCE)
+    x = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, target=x @ np.array([[2], [-1]], np.float32) + 1)
+    return tmp_path
+
+
+@pytest.fixture
+def netc_command(capsys):
+    """Run a command in this process: (exit code, output, errors)."""
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return ended.value.code or 0, captured.out, captured.err
+    return run
+
+
+def test_check(folder, netc_command):
+    code, out, _ = netc_command("check", "line.net")
+    assert code == 0 and "line.net: fine" in out and "3 parameters" in out
+
+
+def test_a_faulty_file_is_the_users_error(folder, netc_command):
+    (folder / "line.net").write_text(SOURCE.replace("Dense(1)", "Dens(1)").replace("sgd", "sdg"))
+    for command in (["check"], ["summary"], ["emit"], ["init"], ["train", "--data", "data.npz"]):
+        code, out, err = netc_command(command[0], "line.net", *command[1:])
+        assert code == 1 and "line.net:3:9" in err and "did you mean `Dense`" in err and "`sdg`" in err
+
+
+def test_summary(folder, netc_command):
+    code, out, _ = netc_command("summary", "line.net")
+    assert code == 0 and "Dense" in out and "3 parameters" in out
+
+
+@pytest.mark.parametrize("stage, shown", [
+    ("ast", "Model(name='Line'"), ("graph", "contract"), ("grad", "gradient"), ("simplified", "contract"),
+    ("fused", "contract"), ("loops", ""), ("numba", "")])
+def test_every_stage_prints(folder, netc_command, stage, shown):
+    code, out, _ = netc_command("emit", "line.net", "--stage", stage)
+    assert code == 0 and out and shown in out
+    if stage != "ast":
+        code, out, _ = netc_command("emit", "line.net", "--stage", stage, "--program", "step")
+        assert code == 0 and out
+
+
+def test_train_saves_and_says_where(folder, netc_command):
+    code, out, _ = netc_command("train", "line.net", "--data", "data.npz", "--epochs", 30, "--validation", 0.2)
+    assert code == 0 and str(folder / "line.safetensors") in out and "val_loss" in out and out.count("epoch ") == 30
+    fn = netc.compile("line.net", target="numpy")
+    w = fn.load("line.safetensors")
+    np.testing.assert_allclose(w["y.kernel"] if "y.kernel" in w else w.flat[:2].reshape(2, 1), [[2], [-1]], atol=0.1)
+
+
+def test_train_is_the_apis_fit(folder, netc_command):
+    netc_command("train", "line.net", "--data", "data.npz", "--epochs", 2, "--batch-size", 8, "--seed", 3, "--save", "a",
+                 "--target", "numpy", "--quiet")
+    fn = netc.compile("line.net", target="numpy")
+    with np.load("data.npz") as data:
+        want, _ = fn.fit(fn.init(3), dict(data), epochs=2, batch_size=8, seed=3)
+    assert fn.load("a") == want
+    code, out, _ = netc_command("train", "line.net", "--data", "data.npz", "--epochs", 1, "--weights", "a", "--save", "b")
+    assert code == 0 and fn.load("b") != want
+
+
+def test_init_and_run(folder, netc_command):
+    assert netc_command("init", "line.net", "--seed", 4)[0] == 0
+    fn = netc.compile("line.net", target="numpy")
+    assert fn.load("line.safetensors") == fn.init(4)
+    code, out, _ = netc_command("run", "line.net", "--data", "data.npz", "--weights", "line.safetensors", "--save", "o.npz")
+    assert code == 0
+    with np.load("data.npz") as data, np.load("o.npz") as result:
+        np.testing.assert_allclose(result["y"], fn(fn.init(4), data["x"]), rtol=1e-5, atol=1e-6)
+    code, out, _ = netc_command("run", "line.net", "--data", "data.npz", "--seed", 4)
+    assert code == 0 and "y: f32[50, 1]" in out
+
+
+def broken_npz(kind):
+    if kind == "text":
+        open("data.npz", "w").write("no zip")
+    elif kind == "objects":
+        np.savez("data.npz", x=np.array([{}], object), target=np.zeros(1))
+    elif kind == "npy":
+        np.save("data.npy", np.zeros(3))
+        os.replace("data.npy", "data.npz")
+    elif kind == "huge":
+        header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000), }"
+        header += b" " * (63 - (len(header) + 10) % 64) + b"\n"
+        with zipfile.ZipFile("data.npz", "w") as archive:
+            for name in ("x.npy", "target.npy"):
+                archive.writestr(name, b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    elif kind == "missing":
+        np.savez("data.npz", x=np.zeros((3, 2)))
+    elif kind == "shape":
+        np.savez("data.npz", x=np.zeros((3, 3)), target=np.zeros((3, 1)))
+
+
+@pytest.mark.parametrize("kind, message", [
+    ("text", "not a sound .npz file"), ("objects", "Python objects"), ("npy", "not a sound .npz file"),
+    ("huge", "claims the shape"), ("missing", "has no array `target`; it holds `x`"),
+    ("shape", "dimension 1 of `x` is 3, expected 2")])
+def test_faulty_data_is_the_users_error(folder, netc_command, kind, message):
+    broken_npz(kind)
+    code, _, err = netc_command("train", "line.net", "--data", "data.npz", "--target", "numpy")
+    assert code == 1 and message in err
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["check", "nowhere.net"], "nowhere.net: No such file"),
+    (["train", "line.net", "--data", "nowhere.npz"], "nowhere.npz"),
+    (["train", "line.net", "--data", "data.npz", "--save", "no/such/folder/w"], "cannot write"),
+    (["train", "line.net", "--data", "data.npz", "--save", "."], "it is a folder"),
+    (["train", "line.net", "--data", "data.npz", "--weights", "data.npz"], "not a safetensors file"),
+    (["train", "line.net", "--data", "data.npz", "--validation", "0.001"], "nothing to train or to validate"),
+    (["check", "data.npz"], "error"),
+    (["check", "line.net", "--model", "Lime"], "Lime"),
+    (["run", "line.net", "--data", "data.npz", "--output", "z"], "no value `z`"),
+    (["check", "."], "directory"),
+])
+def test_the_users_errors(folder, netc_command, arguments, message):
+    code, _, err = netc_command(*arguments)
+    assert code == 1 and message in err
+
+
+@pytest.mark.parametrize("arguments", [
+    ["chek"], ["check"], ["train", "line.net"], ["train", "line.net", "--data", "d", "--epochs", "0"],
+    ["emit", "line.net", "--stage", "soup"], ["check", "line.net", "--colour"],
+    ["train", "line.net", "--data", "data.npz", "--validation", "1.5"]])
+def test_wrong_usage(folder, netc_command, arguments):
+    code, _, err = netc_command(*arguments)
+    assert code == 2 and "Error" in err
+
+
+def test_ctrl_c_saves_what_was_trained(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "netc", "train", "line.net", "--data", "data.npz", "--epochs", "10000000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 3/"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and "interrupted after" in out and "weights saved to" in out and not err
+    assert (folder / "line.safetensors").exists()
+
+
+def test_the_modules_are_run_as_a_command(folder):
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "netc", "check", "line.net"], capture_output=True, text=True)
+    assert done.returncode == 0 and "fine" in done.stdout and time.perf_counter() - started < 20
