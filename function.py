@@ -17,7 +17,7 @@ from .compiler.interpret import interpret
 from .compiler.ir import Graph
 from .compiler.model import Model, Variable
 from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program
-from .compiler.types import TensorType, evaluate
+from .compiler.types import TensorType, evaluate, known_nonnegative
 from .inputs import Signature, convert_seed
 from .runtime import train
 from .runtime import weights as storage
@@ -265,6 +265,7 @@ class Compiled:
         types = [type_ for current in program.graph.nodes()
                  for type_ in (current.type if isinstance(current.type, tuple) else (current.type,))]
         self._counts = list(dict.fromkeys(type_.size for type_ in types))
+        self._risky = list(dict.fromkeys(size for type_ in types for size in type_.shape if _may_vanish(size)))
         self._allowed: dict[tuple, bool] = {}
 
     def run(self, state: Mapping[str, np.ndarray], values: Mapping[str, Any], seed: np.ndarray | None,
@@ -293,14 +294,24 @@ class Compiled:
         key = tuple(sizes.values())
         if key in self._allowed:
             return
+        given = ", ".join(f"{name} = {size}" for name, size in sizes.items()) or "these shapes"
+        for size in self._risky:
+            if evaluate(size, sizes) < 1:
+                raise ModelError(f"with {given} an axis of the model has the size {size} = {evaluate(size, sizes)}: "
+                                 "the input is too small for a window")
         worst = max((evaluate(count, sizes) for count in self._counts), default=0)
         if worst >= LARGEST:
-            given = ", ".join(f"{name} = {size}" for name, size in sizes.items()) or "these shapes"
             raise ModelError(f"with {given} a value of the model has {worst:,} elements; "
                              f"at most {LARGEST - 1:,} are allowed")
         if len(self._allowed) > 1000:
             self._allowed.clear()
         self._allowed[key] = True
+
+
+def _may_vanish(size) -> bool:
+    """Whether a symbolic size may come out below 1 although every symbol is at least 1 (a window on a short axis)."""
+    plain = not isinstance(size, int) and all(isinstance(atom, str) for monomial in size.terms for atom in monomial)
+    return not isinstance(size, int) and not (plain and known_nonnegative(size))
 
 
 def _initial(variable: Variable, seed: int, sizes: Mapping[str, int] | None = None) -> np.ndarray:

@@ -12,7 +12,7 @@ from itertools import product as combinations
 
 from .ir import Node
 from .loops import Affine, Assign, Constant, Divide, Load
-from .nest import Loop, Nest, View, linear
+from .nest import Loop, Nest, linear
 from .schedule import Step, finish_columns, finish_map, finish_rows
 from .tiling import Strided, product_of, strided_operand
 from .types import Size, known_nonnegative

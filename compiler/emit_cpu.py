@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .loops import (Affine, Assign, Constant, Divide, For, FromIndex, If, Index, Kernel, Let, Load, Range, Store,
-                    Units, Within, walk)
+from .loops import (Affine, Assign, Constant, Divide, For, FromIndex, If, Kernel, Let, Load, Range, Store,
+                    Units, Within)
 from .types import DType, Size
 
 CAST = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "bool": "boolean"}
@@ -105,8 +105,6 @@ class _Printer:
             case If():
                 emit(f"if {s.condition}:")
                 self.block(s.body, indent + "    ")
-            case Index():
-                emit(f"{s.name} = {self.affine(s.value)}")
             case Divide():
                 emit(f"{s.name} = ({self.affine(s.value)}) // {s.divisor}")
                 emit(f"{s.exact} = {s.name} * {s.divisor} == {self.affine(s.value)}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Iterable, Mapping
 
 from .ir import Node, is_tensor, topological, users
-from .types import Dim, Size, product
+from .types import Size
 
 LEAVES = {"input", "param", "state", "local"}
 TRIVIAL = {"constant", "size", "iota"}

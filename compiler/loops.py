@@ -8,8 +8,8 @@ loop is ``Units``: the runner hands each call a range of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Mapping
 
 from .types import DType, Dim, Size
 
@@ -87,14 +87,6 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Index:
-    """name = affine integer"""
-
-    name: str
-    value: Affine
-
-
-@dataclass(frozen=True)
 class Divide:
     """name = value // divisor; ``exact`` names a bool: whether nothing remained"""
 
@@ -133,7 +125,7 @@ class FromIndex:
 
 @dataclass(frozen=True)
 class Load:
-    """name = buffer[index + sum(dynamic value * stride)], read at ``fallback`` where ``guard`` is false"""
+    """name = buffer[index + sum(dynamic value * stride)]; where ``guard`` is false, some element of the buffer"""
 
     name: str
     buffer: int
@@ -185,14 +177,6 @@ class Kernel:
     body: tuple
 
 
-def walk(body: tuple) -> Iterator:
-    """Every statement, outer ones first."""
-    for statement in body:
-        yield statement
-        if hasattr(statement, "body"):
-            yield from walk(statement.body)
-
-
 # --- printing ---------------------------------------------------------------------------------------------------
 
 
@@ -229,8 +213,6 @@ def _describe(s) -> str:
             return "parallel " + ", ".join(f"{v} < {e}" for v, e in s.split) + ":"
         case Range():
             return f"parallel range of {s.variable}:"
-        case Index():
-            return f"{s.name} = {format_affine(s.value)}"
         case Divide():
             return f"{s.name}, {s.exact} = divide({format_affine(s.value)}, {s.divisor})"
         case Within():

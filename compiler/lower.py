@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Callable, Mapping, Sequence
 
 from .contraction import lower_contract
-from .fuse import LEAVES, Fusion, fuse, is_spread
+from .fuse import Fusion, fuse, is_spread
 from .ir import Node
-from .loops import (Affine, Assign, Constant, Divide, For, FromIndex, Kernel, Let, Load, Range, Store, Units)
-from .nest import Loop, Nest, View, levels, linear, place, simplify_loops, strides
+from .loops import (Affine, Assign, Constant, Divide, FromIndex, Kernel, Let, Load, Range, Store)
+from .nest import Loop, Nest, View, linear, place, strides
 from .schedule import Buffer, ScanStep, Step, finish_columns, finish_map, finish_rows, identity_of
 from .types import Dim, Size, boolean, i32, known_nonnegative, product
 

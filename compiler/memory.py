@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Iterable, Mapping
 
-from .schedule import Buffer, ScanStep, Step
+from .schedule import Buffer, ScanStep
 
 ALIGNMENT = 64
 

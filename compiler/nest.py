@@ -1,7 +1,7 @@
 """Building one loop nest: expressions over loop variables, then statements placed at the outermost loop they allow.
 
-``Nest`` collects pure statements in order; ``close`` merges loops that walk memory in step, hoists each statement to
-the loop where its last variable is bound, and leaves the loop nest of ``loops``.
+``Nest`` collects pure statements in order; ``schedule`` closes it into a kernel: loops that walk memory in step are
+merged, and each statement is hoisted to the loop where its last variable is bound.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Callable, Sequence
 
-from .fuse import is_spread, split_of
+from .fuse import split_of
 from .ir import Node
-from .loops import (Affine, Assign, Constant, Divide, For, FromIndex, If, Index, Let, Load, Range, Store, Units,
-                    Within)
+from .loops import (Affine, Assign, Constant, Divide, For, FromIndex, Let, Load, Store, Within)
 from .types import DType, Size, boolean, i32, i64, product
 
 
@@ -54,8 +53,6 @@ class Nest:
         self.view_of = view_of
         self.views: list[View] = []
         self.statements: list = []
-        self.before: list = []           # before the innermost reducing loops, after the outer ones
-        self.after: list = []            # after them
         self._memo: dict = {}
         self._count = 0
 
@@ -217,7 +214,7 @@ _RULES = {
 def affines(statement) -> list[Affine]:
     """Every affine integer that a statement uses."""
     match statement:
-        case Index() | Divide() | FromIndex():
+        case Divide() | FromIndex():
             return [statement.value]
         case Within():
             return [value for value, _, _ in statement.bounds]
@@ -229,7 +226,7 @@ def affines(statement) -> list[Affine]:
 def rename(statement, mapping):
     """The statement with loop variables replaced by affine integers."""
     match statement:
-        case Index() | Divide() | FromIndex():
+        case Divide() | FromIndex():
             return replace(statement, value=statement.value.rename(mapping))
         case Within():
             return replace(statement, bounds=tuple((v.rename(mapping), a, b) for v, a, b in statement.bounds))
@@ -288,13 +285,6 @@ def levels(loops: list[Loop], statements: list) -> list[int]:
                 depth[name] = max(level, depth.get(name, 0))
         result.append(level)
     return result
-
-
-def wrap(loops: list[Loop], level: int, body: tuple) -> tuple:
-    """``body`` inside loops[level:]."""
-    for loop in reversed(loops[level:]):
-        body = (For(loop.variable, loop.extent, body),)
-    return body
 
 
 def place(loops: list[Loop], statements: list, first: int, innermost: tuple = ()) -> tuple:

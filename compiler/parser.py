@@ -116,6 +116,8 @@ class Parsing:
                 self.line(line, opens)
                 if self.foreign:
                     del self.errors[before:]
+                elif any(error.message == "unexpected indentation" for error in self.errors[before:]):
+                    del self.errors[before + 1:]      # what the line says belongs elsewhere
                 elif not self.blocks and opens and self.failed and self.errors:
                     said = self.errors[-1]
                     self.foreign = said.message.startswith("there is no statement") and "did you mean" not in (said.hint or "")
@@ -173,7 +175,8 @@ class Parsing:
                     hint="only a line that ends with `:` opens a block; a line goes on inside brackets or with `|>`"))
 
     def line(self, line: Line, opens: bool) -> None:
-        self.errors += line.errors
+        brackets = [error for error in line.errors if error.code == "E0105"]
+        self.errors += [error for error in line.errors if error not in brackets[1:]]    # one bracket upsets the next
         at = None if line.errors else self.feed(line.tokens)
         self.failed = bool(line.errors) or at is not None
         if not self.failed:

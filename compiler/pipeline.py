@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Mapping
 
 import numpy as np
@@ -21,7 +20,6 @@ from .lower import Lowering
 from .loops import format_kernel
 from .memory import lifetimes, live_bound, plan
 from .nest import View
-from .ops import merge_scans
 from .prepare import prepare
 from .schedule import Buffer, External, ScanStep, Step
 from .simplify import erase_gradient_marks, simplify_graph
@@ -46,7 +44,6 @@ def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: 
 def optimize(graph: Graph) -> Graph:
     """The passes between gradients and kernels."""
     graph = erase_gradient_marks(graph)
-    graph = Graph(graph.inputs, dict(zip(graph.outputs, merge_scans(graph.results))))
     graph = simplify_graph(graph)
     graph = prepare(graph)
     verify(graph)

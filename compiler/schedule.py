@@ -11,7 +11,7 @@ from typing import Sequence
 
 import numpy as np
 
-from .loops import Affine, Assign, Constant, For, If, Kernel, Let, Load, Range, Store, Units
+from .loops import Affine, Constant, For, If, Kernel, Let, Load, Range, Store, Units
 from .nest import Loop, Nest, View, levels, operand_names, simplify_loops
 from .types import DType, Size, product
 

@@ -15,7 +15,6 @@ from .ir import Node
 from .loops import Affine, Load
 from .nest import Loop, Nest, View
 from .schedule import Extent, Product
-from .types import Size
 
 LEVELS = 4          # nested indices of each group that the tile kernel takes
 

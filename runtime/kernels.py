@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 
-from llvmlite import ir
-from numba import boolean, float32, float64, int32, int64, njit, types
+from numba import boolean, float32, float64, int32, int64, njit
 from numba.core.extending import intrinsic
 from numba.core.typing.templates import signature
 import numpy as np

@@ -1,18 +1,18 @@
 """Elementary functions of kernels: ``exp_f32(x)``, ``exp_f64(x)``, and so on.
 
 The float32 functions are branch-free polynomials, emitted inline, so that LLVM vectorises the loops that call them;
-a value's result does not depend on whether it fell into the vector part of a loop or its tail.  They are within 2 units in
-the last place over all of float32, denormals and specials included.  The float64 ones that need a table or a polynomial are
-libm's, one call a value.
+a value's result does not depend on whether it fell into the vector part of a loop or its tail.  They are within 2
+units in the last place over all of float32, denormals and specials included (pow, sin and cos are correctly rounded
+but for a few ties).  The float64 ones that need a polynomial are libm's, one call a value.
 
-``EMIT[name]`` maps a ``simd.Value`` (float32 lanes; f64 too for those in EXACT) to the result, for kernels that emit vectors
-themselves.
+``EMIT[name]`` maps a ``simd.Value`` (float32 lanes; f64 too for those in EXACT) to the result, for kernels that emit
+vectors themselves.
 """
 
 from __future__ import annotations
 
 import math
-
+import struct
 from fractions import Fraction
 
 from llvmlite import ir
@@ -31,9 +31,19 @@ LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 # conversion it is defined for NaN and infinity.
 ROUND_F32 = 12582912.0          # 1.5 * 2**23
 ROUND_F64 = 6755399441055744.0  # 1.5 * 2**52
+ROUND_BITS_F64 = 0x4338000000000000
 
 
-# --- float32 -----------------------------------------------------------------------------------------------------------
+# --- float32 ------------------------------------------------------------------------------------------------------
+
+
+def _constant(x: Value, number: float) -> Value:
+    """The number in the type of x."""
+    return Value(x.builder, constant(x.type, number))
+
+
+def _bits_of(number: float) -> int:
+    return struct.unpack("i", struct.pack("f", number))[0]
 
 
 def _power_of_two(n: Value) -> Value:
@@ -42,18 +52,13 @@ def _power_of_two(n: Value) -> Value:
 
 
 def _exp_parts(x: Value) -> tuple[Value, Value, Value]:
-    """(n, r, lost): x = n ln 2 + r + lost with |r| <= ln 2 / 2, n an int32; x must be clamped, or NaN (then so is r)."""
+    """(n, r, lost): x = n ln 2 + r + lost with |r| <= ln 2 / 2, n an int32; x must be clamped, or NaN (so is r)."""
     shifted = x.fma(LOG2_E, ROUND_F32)
     n = shifted - ROUND_F32
     high = n.fma(-LN2_HIGH, x)
     r = n.fma(-LN2_LOW, high)
     lost = n.fma(-LN2_LOW, high - r)        # to rounding
-    return shifted.bits() - constant_bits(ROUND_F32), r, lost
-
-
-def constant_bits(number: float) -> int:
-    import struct
-    return struct.unpack("i", struct.pack("f", number))[0]
+    return shifted.bits() - _bits_of(ROUND_F32), r, lost
 
 
 def _clamp(x: Value, low: float, high: float) -> Value:
@@ -87,7 +92,7 @@ def expm1(x: Value) -> Value:
 
 def _log_parts(x: Value) -> tuple[Value, Value]:
     """(e, m): x = m 2**e with m in [sqrt(1/2), sqrt(2)), e an int32; x normal and positive."""
-    offset = constant_bits(math.sqrt(0.5))
+    offset = _bits_of(math.sqrt(0.5))
     e = (x.bits() - offset) >> 23
     return e, (x.bits() - (e << 23)).as_float()
 
@@ -106,7 +111,7 @@ def _log_sum(e: Value, f: Value) -> Value:
 def log(x: Value) -> Value:
     is_small = x.lt(1.17549435e-38)
     e, m = _log_parts(is_small.where(x * 33554432.0, x))
-    e = e.to(F32) - is_small.where(constant_like(x, 25.0), 0.0)
+    e = e.to(F32) - is_small.where(_constant(x, 25.0), 0.0)
     result = _log_sum(e, m - 1.0)
     result = x.eq(0.0).where(-INFINITY, result)
     # Not x >= 0 is also true of NaN.
@@ -114,25 +119,17 @@ def log(x: Value) -> Value:
     return x.eq(INFINITY).where(INFINITY, result)
 
 
-def constant_like(x: Value, number: float) -> Value:
-    return Value(x.builder, constant(x.type, number))
-
-
 def log1p(x: Value) -> Value:
     u = x + 1.0
     e, m = _log_parts(u)
-    # f = (1 + x) / 2**e - 1 from x itself, so that what u lost in rounding counts; beyond 2**24 u lost nothing that does.
-    scale = _power_of_two(constant_int(e, 0) - e)
+    # f = (1 + x) / 2**e - 1 from x itself, so that what u lost in rounding counts; beyond 2**24 that is nothing.
+    scale = _power_of_two(_constant(e, 0) - e)
     f = x.gt(16777216.0).where(m - 1.0, x.fma(scale, scale - 1.0))
     result = _log_sum(e.to(F32), f)
     result = x.eq(-1.0).where(-INFINITY, result)
     result = x.ge(-1.0).where(result, NAN)
     result = x.eq(INFINITY).where(INFINITY, result)
     return x.eq(0.0).where(x, result)
-
-
-def constant_int(n: Value, number: int) -> Value:
-    return Value(n.builder, constant(n.type, number))
 
 
 def tanh(x: Value) -> Value:
@@ -165,7 +162,7 @@ def erf(x: Value) -> Value:
     return t.gt(0.927734375).where(large.sign_of(x), small.fma(x, x))
 
 
-# --- sine and cosine: the quadrant to the last float32, in float64 -----------------------------------------------------------
+# --- sine and cosine: the quadrant to the last float32, in float64 ------------------------------------------------
 
 
 def _two_over_pi_table() -> list[list[float]]:
@@ -224,12 +221,12 @@ def _quadrant(x: Value) -> tuple[Value, Value]:
     exponent = exponent.lt(0).where(0, exponent)
     exponent = exponent.gt(104).where(104, exponent)        # infinity and NaN
     index = exponent.to(I64)
-    digits = x.to(F64) * ((constant_int(index, 1023) - index) << 52).as_float()
+    digits = x.to(F64) * ((_constant(index, 1023) - index) << 52).as_float()
     high = digits * _look_up("netc_two_over_pi_0", _ROWS[0], index)
     middle = digits * _look_up("netc_two_over_pi_1", _ROWS[1], index)
     low = digits * _look_up("netc_two_over_pi_2", _ROWS[2], index)
     n = high + ROUND_F64
-    fraction = (high - (n - ROUND_F64)) + middle            # |fraction| may pass 1/2 by a hair: the polynomials allow it
+    fraction = (high - (n - ROUND_F64)) + middle        # may pass 1/2 by a hair: the polynomials allow it
     return n.bits() & 3, (fraction + low) * (math.pi / 2)
 
 
@@ -255,7 +252,7 @@ def cos(x: Value) -> Value:
     return _circular(x, 1)
 
 
-# --- pow: exp2(y log2 x) in float64 --------------------------------------------------------------------------------------
+# --- pow: exp2(y log2 x) in float64 -------------------------------------------------------------------------------
 
 
 def _log2_f64(x: Value) -> Value:
@@ -271,15 +268,13 @@ def _log2_f64(x: Value) -> Value:
     return s.fma(q, exponent)
 
 
-ROUND_BITS_F64 = 0x4338000000000000
-
-
 def _exp2_f64(x: Value) -> Value:
     """2**x for x in [-1000, 1000], to 2**-40 or so; NaN yields something."""
     shifted = x + ROUND_F64
     r = x - (shifted - ROUND_F64)
     p = r.fma(r.horner(0.6931471805480279, 0.24022650698145886, 0.05550410936082946, 0.00961812861021224,
-                       0.001333345404102948, 0.00015403827827215107, 1.5309380250470836e-05, 1.3178786957356551e-06), 1.0)
+                       0.001333345404102948, 0.00015403827827215107, 1.5309380250470836e-05,
+                       1.3178786957356551e-06), 1.0)
     scale = ((shifted.bits() - ROUND_BITS_F64 + 1023) << 52).as_float()
     return p * scale
 
@@ -308,7 +303,7 @@ def pow(x: Value, y: Value) -> Value:
     return is_one.where(1.0, result)
 
 
-# --- both precisions -----------------------------------------------------------------------------------------------------
+# --- both precisions ----------------------------------------------------------------------------------------------
 
 
 def sqrt(x: Value) -> Value:
@@ -338,7 +333,7 @@ def round(x: Value) -> Value:
 
 def sign(x: Value) -> Value:
     """-1, 0 or 1; NaN of NaN."""
-    result = x.gt(0.0).where(constant_like(x, 1.0), 0.0)
+    result = x.gt(0.0).where(_constant(x, 1.0), 0.0)
     result = x.lt(0.0).where(-1.0, result)
     return x.is_nan().where(x, result)
 
@@ -357,8 +352,8 @@ def minimum(x: Value, y: Value) -> Value:
 
 EXACT = {"sqrt": sqrt, "rsqrt": rsqrt, "abs": absolute, "floor": floor, "ceil": ceil, "round": round, "sign": sign,
          "maximum": maximum, "minimum": minimum}
-EMIT = {"exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "tanh": tanh, "sigmoid": sigmoid, "erf": erf, "sin": sin,
-        "cos": cos, "pow": pow, **EXACT}
+EMIT = {"exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "tanh": tanh, "sigmoid": sigmoid, "erf": erf,
+        "sin": sin, "cos": cos, "pow": pow, **EXACT}
 BINARY = {"pow", "maximum", "minimum"}
 
 
@@ -379,14 +374,14 @@ def _inline(name: str, emit, dtype):
     return function
 
 
-(exp_f32, expm1_f32, log_f32, log1p_f32, tanh_f32, sigmoid_f32, erf_f32, sin_f32, cos_f32, pow_f32, sqrt_f32, rsqrt_f32, abs_f32,
- floor_f32, ceil_f32, round_f32, sign_f32, maximum_f32, minimum_f32) = (
+(exp_f32, expm1_f32, log_f32, log1p_f32, tanh_f32, sigmoid_f32, erf_f32, sin_f32, cos_f32, pow_f32, sqrt_f32,
+ rsqrt_f32, abs_f32, floor_f32, ceil_f32, round_f32, sign_f32, maximum_f32, minimum_f32) = (
     _inline(name, emit, types.float32) for name, emit in EMIT.items())
 (sqrt_f64, rsqrt_f64, abs_f64, floor_f64, ceil_f64, round_f64, sign_f64, maximum_f64, minimum_f64) = (
     _inline(name, emit, types.float64) for name, emit in EXACT.items())
 
 
-# --- float64: libm ---------------------------------------------------------------------------------------------------------
+# --- float64: libm ------------------------------------------------------------------------------------------------
 
 
 @njit(error_model="numpy")
@@ -438,14 +433,3 @@ def cos_f64(x):
 @njit(error_model="numpy")
 def pow_f64(x, y):
     return math.pow(x, y)
-
-
-@intrinsic
-def fma(typingctx, x, y, z):
-    """``fma(x, y, z)``: x * y + z rounded once, in x's float type."""
-    if x not in (types.float32, types.float64):
-        return None
-
-    def codegen(context, builder, sig, values):
-        return Value(builder, values[0]).fma(Value(builder, values[1]), Value(builder, values[2])).value
-    return signature(x, x, x, x), codegen

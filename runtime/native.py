@@ -155,7 +155,7 @@ def _buffer_intrinsic(dtype, name: str):
                 word = ir.Constant(ir.IntType(64), sig.args[2].literal_value)
             return _address(builder, bases_value, args_value, word, context.get_value_type(result))
         return signature(result, BASES, ARGS, k if scope >= 0 else types.int64), codegen
-    buffer.__doc__ = f"``{name}(bases, args, k)``: the {dtype} buffer whose slot and byte offset are args[k], args[k+1]."
+    buffer.__doc__ = f"``{name}(bases, args, k)``: the {dtype} buffer at slot args[k], byte offset args[k + 1]."
     return buffer
 
 
@@ -175,27 +175,7 @@ def scope_of(pointer) -> int:
     return pointer.scope if isinstance(pointer, Buffer) else -1
 
 
-@intrinsic
-def advance(typingctx, pointer, count):
-    """``advance(p, n)``: the buffer or pointer n elements further, of the same type."""
-    if element_type(pointer) is None or not isinstance(count, types.Integer):
-        return None
-
-    def codegen(context, builder, sig, values):
-        return builder.gep(values[0], [values[1]], inbounds=True)
-    return signature(pointer, pointer, types.int64), codegen
-
-
-@intrinsic
-def is_null(typingctx, bases, slot):
-    """``is_null(bases, slot)``: whether the slot has no memory."""
-    def codegen(context, builder, sig, values):
-        base = builder.load(builder.gep(values[0], [values[1]]))
-        return cgutils.is_null(builder, base)
-    return signature(types.boolean, BASES, types.int64), codegen
-
-
-# --- atomics ----------------------------------------------------------------------------------------------------
+# --- atomics ------------------------------------------------------------------------------------------------------
 
 
 @intrinsic

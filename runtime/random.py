@@ -6,7 +6,6 @@ block shifted right by 8, an int32 in [0, 2**24).  (Salmon et al., "Parallel ran
 
 from __future__ import annotations
 
-import numpy as np
 from numba import types
 from numba.core.extending import intrinsic
 from numba.core.typing.templates import signature
@@ -43,17 +42,3 @@ def random_bits(typingctx, seed, index, stream):
     def codegen(context, builder, sig, values):
         return emit(*(Value(builder, value) for value in values)).value
     return signature(types.int32, types.int64, types.int64, types.int64), codegen
-
-
-def random_bits_numpy(seed: int, count: int, stream: int) -> np.ndarray:
-    """The same for the elements 0 .. count - 1, int32[count], in NumPy."""
-    index = np.arange(count, dtype=np.uint64)
-    mask, shift = np.uint64(MASK), np.uint64(32)
-    words = [index & mask, index >> shift, np.full(count, stream & MASK, np.uint64), np.zeros(count, np.uint64)]
-    keys = [seed & MASK, seed >> 32 & MASK]
-    for _ in range(ROUNDS):
-        product_0, product_1 = words[0] * np.uint64(MULTIPLIERS[0]), words[2] * np.uint64(MULTIPLIERS[1])
-        words = [(product_1 >> shift) ^ words[1] ^ np.uint64(keys[0]), product_1 & mask,
-                 (product_0 >> shift) ^ words[3] ^ np.uint64(keys[1]), product_0 & mask]
-        keys = [(key + weyl) & MASK for key, weyl in zip(keys, WEYL)]
-    return (words[0] >> np.uint64(8)).astype(np.int32)

@@ -36,7 +36,7 @@ CONTROL_WORDS = 40
 # A program block, int64 words: address of the steps, their number, address of the arguments.
 PROGRAM_STEPS, PROGRAM_COUNT, PROGRAM_ARGS = range(3)
 
-_PAUSES = 1000          # spins (some 40 us) before a waiting thread gives up its time slice at each look
+_PAUSES = 1000          # spins (some 40 us) after which a waiting thread gives up its time slice at each look
 
 
 @njit(nogil=True, error_model="numpy")
@@ -166,7 +166,7 @@ _SIGNATURES = {
 
 @functools.cache
 def native_function(name: str):
-    """The ctypes function (it releases the GIL) of "serial", "timed", "parallel" or "work"; every argument is an int64."""
+    """The ctypes function (it releases the GIL) of "serial", "timed", "parallel" or "work"; its arguments are int64."""
     define, sig = _SIGNATURES[name]
     compiled = compile_native(define(source_digest("native", "runner")), sig, cache=True)
     function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(sig.args))(compiled.address)

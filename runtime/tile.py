@@ -3,15 +3,15 @@
     C[g, m, n] = or += sum over k of A[g, m, k] * B[g, k, n]
 
 A row index m, a reduction index k and a batch index g are each several nested indices with strides of their own (in
-elements) in every operand, n is one; so a dense layer, a direct convolution on an image with a zero halo, and its weight
-gradient are the same kernel with other integers:
+elements) in every operand, n is one; so a dense layer, a direct convolution on an image with a zero halo, and its
+weight gradient are the same kernel with other integers (the kernel's columns and channels lie together, as one index):
 
-  convolution         m = (image, y, x), n = output channel, k = (kernel row, kernel column and channel, which lie together)
-  its weight gradient m = (kernel row, kernel column, channel), n = output channel, k = (image, y, x)
+  convolution          m = (image, y, x), n = output channel, k = (kernel row, kernel column and channel)
+  its weight gradient  m = (kernel row, kernel column and channel), n = output channel, k = (image, y, x)
 
-A tile is ``rows`` x ``vectors`` accumulators in registers; A is broadcast, B and C are read by vectors along n.  Each element
-of C has one accumulator and its terms are added in ascending k by fma; a K cut in chunks continues from what is in C.  So
-the result's bits do not depend on the tile, the blocking, or the number of threads.
+A tile is ``rows`` x ``vectors`` accumulators in registers; A is broadcast, B and C are read by vectors along n.  Each
+element of C has one accumulator and its terms are added in ascending k by fma; a K cut in chunks continues from what is
+in C.  So the result's bits do not depend on the tile, the blocking, or the number of threads.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def tile_rows(vectors: int) -> int:
     return max(1, min(MAX_TILE_ROWS, (vector_registers() - 1) // vectors - 1))
 
 
-# --- the register tile ---------------------------------------------------------------------------------------------------
+# --- the register tile --------------------------------------------------------------------------------------------
 
 
 class _Tile:
@@ -102,7 +102,8 @@ class _Tile:
             function = ir.FunctionType(self.vector, [pointer, align, mask, self.vector])
         else:
             function = ir.FunctionType(ir.VoidType(), [self.vector, pointer, align, mask])
-        return cgutils.get_or_insert_function(self.builder.module, function, f"llvm.masked.{kind}.{suffix(self.vector)}.p0")
+        name = f"llvm.masked.{kind}.{suffix(self.vector)}.p0"
+        return cgutils.get_or_insert_function(self.builder.module, function, name)
 
     def load(self, place, v):
         if not (self.masked and v == self.vectors - 1):
@@ -171,7 +172,7 @@ class _Tile:
                               place)
 
 
-# --- intrinsics ------------------------------------------------------------------------------------------------------------
+# --- intrinsics ---------------------------------------------------------------------------------------------------
 # The numbers that select code are literal arguments, not variables of an enclosing Python function: Numba's disk cache
 # hashes such variables, and an intrinsic has another hash in every process.
 
@@ -245,7 +246,7 @@ def stack_words(typingctx, count):
 
 @intrinsic(prefer_literal=True)
 def stack_floats(typingctx, count, is_double):
-    """``stack_floats(n, is_double)``: n floats in the function's frame, 64-byte aligned, not set; both are constants."""
+    """``stack_floats(n, is_double)``: n floats in the function's frame, aligned, not set; both are constants."""
     if _literal(count) is None or _literal(is_double) is None:
         return None
 
@@ -276,8 +277,8 @@ def offset(typingctx, pointer, count):
 
 @intrinsic
 def compact(typingctx):
-    """``compact()``: compile the function that calls this for size: LLVM spends seconds on unrolling and vectorising loops that
-    are not worth it."""
+    """``compact()``: compile the function that calls this for size: LLVM would spend seconds on unrolling and
+    vectorising loops that are not worth it."""
     def codegen(context, builder, sig, values):
         builder.function.attributes.add("optsize")
         return context.get_dummy_value()
@@ -319,7 +320,7 @@ def _prefetch(typingctx, pointer, count):
     return signature(types.none, pointer, types.int64), codegen
 
 
-# --- the loops around the tile ---------------------------------------------------------------------------------------------
+# --- the loops around the tile ------------------------------------------------------------------------------------
 
 LEVELS = 4              # nested indices of batch, rows and sums, outermost first; unused outer ones have size 1
 
@@ -387,8 +388,8 @@ def _row_offsets(args, first, count, rows_a, rows_c, position):
 
 @njit(nogil=True, error_model="numpy")
 def _pack(panels, b, depth, column_stride, columns, wide, last_wide, packed_depth):
-    """Copy ``columns`` columns of a chunk of B to panels, each of ``wide`` columns (the last of ``last_wide``) whose rows lie
-    together, and describe a panel's k in ``packed_depth``, but for the strides of the last.
+    """Copy ``columns`` columns of a chunk of B to panels, each of ``wide`` columns (the last of ``last_wide``) whose
+    rows lie together, and describe a panel's k in ``packed_depth``, but for the strides of the last.
 
     Row by row, not panel by panel: B's rows may be far apart, and neighbouring cache lines come at once.
     """
@@ -499,7 +500,7 @@ def contract_kernel(dtype: str):
     return compile_native(_define_contract(source_digest("native", "simd", "tile"), is_double), KERNEL, cache=True)
 
 
-# --- choosing tiles and blocks ---------------------------------------------------------------------------------------------
+# --- choosing tiles and blocks ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -526,7 +527,7 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 8)      # of tiles, in vectors
 
 
 def _tile_cost(rows: int, vectors: int) -> float:
-    """Cycles per k: two fma and two loads start in each, and an accumulator is busy for four; and a little for each load."""
+    """Cycles per k: two fma and two loads start in each, an accumulator is busy for four; and a little a load."""
     if not rows or not vectors:
         return 0
     return max(rows * vectors / 2, (rows + vectors) / 2, 4) + 0.05 * rows + 0.1 * vectors
@@ -542,7 +543,8 @@ def _tile_shape(element, rows: int, columns: int) -> tuple[int, int]:
         whole, last = divmod(needed, vectors)
         return sum(count_r * count_v * _tile_cost(r, v) for count_r, r in ((whole_rows, tall), (1, last_rows))
                    for count_v, v in ((whole, vectors), (1, last))), -tall * vectors
-    return min(((tall, vectors) for vectors in WIDTHS for tall in range(1, min(tile_rows(vectors), rows) + 1)), key=cost)
+    shapes = [(tall, vectors) for vectors in WIDTHS for tall in range(1, min(tile_rows(vectors), rows) + 1)]
+    return min(shapes, key=cost)
 
 
 def _pad(axes, count: int = LEVELS) -> list[Axis]:
@@ -567,15 +569,17 @@ def _chunks(sums: list[Axis]) -> list[int]:
 def plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int = 1, accumulate: bool = False) -> Plan:
     """The step for C = (or, with ``accumulate``, +=) sum of A * B; sizes are numbers here.
 
-    dtype: "f32" or "f64"; batch, rows, sums: sequences of at most four Axis, outermost first; the column is contiguous in
-    C, has ``column_stride_b`` in B (1 is fast, any other is packed), and does not occur in A.  An empty sum gives zeros.
+    dtype: "f32" or "f64"; batch, rows, sums: sequences of at most four Axis, outermost first; the column is contiguous
+    in C, has ``column_stride_b`` in B (1 is fast, any other is packed), and does not occur in A.  An empty sum gives
+    zeros.  C must not overlap A or B.
     The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
     """
     return _plan(dtype, tuple(batch), tuple(rows), tuple(sums), columns, column_stride_b, accumulate, threads())
 
 
 @functools.lru_cache(4096)
-def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, accumulate: bool, thread_count: int) -> Plan:
+def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, accumulate: bool,
+          thread_count: int) -> Plan:
     element = F64 if dtype == "f64" else F32
     batch, rows, sums = _pad(batch), _pad(rows), _pad(sums)
     row_count, depth, batches = (_count(axes) for axes in (rows, sums, batch))
@@ -589,7 +593,8 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * (8 if element == F64 else 4) >= 512
     packs = column_stride_b != 1 or (far and block_rows >= 24 and depth >= 32)
     group = PACKED_BYTES // (wide * (8 if element == F64 else 4)) * wide        # columns packed at once: whole panels
-    words = [columns, column_stride_b, int(accumulate), group if packs else 0, block_rows, block_columns, tall, wide, last_wide]
+    words = [columns, column_stride_b, int(accumulate), group if packs else 0, block_rows, block_columns, tall, wide,
+             last_wide]
     words += _tiles(dtype, tall, row_count % tall, vectors, columns % wide, lanes(element), columns >= wide)
     for axes, strides in ((batch, "abc"), (rows, "ac"), (sums, "ab")):
         words += [axis.size for axis in axes]
@@ -604,7 +609,8 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     return Plan(contract_kernel(dtype).address, tuple(words), units, max(1, 100_000 // cost))
 
 
-def _tiles(dtype: str, tall: int, last_rows: int, vectors: int, last_columns: int, width: int, has_whole: bool) -> list[int]:
+def _tiles(dtype: str, tall: int, last_rows: int, vectors: int, last_columns: int, width: int,
+           has_whole: bool) -> list[int]:
     """Addresses of the four tiles (see TILES); 0 for one that is not needed."""
     addresses = []
     for columns, needed in ((vectors * width, has_whole), (last_columns, last_columns > 0)):
@@ -623,7 +629,8 @@ def _count(axes) -> int:
     return total
 
 
-def _blocks(batches: int, rows: int, columns: int, depth: int, tall: int, wide: int, most_units: int) -> tuple[int, int]:
+def _blocks(batches: int, rows: int, columns: int, depth: int, tall: int, wide: int,
+            most_units: int) -> tuple[int, int]:
     """Rows and columns of a work unit: enough units for threads to share evenly, and otherwise as large as the cache
     allows; of two ways to cut, the one whose units have the smaller border, which is what a unit loads."""
     work = 2 * batches * rows * columns * depth

@@ -104,8 +104,11 @@ def transpose_kernel(itemsize: int):
 
 def plan_transpose(itemsize: int, batch: int, rows: int, columns: int, x_strides: tuple[int, int],
                    y_strides: tuple[int, int]) -> Plan:
-    """The step for y[b, j, i] = x[b, i, j], x of shape [batch, rows, columns]; strides are (batch, row) in elements, the
-    last index of each is contiguous.  The kernel's arguments are the buffers x, y (two words each), then ``words``."""
+    """The step for y[b, j, i] = x[b, i, j], x of shape [batch, rows, columns], where they do not overlap.
+
+    Strides are (batch, row) in elements, the last index of each is contiguous.  The kernel's arguments are the buffers
+    x, y (two words each), then ``words``.
+    """
     units = batch * -(-rows // BLOCK) if columns else 0
     words = (rows, columns, *x_strides, *y_strides)
     return Plan(transpose_kernel(itemsize).address, words, units, max(1, 8192 // max(1, BLOCK * columns)))

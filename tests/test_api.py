@@ -368,3 +368,12 @@ def test_the_import_is_quick():
     best = min(float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
                for _ in range(3))
     assert best < 0.06
+
+
+def test_an_axis_that_is_too_short_for_a_window_is_refused():
+    source = "net 1\n\nmodel A(x: f32[N, T, 2]) -> f32[N, 4]:\n    return x |> Conv1D(4, 3) |> GlobalMaxPool1D()\n"
+    fn = netc.compile(source, target="numpy")
+    weights = fn.init(seed=0)
+    assert fn(weights, np.ones((2, 3, 2), np.float32)).shape == (2, 4)
+    with pytest.raises(netc.ModelError, match=r"T = 2 an axis of the model has the size T - 2 = 0"):
+        fn(weights, np.ones((2, 2, 2), np.float32))

@@ -187,6 +187,18 @@ def test_depthwise_convolution(stride, padding):
     check(f"DepthwiseConv2D(3, strides = {stride}, padding = {padding}, multiplier = 2)(x)", IMAGE, reference)
 
 
+def test_separable_convolution():
+    def reference(t):
+        y = convolution(t.x, t.separable_conv2d_depthwise_kernel.reshape(3, 3, 1, 8), None, groups=4, padding="same")
+        return convolution(y, t.separable_conv2d_pointwise_kernel, t.separable_conv2d_pointwise_bias)
+    check("SeparableConv2D(5, 3, padding = same, multiplier = 2)(x)", IMAGE, reference)
+
+
+def test_padding_by_numbers():
+    check("Conv2D(3, 3, padding = ((1, 2), (0, 3)))(x)", IMAGE,
+          lambda t: convolution(F.pad(t.x, (0, 0, 0, 3, 1, 2)), t.conv2d_kernel, t.conv2d_bias))
+
+
 @pytest.mark.parametrize("kernel, stride, padding", [(3, 1, "valid"), (3, 2, "valid"), (3, 2, "same"), (4, 2, "same"),
                                                      (3, 1, "same"), (2, 3, "valid"), (5, 3, "same")])
 def test_transposed_convolution(kernel, stride, padding):
@@ -423,6 +435,29 @@ def test_probabilities_are_clipped():
     np.testing.assert_array_equal(got["d x"], 0)
 
 
+@pytest.mark.parametrize("expression", [
+    "sparse_categorical_crossentropy(x, argmax(y, axis = -1), from_logits = true)",
+    "sparse_categorical_crossentropy(softmax(x), argmax(y, axis = -1))", "binary_crossentropy(sigmoid(x), sigmoid(y))",
+    "binary_crossentropy(x, sigmoid(y), from_logits = true)", "kl_divergence(softmax(x), softmax(y))",
+    "categorical_crossentropy(softmax(x), softmax(y))", "log_cosh(x, y)"])
+def test_loss_is_finite_far_out(expression):
+    model = model_of(expression, PAIR)
+    x = np.array([[-1e4, -800, 0, 800, 1e4, 3e4]] * 3)
+    shape = tuple({"N": 3}.get(str(size), size) for size in model.inference.outputs["output"].shape)
+    got = run(model, model.inference, {"x": x, "y": -x}, {}, np.ones(shape))
+    assert np.isfinite(got["output"]).all() and np.isfinite(got["d x"]).all()
+
+
+def test_metrics():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((3, 6)), rng.random((3, 6))
+    for expression, want in (("binary_accuracy(x, y)", (x > 0.5) == (y > 0.5)),
+                             ("categorical_accuracy(x, y)", x.argmax(1) == y.argmax(1)),
+                             ("sparse_categorical_accuracy(x, argmax(y, axis = -1))", x.argmax(1) == y.argmax(1))):
+        model = model_of(expression, PAIR)
+        np.testing.assert_array_equal(run(model, model.inference, {"x": x, "y": y}, {})["output"], want)
+
+
 # --- optimisers -------------------------------------------------------------------------------------------------
 
 OPTIMIZERS = {
@@ -490,6 +525,36 @@ def _amsgrad(tensor, largest, gradient_, step):
     with torch.no_grad():
         tensor -= torch.tensor(rate * _moments["m"] / np.sqrt(largest))
     return largest
+
+
+def cosine(step, initial, steps, alpha=0.0, target=None, warmup=0):
+    """keras.optimizers.schedules.CosineDecay."""
+    top = initial if target is None else target
+    if target is not None and step < warmup:
+        return initial + (target - initial) * step / warmup
+    along = min(max(step - warmup, 0), steps) / steps
+    return top * ((1 - alpha) * 0.5 * (1 + np.cos(np.pi * along)) + alpha)
+
+
+SCHEDULES = {
+    "exponential_decay(initial = 0.1, decay_steps = 4, decay_rate = 0.5)": lambda t: 0.1 * 0.5 ** (t / 4),
+    "exponential_decay(initial = 0.1, decay_steps = 4, decay_rate = 0.5, staircase = true)": lambda t: 0.1 * 0.5 ** (t // 4),
+    "inverse_time_decay(initial = 0.1, decay_steps = 4, decay_rate = 0.5)": lambda t: 0.1 / (1 + 0.5 * t / 4),
+    "polynomial_decay(initial = 0.1, decay_steps = 6, end = 0.01, power = 2.0)":
+        lambda t: 0.09 * (1 - min(t, 6) / 6) ** 2 + 0.01,
+    "cosine_decay(initial = 0.1, decay_steps = 6, alpha = 0.1)": lambda t: cosine(t, 0.1, 6, 0.1),
+    "cosine_decay(initial = 0.0, decay_steps = 6, warmup_target = 0.2, warmup_steps = 3)":
+        lambda t: cosine(t, 0.0, 6, 0.0, 0.2, 3),
+    "piecewise_constant(boundaries = (2, 5), values = (0.3, 0.2, 0.1))": lambda t: 0.3 if t <= 2 else 0.2 if t <= 5 else 0.1,
+}
+
+
+@pytest.mark.parametrize("text", SCHEDULES)
+def test_schedule(text):
+    model = model_of(f"({text})(x)", {"x": ("i32", ())})
+    for step in range(10):
+        got = run(model, model.inference, {"x": np.array(step, np.int32)}, {})["output"]
+        np.testing.assert_allclose(got, SCHEDULES[text](step), rtol=1e-12, atol=1e-15)
 
 
 # --- initialisers -----------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import threading
 
 import numpy as np
 import pytest
+from netc.compiler.ops import input, random as oracle
+from netc.compiler.types import i64
 from netc.runtime import math as vector_math
 from netc.runtime import pool, random, runner
 from netc.runtime.native import buffer_bool, buffer_f32, buffer_f64, buffer_i32, buffer_i64, kernel
@@ -81,7 +83,7 @@ def test_a_loop_over_many_buffers_vectorises():
     np.testing.assert_allclose(arrays[4], 1 - 2 / np.sqrt(3), rtol=1e-6)
 
 
-# --- runner and pool ------------------------------------------------------------------------------------------------
+# --- runner and pool ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -196,12 +198,13 @@ def test_profile(add_one, two_threads):
         assert times.shape == (STEPS,) and (times > 0).all()
 
 
-# --- math -----------------------------------------------------------------------------------------------------------
+# --- math ---------------------------------------------------------------------------------------------------------
 
 
 def sample() -> np.ndarray:
     everywhere = np.arange(0, 2 ** 32, 997, dtype=np.uint64).astype(np.uint32).view(np.float32)
-    special = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 1e-45, -1e-45, 88.72, 88.73, -103.9, -104.1], np.float32)
+    special = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 1e-45, -1e-45, 88.72, 88.73, -103.9, -104.1],
+                       np.float32)
     return np.concatenate([everywhere, special, np.linspace(-20, 20, 200_001).astype(np.float32)])
 
 
@@ -295,7 +298,7 @@ def test_float64_functions_and_exact_ones():
     np.testing.assert_allclose(y.reshape(7, 10), expected, rtol=1e-14)
 
 
-# --- random bits ------------------------------------------------------------------------------------------------------
+# --- random bits --------------------------------------------------------------------------------------------------
 
 
 def test_random_bits():
@@ -309,12 +312,13 @@ def test_random_bits():
     for seed, stream in ((0, 0), (-123456789012345, 7), (2 ** 40 + 3, 2 ** 32 - 1)):
         y = np.empty(1003, np.int32)
         call(compute, (y,), 0, 1003, (seed, stream))
-        np.testing.assert_array_equal(y, random.random_bits_numpy(seed, 1003, stream))
-    # The known answer of Random123 for a zero key and counter.
-    assert random.random_bits_numpy(0, 1, 0)[0] == 0x6627E8D5 >> 8
+        node = oracle.random_bits(input("seed", i64, ()), (1003,), stream)
+        np.testing.assert_array_equal(y, oracle.RANDOM_BITS.evaluate([np.int64(seed)], node, {}))
+        if seed == stream == 0:         # the known answer of Random123 for a zero key and counter
+            assert y[0] == 0x6627E8D5 >> 8
 
 
-# --- contractions -----------------------------------------------------------------------------------------------------
+# --- contractions -------------------------------------------------------------------------------------------------
 
 
 def product_plan(m, n, k, dtype, transposed=False, accumulate=False):
@@ -327,8 +331,8 @@ def product_plan(m, n, k, dtype, transposed=False, accumulate=False):
 def test_matrix_products(dtype):
     numpy_dtype, tolerance = ("f4", 1e-4) if dtype == "f32" else ("f8", 1e-11)
     numbers = np.random.default_rng(1)
-    for m, n, k in [(1, 1, 1), (7, 10, 5), (1, 70, 64), (2, 40, 30), (3, 17, 40), (64, 48, 33), (200, 100, 800), (30, 600, 500),
-                    (5, 8, 0), (13, 3, 400)]:
+    for m, n, k in [(1, 1, 1), (7, 10, 5), (1, 70, 64), (2, 40, 30), (3, 17, 40), (64, 48, 33), (200, 100, 800),
+                    (30, 600, 500), (5, 8, 0), (13, 3, 400)]:
         a, b = (numbers.normal(size=shape).astype(numpy_dtype) for shape in ((m, k), (k, n)))
         exact = a.astype(np.float64) @ b
         for transposed, accumulate in ((False, False), (True, False), (False, True)):
@@ -380,7 +384,8 @@ def test_batches_with_strides():
     np.testing.assert_allclose(c, np.einsum("gihk,gjhk->ghij", a, b), atol=1e-5)
 
 
-@pytest.mark.parametrize("size, channels, outputs, width, stride", [(10, 3, 20, 3, 1), (13, 8, 16, 5, 2), (6, 16, 40, 1, 1)])
+@pytest.mark.parametrize("size, channels, outputs, width, stride", [(10, 3, 20, 3, 1), (13, 8, 16, 5, 2),
+                                                                     (6, 16, 40, 1, 1)])
 def test_convolution_and_its_weight_gradient(size, channels, outputs, width, stride):
     numbers, batch = np.random.default_rng(5), 3
     out = (size - width) // stride + 1
@@ -391,12 +396,14 @@ def test_convolution_and_its_weight_gradient(size, channels, outputs, width, str
     row, line, image = stride * channels, stride * size * channels, size * size * channels
     step = plan("f32", [], [Axis(batch, a=image, c=out * out * outputs), Axis(out, a=line, c=out * outputs),
                             Axis(out, a=row, c=outputs)],
-                [Axis(width, a=size * channels, b=width * channels * outputs), Axis(width * channels, a=1, b=outputs)], outputs)
+                [Axis(width, a=size * channels, b=width * channels * outputs),
+                 Axis(width * channels, a=1, b=outputs)], outputs)
     run_plan(step, x, w, y)
     np.testing.assert_allclose(y, np.einsum("nyxcij,ijco->nyxo", windows, w), atol=1e-4)
-    step = plan("f32", [], [Axis(width, a=size * channels, c=width * channels * outputs), Axis(width * channels, a=1, c=outputs)],
-                [Axis(batch, a=image, b=out * out * outputs), Axis(out, a=line, b=out * outputs), Axis(out, a=row, b=outputs)],
-                outputs)
+    step = plan("f32", [], [Axis(width, a=size * channels, c=width * channels * outputs),
+                            Axis(width * channels, a=1, c=outputs)],
+                [Axis(batch, a=image, b=out * out * outputs), Axis(out, a=line, b=out * outputs),
+                 Axis(out, a=row, b=outputs)], outputs)
     run_plan(step, x, y, dw)
     np.testing.assert_allclose(dw, np.einsum("nyxcij,nyxo->ijco", windows, y), rtol=1e-4, atol=1e-2)
 
@@ -408,7 +415,7 @@ def test_tiles_fit_the_registers():
         plan("f32", [], [Axis(1)] * 5, [Axis(1)], 8)
 
 
-# --- transposes -------------------------------------------------------------------------------------------------------
+# --- transposes ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -416,5 +423,6 @@ def test_transpose(dtype):
     for batch, rows, columns in [(2, 64, 48), (1, 5, 3), (3, 17, 30), (1, 1, 9), (1, 9, 256), (2, 0, 4)]:
         x = np.random.default_rng(0).normal(size=(batch, rows, columns)).astype(dtype)
         y = np.zeros((batch, columns, rows), dtype)
-        run_plan(plan_transpose(x.itemsize, batch, rows, columns, (rows * columns, columns), (rows * columns, rows)), x, y)
+        matrix = rows * columns
+        run_plan(plan_transpose(x.itemsize, batch, rows, columns, (matrix, columns), (matrix, rows)), x, y)
         np.testing.assert_array_equal(y, x.transpose(0, 2, 1))

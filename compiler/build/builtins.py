@@ -169,7 +169,8 @@ def dtype(build, x):
 @builtin("len")
 def length(build, x):
     if isinstance(x, (tuple, range)):
-        return len(x)
+        from .expressions import length_of
+        return length_of(x)
     if isinstance(x, Record):
         return len(x.fields)
     if is_tensor(x) and x.shape:
@@ -238,7 +239,9 @@ def make_range(build, *bounds):
 @builtin("product")
 def tuple_product(build, values):
     """The product of a tuple of sizes, 1 for none."""
-    if not isinstance(values, (tuple, range)) or not all(map(is_number, values)):
+    if isinstance(values, range):
+        values = to_tuple(build, values)
+    if not isinstance(values, tuple) or not all(map(is_number, values)):
         raise Fault("type", "`product` takes a tuple of numbers", found=describe(values), hint="of a tensor: `prod(x)`")
     result = 1
     for value in values:
@@ -268,8 +271,10 @@ def _fans(shape: tuple) -> tuple:
 
 
 def _reduce(build, x, axis=None, keepdims=False, kind="sum"):
-    if isinstance(x, (tuple, range)) and x and all(map(is_number, x)) and axis is None:
-        return _reduce_numbers(build, kind, tuple(x))
+    if isinstance(x, range):
+        x = to_tuple(build, x)
+    if isinstance(x, tuple) and x and all(map(is_number, x)) and axis is None:
+        return _reduce_numbers(build, kind, x)
     if is_number(x) and is_number(axis) and kind in ("max", "min"):
         raise Fault("type", f"`{kind}` reduces one tensor", found="two numbers", hint=f"write `{kind}imum(a, b)`")
     x = tensor_of(build, x)
@@ -367,7 +372,7 @@ def arange(build, *bounds):
         return ops.iota(shapes.checked_shape(bounds), 0, i32)
     if len(bounds) == 2 or len(bounds) == 3 and all(map(is_int, bounds)) and bounds[2] != 0:
         start, stop, step = (*bounds, 1)[:3]
-        count = len(range(start, stop, step)) if step != 1 else stop - start
+        count = stop - start if step == 1 else max(0, (stop - start + step - (1 if step > 0 else -1)) // step)
         counted = ops.iota(shapes.checked_shape((count,)), 0, i32)
         return build.arithmetic.binary("add", build.arithmetic.binary("mul", counted, step), start)
     raise Fault("arguments", "arange takes a stop, or start, stop and step", found=shape_text(bounds))

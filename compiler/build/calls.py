@@ -8,7 +8,7 @@ from .. import ops, syntax
 from ..ir import Graph, Node, topological
 from .scope import Scope
 from .session import Build
-from .values import (Builtin, Fault, Function, Instance, ModelValue, Partial, Record, describe, is_function, is_tensor,
+from .values import (POISON, Builtin, Fault, Function, Instance, ModelValue, Partial, Poisoned, Record, describe, is_function, is_tensor,
                      nearest, shape_text)
 
 
@@ -103,6 +103,8 @@ def call_value(build: Build, callee, arguments: Arguments, tree, name: str | Non
     hint = None
     if is_tensor(callee):
         hint = "is a `*` missing?" if not piped else "the right side of `|>` must be a layer or a function"
+    elif isinstance(callee, str):
+        hint = f"functions are named without quotes: `{callee}`"
     raise Fault("call", "this cannot be called", span=getattr(tree, "callee", tree).span, found=describe(callee), hint=hint)
 
 
@@ -229,6 +231,8 @@ def call_def(build: Build, function: Function, bound, tree):
             result = evaluate(build, scope, definition.body)
         else:
             result = run_block(build, scope, definition.body)
+            if result is POISON:
+                raise Poisoned
             if result is NOTHING:
                 raise Fault("return", f"the function {function.name} ends without a `return`",
                             span=definition.name_span)

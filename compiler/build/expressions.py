@@ -11,6 +11,9 @@ from .values import (POISON, Fault, Instance, Module, ModelValue, Poisoned, Reco
                      is_tensor, nearest)
 
 
+LONGEST_TUPLE = 10_000
+
+
 def evaluate(build: Build, scope, tree):
     """The value of an expression; raises Fault with a span, or Poisoned where an earlier failure is used."""
     build.tick(tree)
@@ -39,7 +42,7 @@ def lookup(build: Build, scope, name: str):
     except KeyError:
         if build.frame is not None and name in build.frame.reserved:
             raise Fault("unassigned", f"`{name}` is used before it is assigned") from None
-        raise Fault("name", f"`{name}` is not defined", hint=nearest(name, scope.known())) from None
+        raise Fault("name", f"`{name}` is not defined", hint=nearest(name, {*scope.known(), "true", "false", "none"})) from None
     if value is POISON:
         raise Poisoned
     return value
@@ -59,14 +62,39 @@ def _tuple(build, scope, tree):
             items.extend(spread(evaluate(build, scope, item.value), item.value.span))
         else:
             items.append(evaluate(build, scope, item))
+    check_length(len(items), tree.span)
+    _check_nested(items, tree.span)
     return tuple(items)
+
+
+def check_length(count: int, span) -> None:
+    """Refuses a tuple that is too long."""
+    if count > LONGEST_TUPLE:
+        raise Fault("limit", "the tuple is too long", span=span, expected=f"at most {LONGEST_TUPLE} items", found=str(count))
+
+
+def _check_nested(items: list, span) -> None:
+    """Refuses a tuple of tuples that holds too much in all: `a = (a, a)` doubles in every turn of a loop."""
+    stack, seen = [items], 0
+    while stack:
+        inner = [item for item in stack.pop() if isinstance(item, tuple)]
+        seen += sum(map(len, inner))
+        if seen > 10 * LONGEST_TUPLE:
+            check_length(seen, span)
+        stack += inner
+
+
+def length_of(value) -> int:
+    """The number of items, of a range that is too long for ``len`` too."""
+    if isinstance(value, range):
+        return max(0, (value.stop - value.start + value.step - (1 if value.step > 0 else -1)) // value.step)
+    return len(value)
 
 
 def spread(value, span) -> tuple:
     """The items of a tuple, a range or a record."""
     if isinstance(value, (tuple, range)):
-        if len(value) > 100_000:
-            raise Fault("limit", "the tuple is too long", span=span, found=f"{len(value)} items")
+        check_length(length_of(value), span)
         return tuple(value)
     if isinstance(value, Record):
         return tuple(value.fields.values())
@@ -111,6 +139,7 @@ def _binary(build, scope, tree):
                 raise Fault("shape", "`@` takes no scalars", found=describe(value), hint="use `*`")
         return shapes.matmul(build.arithmetic.cast(left, dtype), build.arithmetic.cast(right, dtype))
     if isinstance(left, tuple) and isinstance(right, tuple) and tree.op == "+":
+        check_length(len(left) + len(right), tree.span)
         return left + right
     return build.arithmetic.binary(_BINARY[tree.op], left, right)
 

@@ -86,20 +86,24 @@ def type_text(dtype, shape) -> str:
     return plain(f"{dtype}[{', '.join('...' if s is Ellipsis else str(s) for s in shape)}]")
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def match(declared: list, actual, bindings: dict[str, Size]) -> str | None:
     """Binds the declared symbols so that the shapes agree; what clashes, or None.  ``bindings`` grows in place."""
     if Ellipsis in declared:
         here = declared.index(Ellipsis)
         after = len(declared) - here - 1
         if len(actual) < len(declared) - 1:
-            return f"at least {len(declared) - 1} dimensions are declared, {len(actual)} came"
+            return f"{counted(len(declared) - 1, 'dimension')} or more are declared, {len(actual)} came"
         middle = tuple(actual[here:len(actual) - after])
         if bindings.setdefault("...", middle) != middle:
             return f"`...` is {shapes.shape_text(middle)} here and {shapes.shape_text(bindings['...'])} before"
         actual = tuple(actual[:here]) + tuple(actual[len(actual) - after:])
         declared = declared[:here] + declared[here + 1:]
     if len(declared) != len(actual):
-        return f"{len(declared)} dimensions are declared, {len(actual)} came"
+        return f"{counted(len(declared), 'dimension')} {'is' if len(declared) == 1 else 'are'} declared, {len(actual)} came"
     for want, have in zip(declared, actual):           # plain symbols first: compound sizes may need them
         name = _symbol(want)
         if name is not None and name not in bindings:
@@ -145,10 +149,10 @@ def clash_hint(declared: list, actual) -> str | None:
     """A likely reason for a clash of shapes."""
     sizes = [s for s in declared if s is not Ellipsis]
     if len(sizes) == len(actual) and len(sizes) > 1 and Ellipsis not in declared:
-        if sorted(map(plain, sizes)) == sorted(map(str, actual)):
-            return "the axes are in another order: `transpose` it"
         if len(sizes) == 4 and actual[1] == sizes[-1] and not isinstance(sizes[-1], Dim):
             return "images are [batch, height, width, channels] here: `transpose(x, (0, 2, 3, 1))`"
+        if sorted(map(plain, sizes)) == sorted(map(str, actual)):
+            return "the axes are in another order: `transpose` it"
     if Ellipsis not in declared and len(sizes) == len(actual) + 1:
         return "an axis is missing: add it with `x[..., None]` or `x[None]`"
     if Ellipsis not in declared and len(actual) > len(sizes) == 2:

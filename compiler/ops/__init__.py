@@ -31,6 +31,5 @@ from .movement import broadcast, concat, filled, pad, reshape, reverse, slice, t
 from .random import random_bits  # noqa: E402
 from .reduce import argmax, argmin, reduce  # noqa: E402
 from .scan import item, scan  # noqa: E402
-from .scan_merge import merge_scans  # noqa: E402
 from .special import custom, orthogonal, stop_gradient  # noqa: E402
 from .window import window_argmax, window_put, window_take  # noqa: E402

@@ -91,7 +91,7 @@ _graphs: "weakref.WeakValueDictionary[tuple, Graph]" = weakref.WeakValueDictiona
 def interned_graph(inputs: Sequence[Node], outputs: Sequence[Node]) -> Graph:
     """The closed function with these inputs and outputs "0", "1", ...; equal ones are the same object.
 
-    Graphs compare by identity and stand in attributes, so this is what makes equal scans the same node.
+    Equal graphs are equal attributes anyway; one object for them makes comparing scans cheap.
     """
     key = (tuple(inputs), tuple(outputs))
     found = _graphs.get(key)
