@@ -20,19 +20,23 @@ from .types import Size, known_nonnegative
 
 @dataclass(frozen=True)
 class Phase:
-    """The contraction on a sublattice of its indices: ``values[k]`` is index k in terms of the loops' variables."""
+    """The contraction on a sublattice of its indices: ``values[k]`` is index k in terms of the loops' variables.
+
+    ``empty``: nothing is summed there, the result is 0.
+    """
 
     loops: tuple[Loop, ...]
     values: tuple[Affine, ...]
+    empty: bool = False
 
 
 def lower_contract(lowering, current: Node) -> None:
     """Add the steps that compute one contraction."""
     phases = phases_of(current)
-    reached = [phase for phase in phases if not any(isinstance(l.extent, int) and l.extent <= 0 for l in phase.loops)]
+    reached = [phase for phase in phases if not phase.empty]
     margins = [margins_of(current, k, reached) for k in range(len(current.args))]
     for phase in phases:
-        if phase not in reached:
+        if phase.empty:
             fill_phase(lowering, current, phase)
         elif not tile_contract(lowering, current, phase, margins):
             lowering.add(loop_contract(lowering, current, phase))
@@ -49,31 +53,36 @@ def phases_of(current: Node) -> list[Phase]:
                         for k, size in enumerate(extents)),
                   tuple(Affine.variable(f"i{k}" if k < rank else f"r{k - rank}") for k in range(len(extents))))
     pairs = [_divided_pair(index, rank) for maps in current.attrs["maps"] for index in maps if index.divisor != 1]
-    if not pairs or None in pairs or len({p[0] for p in pairs}) != len(pairs) or len({p[1] for p in pairs}) != len(pairs):
+    used = [index for pair in pairs if pair is not None for index in pair[:2] if index is not None]
+    if not pairs or None in pairs or len(set(used)) != len(used):
         return [plain]
     return [_phase(plain, pairs, residues) for residues in combinations(*(range(p[2]) for p in pairs))]
 
 
-def _divided_pair(index, rank: int) -> tuple[int, int, int, int] | None:
-    """(output index, sum index, divisor, offset) of a coordinate (output - sum + offset) / divisor."""
+def _divided_pair(index, rank: int) -> tuple[int, int | None, int, int] | None:
+    """(output index, sum index or None, divisor, offset) of a coordinate (output [- sum] + offset) / divisor."""
     terms = dict(index.terms)
     out = [k for k, c in terms.items() if k < rank and c == 1]
     summed = [k for k, c in terms.items() if k >= rank and c == -1]
-    if len(terms) != 2 or len(out) != 1 or len(summed) != 1 or not isinstance(index.offset, int):
+    if len(out) != 1 or len(terms) != 1 + len(summed) or len(summed) > 1 or not isinstance(index.offset, int):
         return None
-    return out[0], summed[0], index.divisor, index.offset
+    return out[0], summed[0] if summed else None, index.divisor, index.offset
 
 
 def _phase(plain: Phase, pairs, residues) -> Phase:
     """out = divisor * out' + residue, and the sum index k = divisor * k' + first, so that the division is exact."""
-    loops, values = list(plain.loops), list(plain.values)
+    loops, values, empty = list(plain.loops), list(plain.values), False
     for (out, summed, divisor, offset), residue in zip(pairs, residues):
         first = (residue + offset) % divisor
+        empty = empty or (summed is None and first != 0)
         for position, start in ((out, residue), (summed, first)):
+            if position is None:
+                continue
             loop = loops[position]
             loops[position] = Loop(loop.variable, (loop.extent - start + divisor - 1) // divisor, loop.reduces)
             values[position] = Affine.variable(loop.variable) * divisor + start
-    return Phase(tuple(loops), tuple(values))
+    empty = empty or any(isinstance(loop.extent, int) and loop.extent <= 0 for loop in loops)
+    return Phase(tuple(loops), tuple(values), empty)
 
 
 def fill_phase(lowering, current: Node, phase: Phase) -> None:

@@ -76,7 +76,8 @@ class _Printer:
         if dtype.kind == "bool":
             return str(bool(value))
         if dtype.kind == "int":
-            return f"{CAST[dtype.name]}({int(value)})"
+            # Small ones help LLVM (windows, strides); others, such as a random stream, would only tell kernels apart.
+            return f"{CAST[dtype.name]}({int(value) if abs(value) <= 64 else self.size(int(value))})"
         value = float(value)
         if value in _COMMON and not (value == 0.0 and str(value) == "-0.0"):
             return f"{CAST[dtype.name]}({value})"

@@ -169,3 +169,12 @@ def test_an_embedding_and_its_gradient():
     y = ops.gather(table, indices)
     dt, = grad(ops.reduce(ops.mul(y, y), "sum", (0, 1, 2)), [table])
     run_both({"y": y, "dt": dt}, [table, indices], {"N": 3}, tolerance=1e-5)
+
+
+def test_every_phase_of_a_strided_pointwise_convolution_is_a_product():
+    x, w = ops.input("x", f32, (N, 8, 8, 5)), ops.param("w", f32, (1, 1, 5, 6))
+    y = ops.convolution(x, w, (2, 2), (1, 1), (0, 0), (4, 4))
+    dx, = grad(ops.reduce(ops.mul(y, y), "sum", (0, 1, 2, 3)), [x])
+    executable = Executable(optimize(Graph((x, w), {"dx": dx})), {x: ("x", 0), w: ("w", 0)})
+    assert sum(step.matrix is not None for step in executable.steps) == 2      # y, and one phase of dx of four
+    run_both({"dx": dx}, [x, w], {"N": 3}, tolerance=1e-5)
