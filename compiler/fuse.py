@@ -90,10 +90,12 @@ def _required(roots: Iterable[Node]) -> set[Node]:
             stored.add(current)
         if name in READ_MANY_TIMES:
             stored.update(_base(arg) for arg in current.args)
+            if name == "window_take" and not is_max_pooling(current):
+                stored.add(through_reshapes(current.args[0]))
         elif name in CONTIGUOUS:
-            stored.update(current.args)
+            stored.update(through_reshapes(arg) for arg in current.args)
         elif name == "gather":
-            stored.add(_base(current.args[0]))
+            stored.add(through_reshapes(current.args[0]))
         elif name == "reshape" and split_of(current) is None:
             stored.add(current.args[0])
     return {current for current in stored if current.op.name not in LEAVES | {"item"}}
@@ -106,6 +108,19 @@ def _base(current: Node) -> Node:
             break
         current = current.args[0]
     return current
+
+
+def through_reshapes(current: Node) -> Node:
+    """The value whose memory this one is, when it is contiguous."""
+    while current.op.name in ("reshape", "stop_gradient", "custom"):
+        current = current.args[0]
+    return current
+
+
+def is_max_pooling(current: Node) -> bool:
+    """Whether a window_take takes its own windows' maxima; any other reads its operand at computed places."""
+    chosen = current.args[1]
+    return chosen.op.name == "window_argmax" and chosen.args[0] is current.args[0] and chosen.attrs == current.attrs
 
 
 def is_spread(current: Node) -> bool:

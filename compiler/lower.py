@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Callable, Mapping, Sequence
 
 from .contraction import lower_contract
-from .fuse import Fusion, fuse, is_spread
+from .fuse import Fusion, fuse, is_max_pooling, is_spread, through_reshapes
 from .ir import Node
 from .loops import (Affine, Assign, Constant, Divide, FromIndex, Kernel, Let, Load, Range, Store)
 from .nest import Loop, Nest, View, linear, place, strides
@@ -55,7 +55,7 @@ class Lowering:
             return
         offset = view.offset
         for piece in current.args:
-            base = _through_reshapes(piece)
+            base = through_reshapes(piece)
             if base in self.fusion and base not in self.views and base.op.name != "scan":
                 self.views[base] = View(view.buffer, offset, view.dtype)
                 self.placed.add(base)
@@ -66,7 +66,7 @@ class Lowering:
 
     def dense_view(self, current: Node) -> View:
         """The memory of a value that was required to be contiguous."""
-        return self.views[_through_reshapes(current)]
+        return self.views[through_reshapes(current)]
 
     def nest(self, shape: Sequence[Size]) -> tuple[Nest, tuple[Affine, ...]]:
         """A nest of one loop a dimension, and their variables as coordinates."""
@@ -131,7 +131,7 @@ class Lowering:
         axis, view = current.attrs["axis"], self.views[current]
         shift: Size = 0
         for piece in current.args:
-            base = _through_reshapes(piece)
+            base = through_reshapes(piece)
             if self.views.get(base) == View(view.buffer, view.offset + shift, view.dtype) and base in self.placed:
                 shift = shift + piece.type.size
                 continue
@@ -255,7 +255,7 @@ class Lowering:
         for axis, (stride, low) in enumerate(zip(current.attrs["strides"], current.attrs["low"])):
             base.append(coordinates[axis + 1] * stride - low)
         index = linear(base + [coordinates[-1]], source.shape)
-        view = self.views[_through_reshapes(source)]
+        view = self.views[through_reshapes(source)]
         value = nest.load(view, index, None, tuple(zip(offsets, steps[1:])))
         self.add(finish_map(nest, value, self.views[current], linear(coordinates, current.shape)))
 
@@ -346,18 +346,6 @@ class Lowering:
     def forget_halos(self, position: int) -> None:
         """Drop what is known of halos made by steps from ``position`` on, which were taken back."""
         self.halos = {key: made for key, made in self.halos.items() if made[0] < position}
-
-
-def _through_reshapes(current: Node) -> Node:
-    while current.op.name in ("reshape", "stop_gradient", "custom"):
-        current = current.args[0]
-    return current
-
-
-def is_max_pooling(current: Node) -> bool:
-    """Whether a window_take takes its own windows' maxima."""
-    chosen = current.args[1]
-    return chosen.op.name == "window_argmax" and chosen.args[0] is current.args[0] and chosen.attrs == current.attrs
 
 
 def best_update(nest: Nest, kind: str, value: str, dtype, best: str, where: str, position: Affine) -> tuple:

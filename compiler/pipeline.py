@@ -23,7 +23,7 @@ from .nest import View
 from .prepare import prepare
 from .schedule import Buffer, External, ScanStep, Step
 from .simplify import erase_gradient_marks, simplify_graph
-from .types import TensorType, evaluate
+from .types import Dim, TensorType, evaluate
 from .verify import verify
 
 ARENA, CONSTANTS = 0, 1            # slots that every program has; externals follow
@@ -158,12 +158,15 @@ class Binding:
 
     def _append_product(self, step: Step, sizes: Mapping[str, int]) -> None:
         """A step of the runtime's tile kernel, which plans tiles and units for these sizes."""
-        from ..runtime.tile import Axis, plan as plan_product
+        from ..runtime.tile import Axis, plan as plan_product, prepare as prepare_tiles
         matrix = step.matrix
+        any_columns = isinstance(matrix.columns, Dim)
+        if any_columns or any(isinstance(extent.size, Dim) for extent in matrix.rows):
+            prepare_tiles(matrix.c.dtype.name, None if any_columns else matrix.columns)
         batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
                              for group in (matrix.batch, matrix.rows, matrix.sums))
         made = plan_product(matrix.c.dtype.name, batch, rows, sums, evaluate(matrix.columns, sizes),
-                            evaluate(matrix.column_stride, sizes))
+                            evaluate(matrix.column_stride, sizes), any_columns=any_columns)
         offset = len(self._words)
         for view in step.views:
             self._words += self._locate(view, sizes)

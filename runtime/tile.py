@@ -325,11 +325,11 @@ def _prefetch(typingctx, pointer, count):
 LEVELS = 4              # nested indices of batch, rows and sums, outermost first; unused outer ones have size 1
 
 # Argument words of a contraction: three buffers, then (PACKS: how many columns of B are packed at once, 0 for none)
-(COLUMNS, COLUMN_STRIDE_B, ACCUMULATE, PACKS, BLOCK_ROWS, BLOCK_COLUMNS, TALL, WIDE, LAST_WIDE) = range(6, 15)
-# the tiles: addresses for (TALL rows, WIDE columns), (rest of rows, WIDE), (TALL, rest of columns), (rest, rest);
+(COLUMNS, COLUMN_STRIDE_B, ACCUMULATE, PACKS, BLOCK_ROWS, BLOCK_COLUMNS, TALL, HALF, WIDE, LAST_WIDE) = range(6, 16)
+# the tiles: addresses for TALL, HALF and one row of WIDE columns, then for as many rows of the rest of the columns;
 # a tile for the rest of the columns is LAST_WIDE wide, as many whole vectors as it takes.
-TILES = 15
-BATCH = 19              # LEVELS sizes, then LEVELS strides each in A, B and C
+TILES, HEIGHTS = 16, 3
+BATCH = 22              # LEVELS sizes, then LEVELS strides each in A, B and C
 ROWS = BATCH + 4 * LEVELS       # sizes, strides in A, in C
 SUMS = ROWS + 3 * LEVELS        # sizes, strides in A, in B
 CHUNKS = SUMS + 3 * LEVELS      # how much of each sum index a chunk takes
@@ -440,10 +440,13 @@ def _block(args, a, rows_a, b, c, rows_c, depth, packed_depth, panels, count, fi
                 if here < wide:
                     packed_depth[6], packed_depth[7] = depth[1] * depth[2] * last_wide, depth[2] * last_wide
                     packed_depth[8] = last_wide
-            tile = TILES if here == wide else TILES + 2
+            tile = TILES if here == wide else TILES + HEIGHTS
             for row in range(0, count, tall):
-                _call_tile(args, tile if count - row >= tall else tile + 1, a, offset(rows_a, row), tile_b,
-                           offset(c, column), offset(rows_c, row), tile_depth, here, accumulate)
+                # The last rows get the smallest tile that covers them; rows that are too many repeat the last one.
+                rest = count - row
+                height = 0 if rest > args[HALF] else (1 if rest > 1 else 2)
+                _call_tile(args, tile + height, a, offset(rows_a, row), tile_b, offset(c, column),
+                           offset(rows_c, row), tile_depth, here, accumulate)
 
 
 def _define_contract(digest, is_double):
@@ -471,6 +474,8 @@ def _define_contract(digest, is_double):
             first_row, batch = rest % row_blocks * args[BLOCK_ROWS], rest // row_blocks
             count = min(args[BLOCK_ROWS], rows - first_row)
             _row_offsets(args, first_row, count, rows_a, rows_c, position)
+            for row in range(count, (count + args[TALL] - 1) // args[TALL] * args[TALL]):
+                rows_a[row], rows_c[row] = rows_a[count - 1], rows_c[count - 1]
             first_column = column_block * args[BLOCK_COLUMNS]
             last_column = min(first_column + args[BLOCK_COLUMNS], columns)
             unit_a = offset(a, _batch_offset(args, batch, BATCH + LEVELS))
@@ -524,6 +529,7 @@ class Plan:
 
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8)      # of tiles, in vectors
+ANY_COLUMNS_VECTORS = 1             # for an unknown number of columns: one masked tile then fits any rest
 
 
 def _tile_cost(rows: int, vectors: int) -> float:
@@ -533,18 +539,25 @@ def _tile_cost(rows: int, vectors: int) -> float:
     return max(rows * vectors / 2, (rows + vectors) / 2, 4) + 0.05 * rows + 0.1 * vectors
 
 
-def _tile_shape(element, rows: int, columns: int) -> tuple[int, int]:
-    """Rows and vectors of the tile that covers rows x columns fastest, the smaller tiles at the borders included."""
+MANY_ROWS = 240         # stands for "many" where a tile is chosen: which tile must not depend on how many rows come
+
+
+def tile_heights(rows: int, vectors: int) -> tuple[int, int, int]:
+    """The heights of tiles of this width for one row or for any larger number of rows: tall, half and one."""
+    tall = tile_rows(vectors) if rows > 1 else 1
+    return tall, -(-tall // 2), 1
+
+
+def _tile_vectors(element, rows: int, columns: int) -> int:
+    """The width, in vectors, of the tile that covers one row, or many, of these columns fastest."""
     needed = -(-columns // lanes(element))
 
-    def cost(shape) -> tuple:
-        tall, vectors = shape
-        whole_rows, last_rows = divmod(rows, tall)
+    def cost(vectors: int) -> tuple:
+        tall, _, _ = tile_heights(rows, vectors)
         whole, last = divmod(needed, vectors)
-        return sum(count_r * count_v * _tile_cost(r, v) for count_r, r in ((whole_rows, tall), (1, last_rows))
-                   for count_v, v in ((whole, vectors), (1, last))), -tall * vectors
-    shapes = [(tall, vectors) for vectors in WIDTHS for tall in range(1, min(tile_rows(vectors), rows) + 1)]
-    return min(shapes, key=cost)
+        turns = MANY_ROWS / tall if rows > 1 else 1
+        return turns * (whole * _tile_cost(tall, vectors) + _tile_cost(tall, last)), -tall * vectors
+    return min(WIDTHS, key=cost)
 
 
 def _pad(axes, count: int = LEVELS) -> list[Axis]:
@@ -566,36 +579,36 @@ def _chunks(sums: list[Axis]) -> list[int]:
     return chunks
 
 
-def plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int = 1, accumulate: bool = False) -> Plan:
+def plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int = 1, accumulate: bool = False,
+         any_columns: bool = False) -> Plan:
     """The step for C = (or, with ``accumulate``, +=) sum of A * B; sizes are numbers here.
 
     dtype: "f32" or "f64"; batch, rows, sums: sequences of at most four Axis, outermost first; the column is contiguous
     in C, has ``column_stride_b`` in B (1 is fast, any other is packed), and does not occur in A.  An empty sum gives
-    zeros.  C must not overlap A or B.
+    zeros.  C must not overlap A or B.  ``any_columns``: use tiles that serve every number of columns.
     The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
     """
-    return _plan(dtype, tuple(batch), tuple(rows), tuple(sums), columns, column_stride_b, accumulate, threads())
+    return _plan(dtype, tuple(batch), tuple(rows), tuple(sums), columns, column_stride_b, accumulate,
+                 any_columns, threads())
 
 
 @functools.lru_cache(4096)
-def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, accumulate: bool,
+def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, accumulate: bool, any_columns: bool,
           thread_count: int) -> Plan:
     element = F64 if dtype == "f64" else F32
     batch, rows, sums = _pad(batch), _pad(rows), _pad(sums)
     row_count, depth, batches = (_count(axes) for axes in (rows, sums, batch))
     if depth == 0:
         sums = [Axis(1)] * (LEVELS - 1) + [Axis(0)]
-    tall, vectors = _tile_shape(element, max(row_count, 1), max(columns, 1))
-    wide = vectors * lanes(element)
-    last_wide = _up(columns % wide, lanes(element))
+    tiles = _tiles(dtype, row_count, max(columns, 1), any_columns)
+    (tall, half, _), wide, last_wide = tiles.heights, tiles.wide, tiles.last_wide
     block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide, 4 * thread_count)
     # A row of B that is long makes a panel's rows fall into few cache sets; copying it pays if enough rows use it.
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * (8 if element == F64 else 4) >= 512
     packs = column_stride_b != 1 or (far and block_rows >= 24 and depth >= 32)
     group = PACKED_BYTES // (wide * (8 if element == F64 else 4)) * wide        # columns packed at once: whole panels
-    words = [columns, column_stride_b, int(accumulate), group if packs else 0, block_rows, block_columns, tall, wide,
-             last_wide]
-    words += _tiles(dtype, tall, row_count % tall, vectors, columns % wide, lanes(element), columns >= wide)
+    words = [columns, column_stride_b, int(accumulate), group if packs else 0, block_rows, block_columns, tall, half,
+             wide, last_wide, *tiles.addresses]
     for axes, strides in ((batch, "abc"), (rows, "ac"), (sums, "ab")):
         words += [axis.size for axis in axes]
         for stride in strides:
@@ -609,17 +622,41 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     return Plan(contract_kernel(dtype).address, tuple(words), units, max(1, 100_000 // cost))
 
 
-def _tiles(dtype: str, tall: int, last_rows: int, vectors: int, last_columns: int, width: int,
-           has_whole: bool) -> list[int]:
-    """Addresses of the four tiles (see TILES); 0 for one that is not needed."""
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of a contraction: their heights, their width in columns, that of the last ones, and their addresses."""
+
+    heights: tuple[int, int, int]
+    wide: int
+    last_wide: int
+    addresses: tuple[int, ...]
+
+
+@functools.cache
+def _tiles(dtype: str, rows: int, columns: int, any_columns: bool) -> Tiles:
+    """The tiles for one row or for many (``rows`` > 1: the same ones for all), all compiled: a program that meets
+    another number of rows, or with ``any_columns`` of columns, compiles nothing."""
+    if rows > 1 and rows != MANY_ROWS:
+        return _tiles(dtype, MANY_ROWS, columns, any_columns)
+    element = F64 if dtype == "f64" else F32
+    width = lanes(element)
+    vectors = ANY_COLUMNS_VECTORS if any_columns else _tile_vectors(element, rows, columns)
+    wide = vectors * width
+    rest = wide - 1 if any_columns else columns % wide
+    heights = tile_heights(rows, vectors)
     addresses = []
-    for columns, needed in ((vectors * width, has_whole), (last_columns, last_columns > 0)):
-        for rows in (tall, last_rows):
-            tile = None
-            if needed and rows:
-                tile = tile_function(dtype, rows, -(-columns // width), columns % width != 0)
+    for here, needed in ((wide, any_columns or columns >= wide), (rest, rest > 0)):
+        for height in heights:
+            tile = tile_function(dtype, height, -(-here // width), here % width != 0) if needed else None
             addresses.append(tile.address if tile else 0)
-    return addresses
+    return Tiles(heights, wide, _up(rest, width), tuple(addresses))
+
+
+def prepare(dtype: str, columns: int | None) -> None:
+    """Compile what contractions with these columns (None: any number) need for any number of rows."""
+    contract_kernel(dtype)
+    for rows in (1, MANY_ROWS):
+        _tiles(dtype, rows, columns or 1, columns is None)
 
 
 def _count(axes) -> int:

@@ -12,6 +12,7 @@ from netc.compiler.ir import Graph, topological
 from netc.compiler.pipeline import Executable, optimize
 from netc.compiler.types import Dim, evaluate, f32, f64, i32
 from netc.runtime.kernels import compiled_count
+from netc.runtime.tile import tile_function
 
 N = Dim.symbol("N")
 NOT_ALONE = {"orthogonal", "local"}   # only the interpreter makes weights; a body has locals
@@ -65,12 +66,28 @@ def test_a_symbolic_batch_compiles_once():
     executable = Executable(graph, {x: ("x", 0), w: ("w", 0)})
     weights = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
     count = None
-    for batch in (3, 1, 32, 7):
+    for batch in (3, 1, 32, 7, 2, 240):
         data = np.random.default_rng(batch).normal(size=(batch, 5)).astype(np.float32)
         got = executable.run({"x": data, "w": weights}, {"N": batch})["y"]
         np.testing.assert_allclose(got, np.tanh(data @ weights), rtol=2e-6, atol=1e-6)
-        count = compiled_count() if count is None else count
-        assert compiled_count() == count
+        compiled = compiled_count(), tile_function.cache_info().misses
+        count = compiled if count is None else count
+        assert compiled == count
+
+
+def test_symbolic_columns_compile_once():
+    length = Dim.symbol("T")
+    x, y = ops.input("x", f32, (N, length, 6)), ops.input("y", f32, (N, length, 6))
+    scores = ops.product(x, "nik", y, "njk", "nij")
+    mixed = ops.product(scores, "nij", y, "njk", "nik")
+    executable = Executable(optimize(Graph((x, y), {"mixed": mixed})), {x: ("x", 0), y: ("y", 0)})
+    counts = set()
+    for batch, size in ((2, 5), (1, 1), (3, 16), (1, 37), (2, 2)):
+        a, b = np.random.default_rng(size).normal(size=(2, batch, size, 6)).astype(np.float32)
+        got = executable.run({"x": a.copy(), "y": b.copy()}, {"N": batch, "T": size})["mixed"]
+        np.testing.assert_allclose(got, a @ b.transpose(0, 2, 1) @ b, rtol=1e-4, atol=1e-4)
+        counts.add((compiled_count(), tile_function.cache_info().misses))
+    assert len(counts) == 1
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it():

@@ -11,12 +11,13 @@ from functools import partial
 
 from .. import ops
 from ..ir import Node, topological
-from ..types import DTYPES, Dim, DType, TensorType, boolean, divide_exactly, i32, product
+from ..types import DTYPES, Dim, DType, boolean, divide_exactly, i32, product
 from . import indexing, numbers, shapes
-from .values import (Builtin, Fault, Instance, ModelValue, Parameter, Record, describe, is_function as is_callable, is_int,
+from .values import (Builtin, Fault, Parameter, Record, describe, is_function as is_callable, is_int,
                      is_number, is_size, is_tensor, shape_text, show)
 
 BUILTINS: dict[str, object] = {}
+MOST_PARTS = 10_000                    # that `split` gives
 
 
 def builtin(name: str):
@@ -186,11 +187,6 @@ def is_function(build, x):
 @builtin("is_tensor")
 def tensor_question(build, x):
     return is_tensor(x)
-
-
-@builtin("is_tuple")
-def tuple_question(build, x):
-    return isinstance(x, tuple)
 
 
 @builtin("is_tuple")
@@ -431,7 +427,9 @@ def split(build, x, n, axis=-1):
         if sum(sizes) != whole:
             raise about("n", Fault("shape", "the parts do not add up to the axis", expected=str(whole), found=str(sum(sizes))))
     else:
-        part = divide_exactly(whole, int_of(n, "n", 1))
+        if int_of(n, "n", 1) > MOST_PARTS:
+            raise about("n", Fault("limit", "`split` makes too many parts", found=str(n), expected=f"at most {MOST_PARTS}"))
+        part = divide_exactly(whole, n)
         if part is None:
             raise about("n", Fault("shape", f"axis {axis} cannot be split into {n} equal parts", found=shape_text(x.shape)))
         sizes = (part,) * n
@@ -561,6 +559,3 @@ def scope_names() -> dict:
     """The outermost scope: builtins, element types, and words."""
     from . import randomness, spatial
     return {**DTYPES, "same": "same", "valid": "valid", **BUILTINS, **spatial.BUILTINS, **randomness.BUILTINS}
-
-
-__all__ = ["BUILTINS", "builtin", "scope_names", "Instance", "ModelValue", "TensorType"]

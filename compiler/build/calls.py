@@ -282,4 +282,3 @@ def close(holders: list[Node], outputs: list[Node], function: Function, rule) ->
             raise Fault("gradient", f"the gradient of {function.name} may use only its arguments", span=rule.value.span,
                         found=describe(leaf))
     return Graph(tuple(locals_), {str(i): value for i, value in enumerate(replaced)})
-

@@ -7,7 +7,7 @@ from ..types import TypeRuleError
 from . import indexing, numbers, shapes
 from .calls import Arguments, call_value, pipe_into
 from .session import MOST_NESTED_EXPRESSIONS, Build
-from .values import (POISON, Fault, Instance, Module, ModelValue, Poisoned, Record, describe, is_int, is_number,
+from .values import (POISON, Fault, Instance, Module, ModelValue, Poisoned, Record, describe, is_number,
                      is_tensor, nearest)
 
 
@@ -314,5 +314,3 @@ _EVALUATE = {
     syntax.Compare: _compare, syntax.BoolOp: _boolean, syntax.Conditional: _conditional, syntax.Index: _index,
     syntax.Attribute: _attribute, syntax.Call: _call, syntax.Pipe: _pipe,
 }
-
-__all__ = ["evaluate", "lookup", "truth", "spread", "arguments", "is_int"]

@@ -11,7 +11,7 @@ from typing import Any
 from .. import ops
 from ..ir import Node
 from ..types import Dim, known_nonnegative
-from .shapes import add_axis, move_axis, shape_text
+from .shapes import checked_shape, move_axis, shape_text
 from .values import Fault, describe, is_int, is_size, is_tensor, show
 
 
@@ -63,7 +63,7 @@ def index_tensor(x: Node, items: list) -> Node:
             shape.append(x.shape[axis])
         axis += 1
     if tuple(shape) != tuple(x.shape):
-        x = ops.reshape(x, tuple(shape))
+        x = ops.reshape(x, checked_shape(shape))
     if tensors:
         position = [i for i in items if not is_size(i)].index(tensors[0])
         return take(x, tensors[0], position)
@@ -181,6 +181,3 @@ def _clamp(bound, size, axis: int):
         return position
     raise Fault("shape", f"the bound {show(bound)} is not known to be inside the axis", found=f"axis {axis} of size {size}",
                 hint="the axis has a symbolic size, which may be as small as 1")
-
-
-__all__ = ["Slice", "index_tuple", "index_tensor", "take", "add_axis"]

@@ -107,6 +107,3 @@ def _own_names(item) -> set[str]:
         elif isinstance(current, syntax.Scan):
             names |= bound_names(current.body)
     return names
-
-
-__all__ = ["warn_unused", "check_names"]

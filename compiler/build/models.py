@@ -7,13 +7,13 @@ import re
 from .. import ops, syntax
 from ..ir import Graph, topological
 from ..model import Variable
-from ..types import Dim, product, substitute
+from ..types import Dim, substitute
 from . import shapes
 from .calls import Arguments, Slot, bind, call_value, missing
-from .scope import Scope, is_prelude
+from .scope import Scope
 from .session import MOST_LAYERS, MOST_VARIABLES, Build, Frame, join
-from .signatures import (SymbolScope, bind_symbols, check_annotation, clash_hint, concrete, declared_shape, dtype_of,
-                         match, plain, tensor_input, type_text)
+from .signatures import (SymbolScope, bind_symbols, check_annotation, concrete, declared_shape, dtype_of,
+                         plain, tensor_input, type_text)
 from .statements import NOTHING, bound_names, run_block
 from .values import (POISON, Fault, Instance, ModelValue, Poisoned, Record, describe, is_function, is_number, is_tensor,
                      show)
@@ -385,7 +385,3 @@ def is_none(tree) -> bool:
 
 def _symbols(size):
     return size.symbols if isinstance(size, Dim) else ()
-
-
-__all__ = ["call_instance", "declare", "root_inputs", "settings_of", "snake_case", "is_prelude", "match", "clash_hint",
-           "product"]

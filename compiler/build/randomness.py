@@ -6,8 +6,6 @@ import math
 
 from .. import ops
 from ..ir import Node
-from ..types import i32
-from . import shapes
 from .builtins import shape_of
 from .values import Builtin, Parameter, is_tensor
 
@@ -54,5 +52,3 @@ BUILTINS = {
     "random_normal": Builtin("random_normal", (Parameter("shape"), Parameter("mean", 0.0, False),
                                                Parameter("stddev", 1.0, False)), False, random_normal),
 }
-
-__all__ = ["BUILTINS", "shapes", "i32"]

@@ -7,7 +7,7 @@ invariant: computed once before the loop and handed in.  Constants stay inside.
 from __future__ import annotations
 
 from .. import ops, syntax
-from ..ir import Graph, Node, rebuild, topological
+from ..ir import Graph, Node, rebuild
 from . import shapes
 from .scope import Scope
 from .session import Build, ScanFrame, join
@@ -43,7 +43,7 @@ def run_scan(build: Build, scope, tree: syntax.Scan) -> None:
     if frame.step is not None:
         slices.append(frame.step)
         sources.append(ops.iota((length,), 0))
-    node = close_scan(carries, sources, holders, slices, news, collected, length, tree.reversed)
+    node = close_scan(build, carries, sources, holders, slices, news, collected, length, tree.reversed)
     _bind_results(build, scope, tree, node, len(carries), axis)
 
 
@@ -127,14 +127,16 @@ def _collected(build: Build, body: Scope, tree, collect) -> Node:
     return value
 
 
-def close_scan(carries, xs, holders, slices, news, collected, length, backwards: bool) -> Node:
+def close_scan(build: Build, carries, xs, holders, slices, news, collected, length, backwards: bool) -> Node:
     """The scan node: the body's placeholders become locals, what comes from outside becomes invariants."""
     roots = news + collected
     mine = {*holders, *slices}
     depends: set[Node] = set()
-    free: set[Node] = set()                    # of constants only: may stay inside
-    order = topological(roots)
+    free = set(build.constants)                # of constants only: may stay inside
+    order = build.unsettled(roots)
     for node in order:
+        if node in build.settled:
+            continue
         if node in mine or any(arg in depends for arg in node.args):
             depends.add(node)
         elif node.op.name in ("constant", "size", "iota") or node.args and all(a in free for a in node.args) \
@@ -152,8 +154,13 @@ def close_scan(carries, xs, holders, slices, news, collected, length, backwards:
     for node in order:
         if node in leaves:
             new[node] = leaves[node]
-        elif node in depends or node in free:
+        elif node in depends:
             new[node] = rebuild(node, tuple(new[arg] for arg in node.args))
+        elif node in free:
+            new[node] = node
+    if not build.scans:                        # an inner scan's nodes may still depend on the outer one's steps
+        build.settled.update(node for node in order if node not in depends)
+        build.constants.update(node for node in order if node in free)
     outputs = {str(i): new[root] for i, root in enumerate(roots)}
     body = Graph(tuple(leaves.values()), outputs)
     return ops.scan(tuple(carries), tuple(xs), tuple(invariants), body, length, backwards)
@@ -172,6 +179,3 @@ def _bind_results(build: Build, scope, tree, node: Node, carries: int, axis: int
         scope.set(name, value)
         if frame is not None and not scope.closed:
             build.record(join(frame.prefix, name), value)
-
-
-__all__ = ["run_scan", "close_scan"]

@@ -12,9 +12,9 @@ from typing import Any
 
 from .. import ops, syntax
 from ..diagnostics import Diagnostic, Diagnostics, Span
-from ..ir import Node, topological
+from ..ir import Node
 from ..model import Variable
-from ..types import DType, f32, i64
+from ..types import DType, i64
 from .scope import Files, PreludeScope, Scope, is_prelude
 from .shapes import Arithmetic
 from .values import Fault, Instance, Poisoned
@@ -22,7 +22,7 @@ from .values import Fault, Instance, Poisoned
 MOST_DIAGNOSTICS = 40
 MOST_NESTED_CALLS = 100
 MOST_NESTED_EXPRESSIONS = 1500
-MOST_STEPS = 1_000_000             # expressions evaluated in one pass
+MOST_STEPS = 500_000               # expressions evaluated in one pass
 MOST_LAYERS = 20_000
 MOST_VARIABLES = 20_000
 
@@ -114,6 +114,8 @@ class Build:
         self.chain: list[tuple[str, Span, bool]] = []      # name, place of the call, whether it is a model
         self.frames: list[Frame] = []
         self.scans: list[ScanFrame] = []
+        self.settled: set[Node] = set()              # nodes older than any scan that is yet to come: none depends on it
+        self.constants: set[Node] = set()            # those of them that are made of constants only
         self.streams: dict[int, str] = {}
         self.initial_path: str | None = None         # of the variable whose initial value is being elaborated
         self.initial_draws = 0
@@ -219,8 +221,29 @@ class Build:
 
     def in_scan(self, node: Node) -> bool:
         """Whether a value changes from step to step of a scan that is open."""
-        leaves = set().union(*(scan.placeholders for scan in self.scans)) if self.scans else set()
-        return bool(leaves) and any(n in leaves for n in topological([node]))
+        leaves = set().union(*(scan.placeholders for scan in self.scans))
+        return bool(leaves) and any(n in leaves for n in self.unsettled([node]))
+
+    def unsettled(self, roots) -> list[Node]:
+        """The nodes below ``roots``, arguments before users, without what stands below settled ones.
+
+        Values from before the scans are not walked again for each scan: a long chain of scans would take forever.
+        """
+        order, seen = [], set()
+        for root in roots:
+            stack = [(root, iter(root.args if root not in self.settled else ()))] if root not in seen else []
+            seen.add(root)
+            while stack:
+                current, rest = stack[-1]
+                for arg in rest:
+                    if arg not in seen:
+                        seen.add(arg)
+                        stack.append((arg, iter(arg.args if arg not in self.settled else ())))
+                        break
+                else:
+                    order.append(current)
+                    stack.pop()
+        return order
 
     def record(self, path: str, value) -> None:
         """Remembers an inner value under its path."""
@@ -258,6 +281,3 @@ class Build:
             step = ops.add(ops.cast(scan.step, i64), ops.constant(1, i64))
             seed = ops.add(seed, ops.mul(step, factor))
         return seed
-
-
-__all__ = ["Build", "Fault", "Frame", "Poisoned", "ScanFrame", "Sink", "join", "stable_stream", "f32"]

@@ -343,8 +343,7 @@ def _quotient(total, rest, x, shape):
 
 
 def add_axis(x: Node, axis: int) -> Node:
-    shape = x.shape[:axis] + (1,) + x.shape[axis:]
-    return ops.reshape(x, shape)
+    return ops.reshape(x, checked_shape(x.shape[:axis] + (1,) + x.shape[axis:]))
 
 
 def stack(nodes, axis: int) -> Node:
@@ -435,6 +434,3 @@ def dtype_by_name(name: str, precision: DType) -> DType:
     """The dtype that a file's ``f32`` means under the compilation's precision."""
     dtype = DTYPES[name]
     return precision if dtype is f32 else dtype
-
-
-__all__ = [name for name in dir() if not name.startswith("_") and name not in ("annotations", "i64", "f64")]

@@ -9,7 +9,7 @@ from . import shapes
 from .scope import Scope
 from .session import Build
 from .values import (POISON, Fault, Instance, ModelValue, describe, is_function, is_int, is_number, is_size, is_tensor,
-                     nearest, show)
+                     nearest)
 
 KINDS = {
     "int": ("an integer", is_size), "bool": ("true or false", lambda v: isinstance(v, bool)),
@@ -247,6 +247,3 @@ def concrete(build: Build, scope, annotation, what: str) -> TensorType:
     if Ellipsis in declared:
         raise Fault("signature", f"{what} must name every dimension", span=annotation.span)
     return TensorType(dtype, shapes.checked_shape(declared, what))
-
-
-__all__ = [name for name in dir() if not name.startswith("_") and name not in ("annotations", "show")]

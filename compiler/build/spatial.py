@@ -37,7 +37,8 @@ def output_size(size: Size, window: int, stride: int, padding, axis: int) -> tup
         count = (size + (stride - 1)) // stride
         total = (count - 1) * stride + window - size
         if isinstance(total, Dim):
-            raise Fault("size", "with `padding = same` and strides, the size of the axis must be known", found=f"axis {axis} of size {size}",
+            raise Fault("size", "with `padding = same` and strides, the size of the axis must be known",
+                        found=f"axis {axis} of size {size}",
                         hint="give the padding as numbers: `padding = ((before, after), ...)`")
         return count, max(total, 0) // 2
     room = size + padding[0] + padding[1] - window
@@ -151,5 +152,3 @@ def _pool(x: Node, window, strides, padding):
 
 for _name in ("conv", "conv_transpose", "max_pool", "sum_pool"):
     BUILTINS[_name] = builtins.BUILTINS[_name]
-
-__all__ = ["BUILTINS", "output_size"]

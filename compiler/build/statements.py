@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from .. import ops, syntax
+from .. import syntax
 from ..diagnostics import Diagnostics
 from ..types import TypeRuleError
 from .session import Build, join
-from .values import (POISON, Fault, Instance, Poisoned, Record, describe, is_number, is_tensor, shape_text, show)
+from .values import (POISON, Fault, Instance, Poisoned, Record, describe, is_number, is_tensor, show)
 
 NOTHING = object()                    # what a block gives that has not returned
 RESERVED = {"training"}
@@ -264,6 +264,3 @@ _RUN = {
 def register(kind, run) -> None:
     """Adds a statement that only a ``train`` block has."""
     _RUN[kind] = run
-
-
-__all__ = ["NOTHING", "run_block", "bind_name", "bound_names", "has_return", "register", "ops", "shape_text"]

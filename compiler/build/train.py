@@ -14,8 +14,8 @@ from .scope import Scope
 from .session import Build
 from .shapes import checked_shape
 from .signatures import SymbolScope, declared_shape, dtype_of
-from .statements import bound_names, has_return, register, run_block
-from .values import POISON, Fault, Instance, ModelValue, Partial, Poisoned, describe, is_number, is_tensor
+from .statements import register, run_block
+from .values import Fault, Instance, ModelValue, Partial, Poisoned, describe, is_number, is_tensor
 
 
 @dataclass(eq=False)
@@ -170,6 +170,3 @@ def make_optimizer(build: Build, training: Training, elements: int) -> Optimizer
 
 def elements_of(variables) -> int:
     return sum(product(v.type.shape) for v in variables)
-
-
-__all__ = ["run_train", "make_optimizer", "elements_of", "Training", "POISON", "bound_names", "has_return"]

@@ -7,12 +7,12 @@ classes below.  Numbers are *weak* as in NumPy 2: they take the dtype of the ten
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Mapping
 
-from ..diagnostics import did_you_mean as nearest
+from ..diagnostics import did_you_mean as nearest  # noqa: F401  (this package asks for hints here)
 from ..ir import Node
-from ..types import Dim, DType, Size, TensorType
+from ..types import Dim, DType, Size
 
 
 # Kinds of mistakes, as this package names them -> the codes of the error index (diagnostics.TITLES).
@@ -214,6 +214,3 @@ def describe(value) -> str:
 
 def shape_text(shape: Iterable[Size]) -> str:
     return f"[{', '.join(map(str, shape))}]"
-
-
-__all__ = [name for name in dir() if not name.startswith("_") and name not in ("annotations",)]
