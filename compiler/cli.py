@@ -5,6 +5,7 @@ Commands import what they need when they run: ``netc --help`` and ``netc check``
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -99,7 +100,7 @@ def run(file, data, weights, save, outputs, model, seed, target, precision, thre
     from ..runtime.data import load_arrays, save_arrays
     function = _compile(file, model, outputs or None, target, precision, threads)
     if save is not None:
-        _check_folder(save)
+        _check_target(save, file, data, weights)
     arrays = load_arrays(data, function.inputs)
     values = function.load(weights) if weights is not None else function.init(seed)
     random = function.program("predict").uses_seed
@@ -136,7 +137,7 @@ def train(file, data, epochs, batch_size, validation, save, weights, quiet, mode
     """
     from ..runtime.data import load_arrays
     function = _compile(file, model, None, target, precision, threads)
-    target_path = _save_path(file, save)
+    target_path = _save_path(file, save, data)
     names = [*function.inputs, *function.targets]
     arrays = load_arrays(data, names)
     held_out = _validation(validation, names)
@@ -157,6 +158,9 @@ def train(file, data, epochs, batch_size, validation, save, weights, quiet, mode
     if history.last:
         click.echo("  ".join(f"{name} {value:.4f}" for name, value in distinct(history.last).items()))
     click.echo(f"weights saved to {target_path.resolve()}")
+    if not all(map(math.isfinite, history.last.values())):
+        click.echo("warning: the loss is no longer a finite number: look for NaN in the data, or lower the learning rate",
+                   err=True)
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
@@ -170,15 +174,18 @@ def _compile(file: Path, model=None, outputs=None, target="cpu", precision="f32"
     return compile(file, model=model, outputs=outputs, target=target, precision=precision)
 
 
-def _save_path(file: Path, save: Path | None) -> Path:
+def _save_path(file: Path, save: Path | None, *read: Path) -> Path:
     """Where the weights go; refused now, not after an hour of training, where that is no place to write to."""
     target = save if save is not None else Path(file.with_suffix(".safetensors").name)
-    _check_folder(target)
+    _check_target(target, file, *read)
     return target
 
 
-def _check_folder(target: Path) -> None:
+def _check_target(target: Path, *read: Path | None) -> None:
+    """Refuses a place that cannot be written to, and one that would overwrite what the command reads."""
     folder = target.resolve().parent
+    if target.suffix == ".net" or target.resolve() in [path.resolve() for path in read if path is not None]:
+        raise OSError(f"cannot write {target}: it is what this command reads, or a model file")
     if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise OSError(f"cannot write {target}: {'it is a folder' if target.is_dir() else f'no writable folder {folder}'}")
 

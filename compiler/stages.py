@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from .diagnostics import Span
 from .programs import Program
 
 STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "numba")
@@ -18,7 +19,8 @@ def format_tree(value: Any, indent: int = 0) -> str:
         label, current, depth = pending.pop()
         pad = "  " * depth + label
         if is_dataclass(current) and not isinstance(current, type):
-            parts = [(field.name, getattr(current, field.name)) for field in fields(current) if field.name != "span"]
+            parts = [(field.name, getattr(current, field.name)) for field in fields(current)
+                     if not isinstance(getattr(current, field.name), Span)]
             plain = [f"{name}={part!r}" for name, part in parts if not _is_tree(part)]
             lines.append(f"{pad}{type(current).__name__}({', '.join(plain)})")
             below = [(f"{name}: ", part, depth + 1) for name, part in parts if _is_tree(part)]

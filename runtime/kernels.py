@@ -1,106 +1,13 @@
-"""Machine code of generated kernels: source text in, address out, each text compiled once a process."""
+"""Machine code of generated kernels: source text in, address out."""
 
 from __future__ import annotations
 
-import functools
-import threading
-
-from numba import boolean, float32, float64, int32, int64, njit
-from numba.core.extending import intrinsic
-from numba.core.typing.templates import signature
-import numpy as np
-
-from . import math as vector_math
-from . import native
-from .random import random_bits
-
-_lock = threading.Lock()
-_compiled: dict[str, object] = {}       # the compiled functions: they own the machine code
-
-
-@intrinsic
-def add_any_order(typingctx, total, value):
-    """``total + value`` where LLVM may change the order of a loop's additions, and so use vectors.
-
-    The order it takes depends on the loop's length alone, never on threads or on the rows beside.
-    """
-    def codegen(context, builder, sig, args):
-        return builder.fadd(args[0], args[1], flags=("reassoc",))
-    return signature(total, total, total), codegen
-
-
-@intrinsic
-def _fma(typingctx, a, b, c):
-    def codegen(context, builder, sig, args):
-        return builder.fma(*args)
-    return signature(a, a, a, a), codegen
-
-
-@njit(inline="always")
-def fma(a, b, c):
-    """a * b + c, rounded once."""
-    return _fma(a, b, c)
-
-
-@njit(inline="always")
-def maximum(a, b):
-    """The larger one; NaN if either is."""
-    return a if (a > b) | (a != a) else b
-
-
-@njit(inline="always")
-def minimum(a, b):
-    """The smaller one; NaN if either is."""
-    return a if (a < b) | (a != a) else b
-
-
-@njit(inline="always")
-def floordiv(a, b):
-    return a // b
-
-
-@njit(inline="always")
-def mod(a, b):
-    return a - (a // b) * b
-
-
-@njit(inline="always")
-def sign_f32(x):
-    return float32(1) if x > float32(0) else (float32(-1) if x < float32(0) else x)
-
-
-@njit(inline="always")
-def sign_f64(x):
-    return 1.0 if x > 0.0 else (-1.0 if x < 0.0 else x)
-
-
-@njit(inline="always")
-def sign_i32(x):
-    return (x > 0) - (x < 0)
-
-
-@functools.cache
-def namespace() -> dict:
-    """The names that generated source may use."""
-    names = {name: value for name, value in vars(vector_math).items() if name.endswith(("_f32", "_f64"))}
-    names |= {name: value for name, value in vars(native).items() if name.startswith("buffer_")}
-    names |= dict(float32=float32, float64=float64, int32=int32, int64=int64, boolean=boolean, fma=fma,
-                  add_any_order=add_any_order, maximum=maximum, minimum=minimum, floordiv=floordiv, mod=mod,
-                  sign_f32=sign_f32, sign_f64=sign_f64, sign_i32=sign_i32, sign_i64=sign_i32, sqrt=np.sqrt,
-                  floor=np.floor, ceil=np.ceil, rint=np.rint, random_bits=random_bits)
-    return names
+from . import machine
 
 
 def kernel_address(text: str) -> int:
     """The address of the machine code of one kernel's source."""
-    with _lock:
-        if text not in _compiled:
-            scope = dict(namespace())
-            exec(compile(text, "<netc kernel>", "exec"), scope)
-            _compiled[text] = native.kernel(scope["kernel"])
-        return _compiled[text].address
-
-
-def compiled_count() -> int:
-    """How many kernels this process has compiled."""
-    return len(_compiled)
+    def build():
+        from .scalar import build_kernel
+        return build_kernel(text)
+    return machine.code(text, build).address

@@ -4,7 +4,6 @@ A kernel is ``kernel(bases, args, begin, end)``, no result: ``bases[slot]`` is t
 (arena, weights, each input and output), ``args`` are its integers, [begin, end) are the work units to do.  A buffer
 argument is two words of ``args``: its slot and its byte offset in the slot.
 
-    @kernel
     def double(bases, args, begin, end):
         x = buffer_f32(bases, args, 0)      # words 0 and 1
         y = buffer_f32(bases, args, 2)      # words 2 and 3
@@ -19,17 +18,20 @@ Mind Numba's promotions: a Python float constant is float64 (write ``np.float32(
 
 from __future__ import annotations
 
-import hashlib
 import operator
-import pathlib
 import platform
 import time
 
 from llvmlite import ir
-from numba import cfunc, types
+from numba import types
 from numba.core import cgutils
+from numba.core.compiler import Flags, compile_extra
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.extending import (intrinsic, lower_builtin, models, register_model)
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+
+from .machine import Object
 
 BASES = types.CPointer(types.voidptr)
 ARGS = types.CPointer(types.int64)
@@ -40,37 +42,49 @@ KERNEL = types.void(BASES, ARGS, types.int64, types.int64)
 MAX_SCOPES = 48
 
 
-def source_digest(*names: str) -> int:
-    """A number that changes with the text of these modules of this package.
+# What compiled code may call by name; everything else must be in the object itself.
+SYMBOLS = {"memset", "memcpy", "memmove", "sched_yield", "clock_gettime"} | {
+    name + kind for kind in ("", "f") for name in
+    ("exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos", "pow", "sqrt", "floor", "ceil", "rint", "fma")}
 
-    Numba's disk cache looks at the file of the function alone; a cached function that mentions this number (as a
-    variable of an enclosing function) is compiled anew when an intrinsic that it uses has changed.
+
+ENTRY = "netc_entry"
+
+
+@global_compiler_lock
+def compile_library(function, sig):
+    """Numba's library with the C function ``netc_entry`` of this signature (its ``get_asm_str()`` is text).
+
+    Division by zero yields inf or nan (NumPy's error model), nothing reassociates, no index is checked.  The entry
+    knows nothing of Python, so neither the interpreter's lock nor its exceptions are touched: kernels raise none.
     """
-    digest = hashlib.blake2b(digest_size=7)
-    for name in names:
-        digest.update(pathlib.Path(__file__).with_name(f"{name}.py").read_bytes())
-    return int.from_bytes(digest.digest(), "little")
+    flags = Flags()
+    flags.error_model = "numpy"
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    context = cpu_target.target_context
+    compiled = compile_extra(cpu_target.typing_context, context, function, sig.args, sig.return_type, flags, {})
+    library = context.codegen().create_library(ENTRY)
+    module = library.create_ir_module(ENTRY)
+    c_type = ir.FunctionType(ir.VoidType(), [context.get_value_type(argument) for argument in sig.args])
+    entry = ir.Function(module, c_type, ENTRY)
+    builder = ir.IRBuilder(entry.append_basic_block())
+    callee = context.declare_function(module, compiled.fndesc)
+    context.call_conv.call_function(builder, callee, sig.return_type, sig.args, entry.args)
+    builder.ret_void()
+    library.add_ir_module(module)
+    library.add_linking_library(compiled.library)
+    library.finalize()
+    return library
 
 
-def compile_native(function, sig, cache: bool = False):
-    """A C function of this Numba signature; ``.address`` is its address.
-
-    Division by zero yields inf or nan (NumPy's error model), nothing reassociates, no index is checked.  A cache that
-    cannot be read or written (Numba's may hold a truncated file) is done without.
-    """
-    if cache:
-        try:
-            return cfunc(sig, error_model="numpy", cache=True)(function)
-        except Exception:       # a compile error is raised again below; anything else is the cache's
-            pass
-    return cfunc(sig, error_model="numpy")(function)
-
-
-def kernel(function=None, *, cache: bool = False):
-    """Decorator: compile ``function(bases, args, begin, end)`` as a kernel; ``.address`` is its address."""
-    def compile_kernel(f):
-        return compile_native(f, KERNEL, cache)
-    return compile_kernel if function is None else compile_kernel(function)
+def compile_native(function, sig) -> Object:
+    """An object with this function as a C function of the Numba signature."""
+    library = compile_library(function, sig)
+    module = library._final_module
+    foreign = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")} - SYMBOLS
+    if foreign:
+        raise RuntimeError(f"a kernel would call {', '.join(sorted(foreign))}")
+    return Object(ENTRY, library.codegen._tm.emit_object(module))
 
 
 class Buffer(types.Type):

@@ -7,37 +7,15 @@ followed by an addition is either an explicit ``fma`` or two rounded operations;
 
 from __future__ import annotations
 
-import functools
 import struct
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils
 
+from .machine import vector_bytes
+
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 F32, F64 = ir.FloatType(), ir.DoubleType()
-
-
-@functools.cache
-def vector_bytes() -> int:
-    """Bytes of a vector register that Numba's code on this host uses: 64 AVX-512, 32 AVX, 16 SSE and NEON."""
-    try:
-        features = llvm.get_host_cpu_features()
-    except RuntimeError:            # LLVM does not know this host's features
-        return 16
-    if features.get("avx512f") and features.get("avx512vl"):
-        return 64
-    return 32 if features.get("avx") else 16
-
-
-@functools.cache
-def vector_registers() -> int:
-    """Vector registers of the host: 32 with AVX-512 and NEON, else 16."""
-    try:
-        features = llvm.get_host_cpu_features()
-    except RuntimeError:
-        return 16
-    return 32 if vector_bytes() == 64 or features.get("neon") else 16
 
 
 def lanes(element: ir.Type) -> int:

@@ -1,4 +1,4 @@
-"""The native side: kernels' buffers, the runner and its pool, vector math, random bits, tiles, transposes."""
+"""The native side: kernels' buffers, the runner and its pool, vector math, random bits, tiles."""
 
 import ctypes
 import itertools
@@ -11,10 +11,10 @@ import pytest
 from netc.compiler.ops import input, random as oracle
 from netc.compiler.types import i64
 from netc.runtime import math as vector_math
-from netc.runtime import pool, random, runner
-from netc.runtime.native import buffer_bool, buffer_f32, buffer_f64, buffer_i32, buffer_i64, kernel
+from netc.runtime import machine, pool, random, runner
+from netc.runtime.native import (KERNEL, buffer_bool, buffer_f32, buffer_f64, buffer_i32, buffer_i64,
+                                 compile_library, compile_native)
 from netc.runtime.tile import Axis, plan, tile_rows
-from netc.runtime.transpose import plan_transpose
 
 
 def bases_of(*arrays) -> np.ndarray:
@@ -29,8 +29,12 @@ def call(compiled, arrays, begin, end, extra=()):
     function(bases.ctypes.data, args.ctypes.data, begin, end)
 
 
-def assembly(compiled) -> str:
-    return compiled._library.get_asm_str()
+def kernel(function) -> machine.Code:
+    return machine.link(compile_native(function, KERNEL))
+
+
+def assembly(function) -> str:
+    return compile_library(function, KERNEL).get_asm_str()
 
 
 def run_plan(step, *arrays, serial=True):
@@ -67,7 +71,6 @@ def test_buffers_of_every_type():
 
 def test_a_loop_over_many_buffers_vectorises():
     """Without alias scopes LLVM gives up at more than eight overlap checks."""
-    @kernel
     def adam(bases, args, begin, end):
         w, m, v = buffer_f32(bases, args, 0), buffer_f32(bases, args, 2), buffer_f32(bases, args, 4)
         g, w1, m1 = buffer_f32(bases, args, 6), buffer_f32(bases, args, 8), buffer_f32(bases, args, 10)
@@ -79,7 +82,7 @@ def test_a_loop_over_many_buffers_vectorises():
     text = assembly(adam)
     assert "sqrtps" in text or "fsqrt\tv" in text
     arrays = [np.full(33, 1 + k, np.float32) for k in range(7)]
-    call(adam, arrays, 0, 33)
+    call(kernel(adam), arrays, 0, 33)
     np.testing.assert_allclose(arrays[4], 1 - 2 / np.sqrt(3), rtol=1e-6)
 
 
@@ -231,12 +234,12 @@ def reference(name: str, x: np.ndarray) -> np.ndarray:
 def test_float32_function(name):
     function = getattr(vector_math, f"{name}_f32")
 
-    @kernel
-    def compute(bases, args, begin, end):
+    def apply(bases, args, begin, end):
         x, y = buffer_f32(bases, args, 0), buffer_f32(bases, args, 2)
         for i in range(begin, end):
             y[i] = function(x[i])
-    fused = re.findall(r"vfmadd\d+(..)", assembly(compute))
+    compute = kernel(apply)
+    fused = re.findall(r"vfmadd\d+(..)", assembly(apply))
     assert not fused or {"ps", "pd"} & set(fused)           # packed: the loop was vectorised
     x = sample()
     y = np.empty_like(x)
@@ -413,16 +416,3 @@ def test_tiles_fit_the_registers():
         assert tile_rows(vectors) * vectors + vectors + 1 <= 32
     with pytest.raises(ValueError):
         plan("f32", [], [Axis(1)] * 5, [Axis(1)], 8)
-
-
-# --- transposes ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_transpose(dtype):
-    for batch, rows, columns in [(2, 64, 48), (1, 5, 3), (3, 17, 30), (1, 1, 9), (1, 9, 256), (2, 0, 4)]:
-        x = np.random.default_rng(0).normal(size=(batch, rows, columns)).astype(dtype)
-        y = np.zeros((batch, columns, rows), dtype)
-        matrix = rows * columns
-        run_plan(plan_transpose(x.itemsize, batch, rows, columns, (matrix, columns), (matrix, rows)), x, y)
-        np.testing.assert_array_equal(y, x.transpose(0, 2, 1))

@@ -11,8 +11,7 @@ from netc.compiler.interpret import interpret
 from netc.compiler.ir import Graph, topological
 from netc.compiler.pipeline import Executable, optimize
 from netc.compiler.types import Dim, evaluate, f32, f64, i32
-from netc.runtime.kernels import compiled_count
-from netc.runtime.tile import tile_function
+from netc.runtime import machine
 
 N = Dim.symbol("N")
 NOT_ALONE = {"orthogonal", "local"}   # only the interpreter makes weights; a body has locals
@@ -70,9 +69,8 @@ def test_a_symbolic_batch_compiles_once():
         data = np.random.default_rng(batch).normal(size=(batch, 5)).astype(np.float32)
         got = executable.run({"x": data, "w": weights}, {"N": batch})["y"]
         np.testing.assert_allclose(got, np.tanh(data @ weights), rtol=2e-6, atol=1e-6)
-        compiled = compiled_count(), tile_function.cache_info().misses
-        count = compiled if count is None else count
-        assert compiled == count
+        count = machine.counts.total if count is None else count
+        assert machine.counts.total == count
 
 
 def test_symbolic_columns_compile_once():
@@ -86,7 +84,7 @@ def test_symbolic_columns_compile_once():
         a, b = np.random.default_rng(size).normal(size=(2, batch, size, 6)).astype(np.float32)
         got = executable.run({"x": a.copy(), "y": b.copy()}, {"N": batch, "T": size})["mixed"]
         np.testing.assert_allclose(got, a @ b.transpose(0, 2, 1) @ b, rtol=1e-4, atol=1e-4)
-        counts.add((compiled_count(), tile_function.cache_info().misses))
+        counts.add(machine.counts.total)
     assert len(counts) == 1
 
 

@@ -42,7 +42,8 @@ def lookup(build: Build, scope, name: str):
     except KeyError:
         if build.frame is not None and name in build.frame.reserved:
             raise Fault("unassigned", f"`{name}` is used before it is assigned") from None
-        raise Fault("name", f"`{name}` is not defined", hint=nearest(name, {*scope.known(), "true", "false", "none"})) from None
+        hint = None if build.sink.full else nearest(name, {*scope.known(), "true", "false", "none"})
+        raise Fault("name", f"`{name}` is not defined", hint=hint) from None
     if value is POISON:
         raise Poisoned
     return value

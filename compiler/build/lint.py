@@ -84,6 +84,8 @@ def _bindings(tree):
 def check_names(build, scope, tree: syntax.File) -> None:
     """Reports unknown names in models, functions and branches that the compiled model does not reach."""
     for item in (*tree.models, *tree.defs):
+        if build.sink.full:
+            return
         known = set(scope.known()) | _own_names(item) | {"training"}
         for current in walk(item):
             if isinstance(current, syntax.Name) and current.name not in known and not current.name[:1].isupper():

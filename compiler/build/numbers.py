@@ -23,6 +23,8 @@ def checked(value):
         raise Fault("number", "the integer does not fit in 64 bits")
     if isinstance(value, complex):
         raise Fault("value", "the result is not a real number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise OverflowError
     if isinstance(value, Dim):
         if len(value.terms) > LARGEST_TERMS or any(len(m) > LARGEST_DEGREE for m in value.terms):
             raise Fault("limit", "the symbolic size is too complicated", found=f"{len(value.terms)} terms")

@@ -40,9 +40,13 @@ class Sink:
     def add(self, diagnostic: Diagnostic) -> None:
         span = diagnostic.span
         place = (span.file, span.line, span.column, diagnostic.code) if span else (diagnostic.message,)
-        if place not in self.places and len(self.items) < MOST_DIAGNOSTICS:
+        if place not in self.places and not self.full:
             self.places.add(place)
             self.items.append(diagnostic)
+
+    @property
+    def full(self) -> bool:
+        return len(self.items) >= MOST_DIAGNOSTICS
 
     def warn(self, text: str) -> None:
         if text not in self.warnings:

@@ -1,0 +1,94 @@
+"""What generated source may call, and compiling it.  This module is imported only to compile."""
+
+from __future__ import annotations
+
+import functools
+
+from numba import boolean, float32, float64, int32, int64, njit
+from numba.core.extending import intrinsic
+from numba.core.typing.templates import signature
+import numpy as np
+
+from . import math as vector_math
+from . import native
+from .machine import Object
+from .random import random_bits
+
+@intrinsic
+def add_any_order(typingctx, total, value):
+    """``total + value`` where LLVM may change the order of a loop's additions, and so use vectors.
+
+    The order it takes depends on the loop's length alone, never on threads or on the rows beside.
+    """
+    def codegen(context, builder, sig, args):
+        return builder.fadd(args[0], args[1], flags=("reassoc",))
+    return signature(total, total, total), codegen
+
+
+@intrinsic
+def _fma(typingctx, a, b, c):
+    def codegen(context, builder, sig, args):
+        return builder.fma(*args)
+    return signature(a, a, a, a), codegen
+
+
+@njit(inline="always")
+def fma(a, b, c):
+    """a * b + c, rounded once."""
+    return _fma(a, b, c)
+
+
+@njit(inline="always")
+def maximum(a, b):
+    """The larger one; NaN if either is."""
+    return a if (a > b) | (a != a) else b
+
+
+@njit(inline="always")
+def minimum(a, b):
+    """The smaller one; NaN if either is."""
+    return a if (a < b) | (a != a) else b
+
+
+@njit(inline="always")
+def floordiv(a, b):
+    return a // b
+
+
+@njit(inline="always")
+def mod(a, b):
+    return a - (a // b) * b
+
+
+@njit(inline="always")
+def sign_f32(x):
+    return float32(1) if x > float32(0) else (float32(-1) if x < float32(0) else x)
+
+
+@njit(inline="always")
+def sign_f64(x):
+    return 1.0 if x > 0.0 else (-1.0 if x < 0.0 else x)
+
+
+@njit(inline="always")
+def sign_i32(x):
+    return (x > 0) - (x < 0)
+
+
+@functools.cache
+def namespace() -> dict:
+    """The names that generated source may use."""
+    names = {name: value for name, value in vars(vector_math).items() if name.endswith(("_f32", "_f64"))}
+    names |= {name: value for name, value in vars(native).items() if name.startswith("buffer_")}
+    names |= dict(float32=float32, float64=float64, int32=int32, int64=int64, boolean=boolean, fma=fma,
+                  add_any_order=add_any_order, maximum=maximum, minimum=minimum, floordiv=floordiv, mod=mod,
+                  sign_f32=sign_f32, sign_f64=sign_f64, sign_i32=sign_i32, sign_i64=sign_i32, sqrt=np.sqrt,
+                  floor=np.floor, ceil=np.ceil, rint=np.rint, random_bits=random_bits)
+    return names
+
+
+def build_kernel(text: str) -> Object:
+    """The object of one kernel's source, which defines ``kernel(bases, args, begin, end)``."""
+    scope = dict(namespace())
+    exec(compile(text, "<netc kernel>", "exec"), scope)
+    return native.compile_native(scope["kernel"], native.KERNEL)

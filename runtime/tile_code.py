@@ -1,0 +1,461 @@
+"""The code of the contraction kernel: the register tile, emitted as LLVM, and the loops around it.
+
+``tile`` says what they compute and chooses among them.  This module is imported only to compile.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.extending import intrinsic
+from numba.core.typing.templates import signature
+
+from .machine import Object
+from .native import ARGS, BASES, KERNEL, _address, compile_native
+from .simd import F32, F64, I1, I32, I64, call_intrinsic, lanes, suffix
+from .tile import (ACCUMULATE, BATCH, BLOCK_COLUMNS, BLOCK_ROWS, CHUNKS, COLUMN_STRIDE_B, COLUMNS, HALF, HEIGHTS,
+                   LAST_WIDE, LEVELS, MAX_DEPTH, MAX_ROWS, PACKED_BYTES, PACKS, PREFETCH_ROWS, ROWS, SUMS, TALL, TILES,
+                   WIDE)
+
+# --- the register tile --------------------------------------------------------------------------------------------
+
+
+class _Tile:
+    """Emits the code of a tile, given (a, rows_a, b, c, rows_c, depth, columns, accumulate).
+
+    a, b, c: element pointers; rows_a, rows_c: offsets of each row in A and C; depth: int64[9], three sizes of k
+    outermost first, their strides in A, their strides in B.  ``columns`` is read by the masked variant only: how many
+    columns there are; the last vector has less than its width of them.
+    """
+
+    def __init__(self, builder, values, element, rows: int, vectors: int, masked: bool):
+        self.builder, self.element, self.rows, self.vectors, self.masked = builder, element, rows, vectors, masked
+        self.width = lanes(element)
+        self.vector = ir.VectorType(element, self.width)
+        self.bytes = 8 if element == F64 else 4
+        a, rows_a, b, c, rows_c, depth, columns, accumulate = values
+        words = [self.word(depth, i) for i in range(9)]
+        self.sizes, self.strides_a, self.strides_b = words[0:3], words[3:6], words[6:9]
+        self.rows_a = [builder.gep(a, [self.word(rows_a, r)]) for r in range(rows)]
+        self.sums = [[cgutils.alloca_once(builder, self.vector) for _ in range(vectors)] for _ in range(rows)]
+        self.places = [[self.place(builder.gep(c, [self.word(rows_c, r)]), v) for v in range(vectors)]
+                       for r in range(rows)]
+        self.mask = self.lanes_below(columns) if masked else None
+        self.each(lambda r, v: builder.store(ir.Constant(self.vector, None), self.sums[r][v]))
+        with builder.if_then(builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))):
+            self.each(lambda r, v: builder.store(self.load_c(r, v), self.sums[r][v]))
+        self.loop(0, ir.Constant(I64, 0), b)
+        self.each(lambda r, v: self.store_c(builder.load(self.sums[r][v]), r, v))
+
+    def each(self, action):
+        for r in range(self.rows):
+            for v in range(self.vectors):
+                action(r, v)
+
+    def word(self, pointer, index):
+        return self.builder.load(self.builder.gep(pointer, [ir.Constant(I64, index)]))
+
+    def place(self, row, v):
+        shifted = self.builder.gep(row, [ir.Constant(I64, v * self.width)])
+        return self.builder.bitcast(shifted, self.vector.as_pointer())
+
+    def lanes_below(self, columns):
+        """Lane i is true where the last vector's column i exists."""
+        many = ir.VectorType(I64, self.width)
+        first = (self.vectors - 1) * self.width
+        numbers = ir.Constant(many, [ir.Constant(I64, first + i) for i in range(self.width)])
+        spread = ir.Constant(many, ir.Undefined)
+        for i in range(self.width):
+            spread = self.builder.insert_element(spread, columns, ir.Constant(I32, i))
+        return self.builder.icmp_signed("<", numbers, spread)
+
+    def masked_function(self, kind: str):
+        align, mask = I32, ir.VectorType(I1, self.width)
+        pointer = self.vector.as_pointer()
+        if kind == "load":
+            function = ir.FunctionType(self.vector, [pointer, align, mask, self.vector])
+        else:
+            function = ir.FunctionType(ir.VoidType(), [self.vector, pointer, align, mask])
+        name = f"llvm.masked.{kind}.{suffix(self.vector)}.p0"
+        return cgutils.get_or_insert_function(self.builder.module, function, name)
+
+    def load(self, place, v):
+        if not (self.masked and v == self.vectors - 1):
+            return self.builder.load(place, align=self.bytes)
+        arguments = [place, ir.Constant(I32, self.bytes), self.mask, ir.Constant(self.vector, None)]
+        return self.builder.call(self.masked_function("load"), arguments)
+
+    def load_c(self, r, v):
+        return self.load(self.places[r][v], v)
+
+    def store_c(self, value, r, v):
+        if not (self.masked and v == self.vectors - 1):
+            self.builder.store(value, self.places[r][v], align=self.bytes)
+        else:
+            self.builder.call(self.masked_function("store"),
+                              [value, self.places[r][v], ir.Constant(I32, self.bytes), self.mask])
+
+    def loop(self, level: int, start_a, start_b):
+        """The loop over k's index ``level`` and those inside it; start_a is an offset, start_b a pointer."""
+        builder = self.builder
+        before = builder.block
+        head, body, after = (builder.append_basic_block(f"{part}{level}") for part in ("head", "body", "after"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        count = builder.phi(I64)
+        at_a, at_b = builder.phi(I64), builder.phi(start_b.type)
+        builder.cbranch(builder.icmp_signed(">", count, ir.Constant(I64, 0)), body, after)
+        builder.position_at_end(body)
+        if level < 2:
+            self.loop(level + 1, at_a, at_b)
+        else:
+            self.step(at_a, at_b)
+        next_count = builder.sub(count, ir.Constant(I64, 1))
+        next_a = builder.add(at_a, self.strides_a[level])
+        next_b = builder.gep(at_b, [self.strides_b[level]])
+        last = builder.block
+        builder.branch(head).set_metadata("llvm.loop", self.as_written())
+        for phi, first, following in ((count, self.sizes[level], next_count), (at_a, start_a, next_a),
+                                      (at_b, start_b, next_b)):
+            phi.add_incoming(first, before)
+            phi.add_incoming(following, last)
+        builder.position_at_end(after)
+
+    def as_written(self):
+        """A loop's metadata (a node that begins with itself) that keeps LLVM from unrolling it: the unrolled loop needs
+        twice the row pointers, more than there are registers."""
+        module = self.builder.module
+        option = module.add_metadata(["llvm.loop.unroll.disable"])
+        node = ir.values.MDValue(module, [option], name=str(len(module.metadata)))
+        node.operands = (node, option)
+        return node
+
+    def step(self, at_a, at_b):
+        """One k: every accumulator += A broadcast * B."""
+        builder = self.builder
+        vectors = [self.load(self.place(at_b, v), v) for v in range(self.vectors)]
+        zero = ir.Constant(I32, 0)
+        spread = ir.Constant(ir.VectorType(I32, self.width), None)
+        for r in range(self.rows):
+            scalar = builder.load(builder.gep(self.rows_a[r], [at_a]))
+            undefined = ir.Constant(self.vector, ir.Undefined)
+            broadcast = builder.shuffle_vector(builder.insert_element(undefined, scalar, zero), undefined, spread)
+            for v in range(self.vectors):
+                place = self.sums[r][v]
+                builder.store(call_intrinsic(builder, "fma", self.vector, [broadcast, vectors[v], builder.load(place)]),
+                              place)
+
+
+# --- intrinsics ---------------------------------------------------------------------------------------------------
+# The numbers that select code are literal arguments, not variables of an enclosing Python function: Numba's disk cache
+# hashes such variables, and an intrinsic has another hash in every process.
+
+
+def _literal(value) -> int | None:
+    return int(value.literal_value) if isinstance(value, types.Literal) else None
+
+
+def _dtype(is_double: int):
+    return types.float64 if is_double else types.float32
+
+
+@intrinsic(prefer_literal=True)
+def _tile_body(typingctx, a, rows_a, b, c, rows_c, depth, columns, accumulate, rows, vectors, masked):
+    shape = [_literal(rows), _literal(vectors), _literal(masked)]
+    if None in shape or not isinstance(a, types.CPointer):
+        return None
+    element = F64 if a.dtype == types.float64 else F32
+
+    def codegen(context, builder, sig, values):
+        _Tile(builder, values[:8], element, *shape)
+        return context.get_dummy_value()
+    return signature(types.none, a, ARGS, a, a, ARGS, ARGS, types.int64, types.int64, rows, vectors, masked), codegen
+
+
+def _define_tile(rows, vectors, masked):
+    def tile(a, rows_a, b, c, rows_c, depth, columns, accumulate):
+        _tile_body(a, rows_a, b, c, rows_c, depth, columns, accumulate, rows, vectors, masked)
+    return tile
+
+
+def build_tile(dtype: str, rows: int, vectors: int, masked: bool) -> Object:
+    """The tile as a C function."""
+    values = types.CPointer(_dtype(dtype == "f64"))
+    sig = types.void(values, ARGS, values, values, ARGS, ARGS, types.int64, types.int64)
+    return compile_native(_define_tile(rows, vectors, masked), sig)
+
+
+@intrinsic
+def _call_tile(typingctx, args, word, a, rows_a, b, c, rows_c, depth, columns, accumulate):
+    """Call the tile whose address is args[word]."""
+    def codegen(context, builder, sig, values):
+        function = ir.FunctionType(ir.VoidType(), [value.type for value in values[2:]])
+        place = builder.gep(values[0], [values[1]])
+        builder.call(builder.load(builder.bitcast(place, function.as_pointer().as_pointer())), values[2:])
+        return context.get_dummy_value()
+    return signature(types.none, ARGS, types.int64, a, ARGS, a, a, ARGS, ARGS, types.int64, types.int64), codegen
+
+
+def _allocate(context, builder, dtype, count: int):
+    element = context.get_data_type(dtype)
+    with builder.goto_entry_block():
+        place = builder.alloca(ir.ArrayType(element, count))
+        place.align = 64
+    return builder.bitcast(place, element.as_pointer())
+
+
+@intrinsic(prefer_literal=True)
+def stack_words(typingctx, count):
+    """``stack_words(n)``: n int64 in the function's frame, not set; n is a constant."""
+    if _literal(count) is None:
+        return None
+
+    def codegen(context, builder, sig, values):
+        return _allocate(context, builder, types.int64, _literal(count))
+    return signature(ARGS, count), codegen
+
+
+@intrinsic(prefer_literal=True)
+def stack_floats(typingctx, count, is_double):
+    """``stack_floats(n, is_double)``: n floats in the function's frame, aligned, not set; both are constants."""
+    if _literal(count) is None or _literal(is_double) is None:
+        return None
+
+    def codegen(context, builder, sig, values):
+        return _allocate(context, builder, _dtype(_literal(is_double)), _literal(count))
+    return signature(types.CPointer(_dtype(_literal(is_double))), count, is_double), codegen
+
+
+@intrinsic(prefer_literal=True)
+def pointer(typingctx, bases, args, k, is_double):
+    """``pointer(bases, args, k, is_double)``: as buffer_f32 or buffer_f64, but a pointer that may alias others."""
+    if _literal(is_double) is None:
+        return None
+    result = types.CPointer(_dtype(_literal(is_double)))
+
+    def codegen(context, builder, sig, values):
+        return _address(builder, values[0], values[1], values[2], context.get_value_type(result))
+    return signature(result, BASES, ARGS, types.int64, is_double), codegen
+
+
+@intrinsic
+def offset(typingctx, pointer, count):
+    """``offset(p, n)``: the pointer n elements further."""
+    def codegen(context, builder, sig, values):
+        return builder.gep(values[0], [values[1]], inbounds=True)
+    return signature(pointer, pointer, types.int64), codegen
+
+
+@intrinsic
+def compact(typingctx):
+    """``compact()``: compile the function that calls this for size: LLVM would spend seconds on unrolling and
+    vectorising loops that are not worth it."""
+    def codegen(context, builder, sig, values):
+        builder.function.attributes.add("optsize")
+        return context.get_dummy_value()
+    return signature(types.none), codegen
+
+
+@intrinsic
+def _copy(typingctx, target, source, count):
+    """Copy ``count`` values, by whole vectors and then one by one."""
+    def codegen(context, builder, sig, values):
+        target_value, source_value, count_value = values
+        width = lanes(F64 if target.dtype == types.float64 else F32)
+        vector = ir.VectorType(target_value.type.pointee, width).as_pointer()
+
+        def copy(loop, step, pointer_type):
+            at = builder.mul(loop, ir.Constant(I64, step))
+            place = [builder.bitcast(builder.gep(p, [at]), pointer_type) for p in (target_value, source_value)]
+            align = 8 if target.dtype == types.float64 else 4
+            builder.store(builder.load(place[1], align=align), place[0], align=align)
+        whole = builder.sdiv(count_value, ir.Constant(I64, width))
+        with cgutils.for_range(builder, whole) as loop:
+            copy(loop.index, width, vector)
+        with cgutils.for_range(builder, count_value, builder.mul(whole, ir.Constant(I64, width))) as loop:
+            copy(loop.index, 1, target_value.type)
+        return context.get_dummy_value()
+    return signature(types.none, target, target, types.int64), codegen
+
+
+@intrinsic
+def _prefetch(typingctx, pointer, count):
+    """Ask for the cache line of the value ``count`` further; it need not exist."""
+    def codegen(context, builder, sig, values):
+        i32 = ir.IntType(32)
+        place = builder.bitcast(builder.gep(values[0], [values[1]]), cgutils.voidptr_t)
+        function = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, i32, i32, i32])
+        builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0"),
+                     [place] + [ir.Constant(i32, n) for n in (0, 3, 1)])
+        return context.get_dummy_value()
+    return signature(types.none, pointer, types.int64), codegen
+
+
+# --- the loops around the tile ------------------------------------------------------------------------------------
+
+
+@njit(nogil=True, error_model="numpy")
+def _product(words, first):
+    compact()
+    total = 1
+    for level in range(LEVELS):
+        total *= words[first + level]
+    return total
+
+
+@njit(nogil=True, error_model="numpy")
+def _batch_offset(args, batch, strides):
+    """Offset of batch element ``batch`` in the operand whose strides are at args[strides]."""
+    compact()
+    total, rest = 0, batch
+    for i in range(LEVELS):
+        level = LEVELS - 1 - i
+        size = args[BATCH + level]
+        total += rest % size * args[strides + level]
+        rest //= size
+    return total
+
+
+@njit(nogil=True, error_model="numpy")
+def _row_offsets(args, first, count, rows_a, rows_c, position):
+    """Offsets of rows first .. first + count - 1 in A and C."""
+    compact()
+    rest, at_a, at_c = first, 0, 0
+    for i in range(LEVELS):
+        level = LEVELS - 1 - i
+        size = args[ROWS + level]
+        position[level] = rest % size
+        rest //= size
+        at_a += position[level] * args[ROWS + LEVELS + level]
+        at_c += position[level] * args[ROWS + 2 * LEVELS + level]
+    for row in range(count):
+        rows_a[row], rows_c[row] = at_a, at_c
+        level = LEVELS - 1
+        position[level] += 1
+        at_a += args[ROWS + LEVELS + level]
+        at_c += args[ROWS + 2 * LEVELS + level]
+        while level > 0 and position[level] == args[ROWS + level]:
+            at_a -= position[level] * args[ROWS + LEVELS + level]
+            at_c -= position[level] * args[ROWS + 2 * LEVELS + level]
+            position[level] = 0
+            level -= 1
+            position[level] += 1
+            at_a += args[ROWS + LEVELS + level]
+            at_c += args[ROWS + 2 * LEVELS + level]
+
+
+@njit(nogil=True, error_model="numpy")
+def _pack(panels, b, depth, column_stride, columns, wide, last_wide, packed_depth):
+    """Copy ``columns`` columns of a chunk of B to panels, each of ``wide`` columns (the last of ``last_wide``) whose
+    rows lie together, and describe a panel's k in ``packed_depth``, but for the strides of the last.
+
+    Row by row, not panel by panel: B's rows may be far apart, and neighbouring cache lines come at once.
+    """
+    compact()
+    size2, size1, size0 = depth[0], depth[1], depth[2]
+    panel_size = size2 * size1 * size0 * wide
+    whole = columns // wide
+    row = 0
+    for k2 in range(size2):
+        for k1 in range(size1):
+            source = offset(b, k2 * depth[6] + k1 * depth[7])
+            for k0 in range(size0):
+                from_row = offset(source, k0 * depth[8])
+                for p in range(whole + 1):
+                    width = wide if p < whole else last_wide
+                    here = min(wide, columns - p * wide)
+                    to_row = offset(panels, p * panel_size + row * width)
+                    if column_stride == 1:
+                        # The hardware does not foresee rows that are far apart.
+                        _prefetch(from_row, p * wide + PREFETCH_ROWS * depth[8])
+                        _copy(to_row, offset(from_row, p * wide), here)
+                    else:
+                        for j in range(here):
+                            to_row[j] = from_row[(p * wide + j) * column_stride]
+                row += 1
+    packed_depth[0], packed_depth[1], packed_depth[2] = size2, size1, size0
+    packed_depth[3], packed_depth[4], packed_depth[5] = depth[3], depth[4], depth[5]
+    packed_depth[6], packed_depth[7], packed_depth[8] = size1 * size0 * wide, size0 * wide, wide
+
+
+@njit(nogil=True, error_model="numpy")
+def _block(args, a, rows_a, b, c, rows_c, depth, packed_depth, panels, count, first_column, last_column, accumulate):
+    """A block of rows and columns over one chunk of k."""
+    compact()
+    tall, wide, last_wide, packs = args[TALL], args[WIDE], args[LAST_WIDE], args[PACKS]
+    group = packs if packs != 0 else last_column - first_column
+    for group_column in range(first_column, last_column, group):
+        group_end = min(group_column + group, last_column)
+        if packs != 0:
+            _pack(panels, offset(b, group_column * args[COLUMN_STRIDE_B]), depth, args[COLUMN_STRIDE_B],
+                  group_end - group_column, wide, last_wide, packed_depth)
+        for column in range(group_column, group_end, wide):
+            here = min(wide, group_end - column)
+            tile_b, tile_depth = offset(b, column), depth
+            if packs != 0:
+                tile_b = offset(panels, (column - group_column) * depth[0] * depth[1] * depth[2])
+                tile_depth = packed_depth
+                if here < wide:
+                    packed_depth[6], packed_depth[7] = depth[1] * depth[2] * last_wide, depth[2] * last_wide
+                    packed_depth[8] = last_wide
+            tile = TILES if here == wide else TILES + HEIGHTS
+            for row in range(0, count, tall):
+                # The last rows get the smallest tile that covers them; rows that are too many repeat the last one.
+                rest = count - row
+                height = 0 if rest > args[HALF] else (1 if rest > 1 else 2)
+                _call_tile(args, tile + height, a, offset(rows_a, row), tile_b, offset(c, column),
+                           offset(rows_c, row), tile_depth, here, accumulate)
+
+
+def _define_contract(is_double):
+    panel_size = MAX_DEPTH * PACKED_BYTES // (8 if is_double else 4)
+
+    def contract(bases, args, begin, end):
+        compact()
+        a, b = pointer(bases, args, 0, is_double), pointer(bases, args, 2, is_double)
+        c = pointer(bases, args, 4, is_double)
+        rows_a, rows_c, position = stack_words(MAX_ROWS), stack_words(MAX_ROWS), stack_words(LEVELS)
+        depth, packed_depth = stack_words(9), stack_words(9)
+        panel = stack_floats(panel_size, is_double)
+        rows, columns = _product(args, ROWS), args[COLUMNS]
+        column_blocks = (columns + args[BLOCK_COLUMNS] - 1) // args[BLOCK_COLUMNS]
+        row_blocks = (rows + args[BLOCK_ROWS] - 1) // args[BLOCK_ROWS]
+        chunk3, chunk2, chunk1, chunk0 = args[CHUNKS], args[CHUNKS + 1], args[CHUNKS + 2], args[CHUNKS + 3]
+        size3, size2, size1, size0 = args[SUMS], args[SUMS + 1], args[SUMS + 2], args[SUMS + 3]
+        stride3_a, stride3_b = args[SUMS + LEVELS], args[SUMS + 2 * LEVELS]
+        for level in range(3):
+            depth[3 + level] = args[SUMS + LEVELS + 1 + level]
+            depth[6 + level] = args[SUMS + 2 * LEVELS + 1 + level]
+        for unit in range(begin, end):
+            column_block, rest = unit % column_blocks, unit // column_blocks
+            first_row, batch = rest % row_blocks * args[BLOCK_ROWS], rest // row_blocks
+            count = min(args[BLOCK_ROWS], rows - first_row)
+            _row_offsets(args, first_row, count, rows_a, rows_c, position)
+            for row in range(count, (count + args[TALL] - 1) // args[TALL] * args[TALL]):
+                rows_a[row], rows_c[row] = rows_a[count - 1], rows_c[count - 1]
+            first_column = column_block * args[BLOCK_COLUMNS]
+            last_column = min(first_column + args[BLOCK_COLUMNS], columns)
+            unit_a = offset(a, _batch_offset(args, batch, BATCH + LEVELS))
+            unit_b = offset(b, _batch_offset(args, batch, BATCH + 2 * LEVELS))
+            unit_c = offset(c, _batch_offset(args, batch, BATCH + 3 * LEVELS))
+            accumulate = args[ACCUMULATE]
+            # Chunks of k; even an empty sum has one, which stores the zeros.
+            for k3 in range(0, size3, chunk3):
+                for k2 in range(0, size2, chunk2):
+                    for k1 in range(0, size1, chunk1):
+                        for k0 in range(0, max(size0, 1), chunk0):
+                            depth[0] = min(chunk2, size2 - k2)
+                            depth[1] = min(chunk1, size1 - k1)
+                            depth[2] = min(chunk0, size0 - k0)
+                            chunk_a = offset(unit_a, k3 * stride3_a + k2 * depth[3] + k1 * depth[4] + k0 * depth[5])
+                            chunk_b = offset(unit_b, k3 * stride3_b + k2 * depth[6] + k1 * depth[7] + k0 * depth[8])
+                            _block(args, chunk_a, rows_a, chunk_b, unit_c, rows_c, depth, packed_depth, panel,
+                                   count, first_column, last_column, accumulate)
+                            accumulate = 1
+    return contract
+
+
+def build_contract(dtype: str) -> Object:
+    """The contraction kernel for "f32" or "f64"."""
+    return compile_native(_define_contract(dtype == "f64"), KERNEL)

@@ -1,0 +1,140 @@
+"""The native code that walks a program; see ``runner``.  This module is imported only to compile."""
+
+from __future__ import annotations
+
+from numba import njit, types
+
+from .machine import Object
+from .native import (ARGS, BASES, bases_at, call_kernel, compile_native, exchange, fetch_add, load_acquire,
+                     nanoseconds, pause, sched_yield, store_release, words_at)
+from .runner import (ACTIVE, COUNTER_WORDS, CURRENT, JOB_BASES, JOB_COUNTERS, JOB_PROGRAM, NUMBER, OPEN,
+                     PROGRAM_ARGS, PROGRAM_COUNT, PROGRAM_STEPS, STEP_WORDS, STOP)
+
+_PAUSES = 1000          # spins (some 40 us) after which a waiting thread gives up its time slice at each look
+
+
+@njit(nogil=True, error_model="numpy")
+def _wait(words, index, value):
+    """Wait until words[index] >= value."""
+    spins = 0
+    while load_acquire(words, index) < value:
+        pause()
+        spins += 1
+        if spins > _PAUSES:
+            sched_yield()
+
+
+@njit(nogil=True, error_model="numpy")
+def _walk(control, is_caller, times, timed):
+    """Do steps from the current one to the last of the job that ``control`` describes."""
+    program, bases = words_at(control, JOB_PROGRAM), bases_at(control, JOB_BASES)
+    steps, count, args = words_at(program, PROGRAM_STEPS), program[PROGRAM_COUNT], words_at(program, PROGRAM_ARGS)
+    counters = words_at(control, JOB_COUNTERS)
+    clock = nanoseconds() if timed else 0
+    step = load_acquire(control, CURRENT)
+    while step < count:
+        if is_caller:
+            store_release(control, CURRENT, step)
+        row, claimed = step * STEP_WORDS, step * COUNTER_WORDS
+        done = claimed + 1
+        units, grain = steps[row + 2], max(steps[row + 3], 1)
+        while load_acquire(counters, claimed) < units:
+            begin = fetch_add(counters, claimed, grain)
+            if begin >= units:
+                break
+            end = min(begin + grain, units)
+            call_kernel(steps, row, bases, args, steps[row + 1], begin, end)
+            fetch_add(counters, done, end - begin)
+        _wait(counters, done, units)
+        if timed:
+            now = nanoseconds()
+            times[step] += now - clock
+            clock = now
+        step += 1
+
+
+def _define_serial():
+    def serial(program, bases):
+        steps, args = words_at(program, PROGRAM_STEPS), words_at(program, PROGRAM_ARGS)
+        for step in range(program[PROGRAM_COUNT]):
+            row = step * STEP_WORDS
+            if steps[row + 2] > 0:
+                call_kernel(steps, row, bases, args, steps[row + 1], 0, steps[row + 2])
+    return serial
+
+
+def _define_timed():
+    def timed(program, bases, times):
+        """``serial``, adding each step's nanoseconds to times[step]."""
+        steps, args = words_at(program, PROGRAM_STEPS), words_at(program, PROGRAM_ARGS)
+        clock = nanoseconds()
+        for step in range(program[PROGRAM_COUNT]):
+            row = step * STEP_WORDS
+            if steps[row + 2] > 0:
+                call_kernel(steps, row, bases, args, steps[row + 1], 0, steps[row + 2])
+            now = nanoseconds()
+            times[step] += now - clock
+            clock = now
+    return timed
+
+
+def _define_parallel():
+    def parallel(control, program, bases, counters, times, timed):
+        """The caller's side of a job; program, bases and counters are addresses as integers."""
+        control[JOB_PROGRAM] = program
+        control[JOB_BASES] = bases
+        control[JOB_COUNTERS] = counters
+        words = words_at(control, JOB_COUNTERS)
+        for i in range(words_at(control, JOB_PROGRAM)[PROGRAM_COUNT] * COUNTER_WORDS):
+            words[i] = 0
+        control[NUMBER] += 1
+        store_release(control, CURRENT, 0)
+        exchange(control, OPEN, control[NUMBER])
+        _walk(control, True, times, timed)
+        # Nobody may still look at the counters when the next job clears them.  A worker counts itself in before it
+        # looks at OPEN a second time, so once OPEN is 0 and ACTIVE is 0 all have left.
+        exchange(control, OPEN, 0)
+        spins = 0
+        while load_acquire(control, ACTIVE) != 0:
+            pause()
+            spins += 1
+            if spins > _PAUSES:
+                sched_yield()
+    return parallel
+
+
+def _define_work():
+    def work(control, patience):
+        """A worker's side: join jobs as they come; return after ``patience`` nanoseconds without one, or at STOP."""
+        seen = 0
+        quiet_since = nanoseconds()
+        while load_acquire(control, STOP) == 0:
+            job = load_acquire(control, OPEN)
+            if job != 0 and job != seen:
+                fetch_add(control, ACTIVE, 1)
+                job = load_acquire(control, OPEN)
+                if job != 0:
+                    _walk(control, False, control, False)
+                fetch_add(control, ACTIVE, -1)
+                seen = job
+                quiet_since = nanoseconds()
+            else:
+                for _ in range(8):
+                    pause()
+                if nanoseconds() - quiet_since > patience:
+                    break
+    return work
+
+
+_SIGNATURES = {
+    "serial": (_define_serial, types.void(ARGS, BASES)),
+    "timed": (_define_timed, types.void(ARGS, BASES, ARGS)),
+    "parallel": (_define_parallel, types.void(ARGS, *[types.int64] * 3, ARGS, types.int64)),
+    "work": (_define_work, types.void(ARGS, types.int64)),
+}
+
+
+def build(name: str) -> Object:
+    """The object of "serial", "timed", "parallel" or "work"."""
+    define, sig = _SIGNATURES[name]
+    return compile_native(define(), sig)
