@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import netc
-from netc.compiler.cli import main
+from netc.compiler.cli import COMMANDS, cli, main
 
 SOURCE = """net 1
 model Line(x: f32[N, 2]) -> (y: f32[N, 1]):
@@ -178,3 +178,8 @@ def test_the_modules_are_run_as_a_command(folder):
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "netc", "check", "line.net"], capture_output=True, text=True)
     assert done.returncode == 0 and "fine" in done.stdout and time.perf_counter() - started < 20
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name):
+    assert cli.get_command(None, name).help.splitlines()[0] == COMMANDS[name]

@@ -15,7 +15,7 @@ CODE = ("compiler", "runtime", "grammar")
 # A module of the compiler may import these of the runtime: plain data, nothing that runs.
 PLAIN_DATA = {"runtime.errors", "runtime.weights", "runtime.program"}
 # Modules that meet the machine: they may import the runtime where they compile or run something.
-BACK_END = {"compiler.pipeline", "compiler.emit_cpu", "compiler.cli", "compiler.stages", "compiler.lower",
+BACK_END = {"compiler.pipeline", "compiler.emit_cpu", "compiler.stages", "compiler.lower",
             "compiler.contraction", "compiler.tiling"}
 FACE = {"function", "trainer", "inputs"}
 HEAVY = {"numba", "llvmlite", "torch", "keras", "jax", "tensorflow", "sklearn", "scipy"}
@@ -61,10 +61,10 @@ def test_imports_follow_the_table(path):
         area, other = name.split(".")[0], target.split(".")[0]
         if area == "runtime":
             assert other == "runtime", f"{name} imports {target}: the runtime never imports the compiler"
-        if area == "compiler" and other == "runtime" and name not in BACK_END:
+        if area == "compiler" and other == "runtime" and name not in BACK_END and not name.startswith("compiler.cli"):
             assert target in PLAIN_DATA, f"{name} imports {target}: only the back end may"
         if area == "compiler" and other in FACE:
-            assert name == "compiler.cli", f"{name} imports {target}: only the command line may"
+            assert name.startswith("compiler.cli"), f"{name} imports {target}: only the command line may"
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)

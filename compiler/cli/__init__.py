@@ -1,0 +1,75 @@
+"""The command line ``netc``.  Exit codes: 0 fine, 1 the user's error, 2 wrong usage.
+
+A command is a module of this folder that defines a click command of the module's name; it is imported when it is called, and
+imports what it needs when it runs: ``netc --help`` and ``netc check`` start no compiler back end.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+# In the order of the help text.
+COMMANDS = {
+    "check": "Check a file and report every error with its place.",
+    "summary": "Show the layers, their shapes and parameters.",
+    "emit": "Print one stage of the compilation.",
+    "init": "Make fresh weights and save them.",
+    "run": "Run a model on data.",
+    "train": "Train a model on data and save its weights.",
+}
+
+
+class _Commands(click.Group):
+    """The commands by name, each imported when it is wanted."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f".{name}", __name__), name)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, context: click.Context, arguments: list[str]):
+        # click's own suggestion for a mistyped name, without importing every command.
+        name = arguments[0] if arguments else ""
+        if name and not name.startswith("-") and name not in COMMANDS:
+            from difflib import get_close_matches
+            near = get_close_matches(name, COMMANDS, 1)
+            context.fail(f"no command `{name}`" + (f": did you mean `{near[0]}`?" if near else ""))
+        return super().resolve_command(context, arguments)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="netc")
+def cli() -> None:
+    """Neural networks in .net files: check, look at, train and run them."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point: errors of the user become messages, never tracebacks."""
+    from ...runtime.errors import NetcError
+    from ..diagnostics import Diagnostics
+    try:
+        cli.main(args=arguments, prog_name="netc")
+    except (Diagnostics, NetcError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except MemoryError as error:
+        _fail(f"out of memory: {error}")
+
+
+def _fail(message: str) -> None:
+    # A name or a path may hold anything; the terminal must show it all the same.
+    encoding = sys.stderr.encoding or "utf-8"
+    text = message if message.startswith(("error", "warning")) or "error[" in message else f"error: {message}"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=True)
+    sys.exit(1)

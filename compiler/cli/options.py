@@ -1,0 +1,40 @@
+"""Options that commands share, and what they do with them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+MODEL = click.option("--model", metavar="NAME", help="The model; without it, the one that is trained, or the last.")
+PRECISION = click.option("--precision", type=click.Choice(["f32", "f64"]), default="f32", show_default=True)
+TARGET = click.option("--target", type=click.Choice(["cpu", "numpy"]), default="cpu", show_default=True,
+                      help="numpy is the slow oracle.")
+SEED = click.option("--seed", type=click.IntRange(-2 ** 63, 2 ** 63 - 1), default=0, show_default=True)
+THREADS = click.option("--threads", type=click.IntRange(1), help="Threads; without it, one a core.")
+FILE = click.argument("file", type=click.Path(path_type=Path))
+
+
+def compile_file(file: Path, model=None, outputs=None, target="cpu", precision="f32", threads=None):
+    from ...function import compile
+    if threads is not None:
+        from ...runtime.pool import set_threads
+        set_threads(threads)
+    return compile(file, model=model, outputs=outputs, target=target, precision=precision)
+
+
+def save_path(file: Path, save: Path | None, *read: Path) -> Path:
+    """Where the weights go; refused now, not after an hour of training, where that is no place to write to."""
+    target = save if save is not None else Path(file.with_suffix(".safetensors").name)
+    check_target(target, file, *read)
+    return target
+
+
+def check_target(target: Path, *read: Path | None) -> None:
+    """Refuses a place that cannot be written to, and one that would overwrite what the command reads."""
+    folder = target.resolve().parent
+    if target.suffix == ".net" or target.resolve() in [path.resolve() for path in read if path is not None]:
+        raise OSError(f"cannot write {target}: it is what this command reads, or a model file")
+    if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OSError(f"cannot write {target}: {'it is a folder' if target.is_dir() else f'no writable folder {folder}'}")
