@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .model import Layer, Model
+from .connections import Row, rows
+from .model import Model
 from .types import product
 
 MIB = 2 ** 20
@@ -11,25 +12,29 @@ MIB = 2 ** 20
 def summarize(model: Model) -> str:
     """A table as text; every line ends without spaces."""
     sizes = {variable.path: product(variable.type.shape) for variable in model.parameters}
-    rows = [("layer", "kind", "output", "parameters")]
-    rows += [(f"input {leaf.attrs['name']}", "", str(leaf.type), "") for leaf in model.inputs]
-    rows += [_row(layer, sizes) for layer in model.layers if layer.path]
-    rows += [(f"output {name}", "", str(value.type), "") for name, value in model.inference.outputs.items()]
-    rows += [(f"target {leaf.attrs['name']}", "", str(leaf.type), "") for leaf in model.targets]
-    return "\n".join([f"model {model.name}", "", *_table(rows), "", *_totals(model)])
+    lines = [("layer", "kind", "output", "parameters", "connected to")]
+    lines += [(f"input {leaf.attrs['name']}", "", str(leaf.type), "", "") for leaf in model.inputs]
+    lines += [_line(row, sizes) for row in rows(model)]
+    lines += [(f"target {leaf.attrs['name']}", "", str(leaf.type), "", "") for leaf in model.targets]
+    return "\n".join([f"model {model.name}", "", *_table(lines), "", *_totals(model)])
 
 
-def _row(layer: Layer, sizes: dict[str, int]) -> tuple[str, str, str, str]:
-    name = "  " * max(0, layer.depth - 1) + layer.path.rsplit(".", 1)[-1]
-    count = sum(sizes.get(path, 0) for path in layer.parameters)
-    shown = "shared" if layer.call and count else f"{count:,}" if count else ""
-    return name, layer.kind, ", ".join(str(value.type) for value in layer.outputs), shown
+def _line(row: Row, sizes: dict[str, int]) -> tuple[str, ...]:
+    types, sources = ", ".join(str(value.type) for value in row.outputs), ", ".join(row.sources)
+    if row.layer is None:
+        is_models = row.depth == 0
+        kind = "" if is_models else ", ".join(dict.fromkeys(value.op.name for value in row.outputs))
+        return ("output " if is_models else "  " * row.depth) + row.name, kind, types, "", sources
+    count = sum(sizes.get(path, 0) for path in row.layer.parameters)
+    shown = "shared" if row.layer.call and count else f"{count:,}" if count else ""
+    return "  " * row.depth + row.name, row.layer.kind, types, shown, sources
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip() for a, b, c, d in rows]
-    return [lines[0], "-" * (sum(widths) + 6), *lines[1:]]
+def _table(lines: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    aligned = ["  ".join(f"{cell:{'>' if column == 3 else '<'}{width}}" for column, (cell, width)
+                         in enumerate(zip(line, widths))).rstrip() for line in lines]
+    return [aligned[0], "-" * (sum(widths) + 2 * len(widths) - 2), *aligned[1:]]
 
 
 def _totals(model: Model) -> list[str]:
