@@ -17,6 +17,7 @@ _PUBLIC = {
     "compile": (".function", "compile"),
     "Function": (".function", "Function"),
     "Trainer": (".trainer", "Trainer"),
+    "step_seed": (".inputs", "step_seed"),
     "Weights": (".runtime.weights", "Weights"),
     "History": (".runtime.train", "History"),
     "NetcError": (".runtime.errors", "NetcError"),

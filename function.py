@@ -16,7 +16,7 @@ from .compiler import programs
 from .compiler.interpret import interpret
 from .compiler.ir import Graph
 from .compiler.model import Model, Variable
-from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program
+from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program, new_state, optimizer_slot
 from .compiler.types import TensorType, evaluate, known_nonnegative
 from .inputs import Signature, convert_seed
 from .runtime import train
@@ -67,8 +67,8 @@ class Function:
     """A compiled model.  Every method is pure: weights go in and new ones come out, nothing is kept.
 
     ``fn.inputs``, ``fn.targets``, ``fn.outputs``, ``fn.parameters``, ``fn.states`` map names to types with ``.dtype`` and
-    ``.shape``.  Programs (prediction, gradient, training step) are compiled at their first use; a new batch size
-    compiles nothing.
+    ``.shape``; ``fn.variables`` are parameters and states in the order of their making.  Programs (prediction, gradient,
+    training step) are compiled at their first use; a new batch size compiles nothing.
     """
 
     def __init__(self, model: Model, outputs: Iterable[str] | None = None, target: str = "cpu"):
@@ -77,6 +77,7 @@ class Function:
         self.layout = programs.weights_layout(model)
         self.inputs: dict[str, TensorType] = {leaf.attrs["name"]: leaf.type for leaf in model.inputs}
         self.targets: dict[str, TensorType] = {leaf.attrs["name"]: leaf.type for leaf in model.targets}
+        self.variables: dict[str, TensorType] = {variable.path: variable.type for variable in model.variables}
         self.parameters: dict[str, TensorType] = {variable.path: variable.type for variable in model.parameters}
         self.states: dict[str, TensorType] = {variable.path: variable.type for variable in model.states}
         self._apart = [entry.path for entry in self.layout.entries if entry.offset is None]
@@ -91,8 +92,25 @@ class Function:
 
     def init(self, seed: int = 0) -> Weights:
         """Fresh weights from the model's initialisers; equal seeds give equal weights."""
-        variables = (*self.model.parameters, *self.model.states)
-        return Weights.of(self.layout, {variable.path: _initial(variable, seed) for variable in variables})
+        return Weights.of(self.layout, {variable.path: _initial(variable, seed) for variable in self.model.variables})
+
+    def weights_from(self, values, order: Iterable[str] | None = None) -> Weights:
+        """Weights from elsewhere: a list of arrays, one a variable, as Keras' ``get_weights()`` gives them; a mapping of
+        every path to an array; or one flat vector (an array of one dimension), laid out as ``Weights.flat``.
+
+        A list is in the order of ``fn.variables``, that in which the layers are made.  A Keras model whose branches
+        come in another order needs ``order``: the paths of the layers as the list has them; a flat vector with an
+        ``order`` is that list, end to end.  Raises WeightsError where the number of arrays or a shape does not fit.
+        """
+        if isinstance(values, Mapping):
+            return Weights.of(self.layout, values)
+        if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype != object:
+            if order is None:
+                return Weights(self.layout, values, self.init().apart if self._apart else None)
+            return Weights.from_vector(self.layout, values, order)
+        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+            raise WeightsError(f"the weights are {type(values).__name__}, expected a list of arrays, one a variable")
+        return Weights.from_arrays(self.layout, values, order)
 
     def init_optimizer(self, seed: int = 0) -> dict[str, np.ndarray]:
         """The optimiser's fresh state, by path: what ``step`` takes first."""
@@ -128,12 +146,36 @@ class Function:
 
         The loss is what training minimises: the sum of all losses and penalties.
         """
+        results, gradient = self._differentiate(weights, args, named, seed)
+        return results[LOSS][()], gradient
+
+    def losses_and_grad(self, weights: Weights, /, *args, seed: int | None = None, **named):
+        """What a training step of your own needs: (losses by name, gradient as Weights, new values of the states by path).
+
+        "loss" is what training minimises and what the gradient belongs to.  ``update`` makes the step, and
+        ``weights.replace(states)`` takes over the states where the model has any.
+        """
+        results, gradient = self._differentiate(weights, args, named, seed)
+        states = {path: results[new_state(path)] for path in self.states}
+        return self.program("gradient").report(results), gradient, states
+
+    def _differentiate(self, weights: Weights, args: tuple, named: Mapping[str, Any], seed: int | None):
         program = self.program("gradient")
         values = program.signature.collect(args, named)
         flat = np.zeros(self.layout.size, self.layout.dtype)
         out = {GRADIENT: flat[:self.layout.trainable_size]}
         results = program.run(self._slots(weights), values, self._seed(program, seed), out)
-        return results[LOSS][()], Weights(self.layout, flat, copy=False)
+        return results, Weights(self.layout, flat, copy=False)
+
+    def update(self, weights: Weights, optimizer: Mapping[str, np.ndarray],
+               gradient: Weights) -> tuple[Weights, dict[str, np.ndarray]]:
+        """The optimiser's step by itself, pure: (new weights, new optimiser state).  States of the model stay as they are."""
+        program = self.program("update")
+        slots = self._slots(weights) | self._optimizer_slots(optimizer)
+        slots[GRADIENT] = self._own(gradient).flat[:self.layout.trainable_size]
+        results = program.run(slots, {}, None)
+        new = Weights(self.layout, results[WEIGHTS], weights.apart, copy=False)
+        return new, {variable.path: results[optimizer_slot(variable)] for variable in self.model.optimizer.states}
 
     def step(self, weights: Weights, optimizer: Mapping[str, np.ndarray], batch: Mapping[str, Any],
              seed: int | None = None) -> tuple[Weights, dict[str, np.ndarray], dict[str, float]]:
@@ -210,7 +252,7 @@ class Function:
     # --- programs
 
     def program(self, kind: str) -> "Compiled":
-        """The program of this kind ("predict", "evaluate", "gradient", "step", "step_metrics"), compiled once."""
+        """The program of this kind ("predict", "evaluate", "gradient", "update", "step", "step_metrics"), compiled once."""
         found = self._compiled.get(kind)
         if found is None:
             with self._lock:
@@ -224,6 +266,7 @@ class Function:
         return {"predict": lambda: programs.predict(self.model, self._paths),
                 "evaluate": lambda: programs.evaluate(self.model),
                 "gradient": lambda: programs.loss_and_gradient(self.model),
+                "update": lambda: programs.update(self.model),
                 "step": lambda: programs.step(self.model),
                 "step_metrics": lambda: programs.step(self.model, metrics=True)}[kind]()
 
@@ -235,6 +278,19 @@ class Function:
         if not self.model.uses_seed:
             raise InputError(f"`{self.model.name}` is not random: it takes no `seed`")
         return convert_seed(seed)
+
+    def _optimizer_slots(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The optimiser's state by slot.  Raises WeightsError where it is not this optimiser's, or of another model."""
+        expected = {variable.path: variable for variable in self.model.optimizer.states}
+        if set(state) != set(expected):
+            raise WeightsError(f"the optimiser's state holds {listing(state)}, expected {listing(expected)}")
+        sizes, slots = programs.optimizer_sizes(self.model), {}
+        for path, variable in expected.items():
+            shape = tuple(evaluate(size, sizes) for size in variable.type.shape)
+            if np.shape(state[path]) != shape:
+                raise WeightsError(f"`{path}` of the optimiser has shape {list(np.shape(state[path]))}, expected {list(shape)}")
+            slots[optimizer_slot(variable)] = np.ascontiguousarray(state[path], variable.type.dtype.numpy).reshape(shape)
+        return slots
 
     def _own(self, weights: Weights) -> Weights:
         if not isinstance(weights, Weights):

@@ -214,5 +214,13 @@ def convert_seed(seed: Any) -> np.ndarray:
     return np.array(seed, np.int64)
 
 
+def step_seed(seed: int, step: int) -> int:
+    """The seed of one step of training: ``fit`` and ``Trainer`` draw with it where the model is random, so that a loop
+    of your own can draw the same.  Seed and step stand side by side in 64 bits, as a signed number.
+    """
+    mixed = (int(convert_seed(seed)) & 0xFFFFFFFF) << 32 | (step & 0xFFFFFFFF)
+    return mixed - 2 ** 64 if mixed >= 2 ** 63 else mixed
+
+
 def _shown(shape: tuple[int, ...]) -> str:
     return f"[{', '.join(map(str, shape))}]"

@@ -8,15 +8,14 @@ import numpy as np
 
 from .compiler.programs import WEIGHTS, optimizer_slot
 from .function import Function
-from .inputs import convert_seed
-from .runtime.errors import WeightsError, listing
+from .inputs import convert_seed, step_seed
 from .runtime.weights import Weights
 
 
 class Trainer:
     """``losses = trainer(**batch)`` does one step; ``trainer.weights`` is a copy of the weights as of now.
 
-    Where the model is random, step number k (from 0) of ``seed`` has a stream of its own, so a run repeats.  With
+    Where the model is random, step number k (from 0) draws from ``netc.step_seed(seed, k)``, so a run repeats.  With
     ``metrics``, a step reports those of its batch too.
     """
 
@@ -27,23 +26,11 @@ class Trainer:
         self._seed = int(convert_seed(seed))
         self.steps = 0
         self._paths = {variable.path: optimizer_slot(variable) for variable in function.model.optimizer.states}
-        state = self._optimizer_state(function, optimizer)
+        state = function.init_optimizer() if optimizer is None else optimizer
         self._current = {slot: array.copy() for slot, array in function._slots(weights).items()}
-        self._current |= {self._paths[path]: array for path, array in state.items()}
+        self._current |= {slot: array.copy() for slot, array in function._optimizer_slots(state).items()}
         # A step reads one set and writes the other: the input of a step is intact until the step is done.
         self._spare = {slot: np.empty_like(array) for slot, array in self._current.items()}
-
-    def _optimizer_state(self, function: Function, given: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-        fresh = function.init_optimizer()
-        if given is None:
-            return {path: np.array(value) for path, value in fresh.items()}
-        if set(given) != set(fresh):
-            raise WeightsError(f"the optimiser's state holds {listing(given)}, expected {listing(fresh)}")
-        for path, value in fresh.items():
-            if np.shape(given[path]) != value.shape:
-                raise WeightsError(f"`{path}` of the optimiser has shape {list(np.shape(given[path]))}, "
-                                   f"expected {list(value.shape)}")
-        return {path: np.array(given[path], value.dtype) for path, value in fresh.items()}
 
     def __call__(self, batch: Mapping[str, Any] | None = None, /, *, seed: int | None = None, **named) -> dict[str, float]:
         """One step on a batch, by name or as a mapping: "loss", what is minimised, and each loss under its name."""
@@ -51,16 +38,11 @@ class Trainer:
         values = program.signature.collect((batch,) if batch is not None else (), named)
         key = None
         if program.uses_seed:
-            key = convert_seed(self._step_seed() if seed is None else seed)
+            key = convert_seed(step_seed(self._seed, self.steps) if seed is None else seed)
         results = program.run(self._current, values, key, self._spare)
         self._current, self._spare = self._spare, self._current
         self.steps += 1
         return program.report(results)
-
-    def _step_seed(self) -> int:
-        """Seed and step side by side in 64 bits, as a signed number."""
-        mixed = (self._seed & 0xFFFFFFFF) << 32 | (self.steps & 0xFFFFFFFF)
-        return mixed - 2 ** 64 if mixed >= 2 ** 63 else mixed
 
     @property
     def slots(self) -> Mapping[str, np.ndarray]:

@@ -67,16 +67,25 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Model:
-    """An elaborated model.  Variables stand in flat-vector order: parameters, then states, each in order of making."""
+    """An elaborated model.  ``variables`` stand in the order in which the layers make them, as in Keras."""
 
     name: str
     inputs: tuple[Node, ...]                # leaf nodes, in the signature's order
     targets: tuple[Node, ...]               # the inputs that ``train`` adds
-    parameters: tuple[Variable, ...]
-    states: tuple[Variable, ...]
+    variables: tuple[Variable, ...]
     inference: Mode
     training: Mode
     optimizer: Optimizer | None
     layers: tuple[Layer, ...]
     uses_seed: bool                         # an input "seed" must be given, in training mode at least
     warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def parameters(self) -> tuple[Variable, ...]:
+        """The variables that training changes by their gradients."""
+        return tuple(variable for variable in self.variables if variable.trainable)
+
+    @property
+    def states(self) -> tuple[Variable, ...]:
+        """The variables that the model itself updates."""
+        return tuple(variable for variable in self.variables if not variable.trainable)

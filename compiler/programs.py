@@ -2,8 +2,9 @@
 
 predict    inputs -> outputs, in inference mode
 evaluate   inputs, targets -> losses and metrics, in inference mode
-gradient   inputs, targets -> losses and one flat gradient of the trainable variables, in training mode
-step       the same, and the optimiser: -> losses, the new flat weights, the new optimiser state
+gradient   inputs, targets -> losses, one flat gradient of the trainable variables and the new states, in training mode
+update     a flat gradient -> the new flat weights, the new optimiser state
+step       both: inputs, targets -> losses, the new flat weights and states, the new optimiser state
 
 Slots: ``weights`` is the flat vector; a variable of another dtype has ``state/PATH``, an optimiser state
 ``optimizer/PATH``, an input its own name (``input/weights`` for one called so), the random seed ``seed``.
@@ -47,8 +48,8 @@ class Program:
 
 
 def weights_layout(model: Model) -> Layout:
-    """Where the model's variables lie: trainable ones first, so that they are one stretch of the flat vector."""
-    variables = sorted((*model.parameters, *model.states), key=lambda variable: not variable.trainable)
+    """Where the model's variables lie."""
+    variables = model.variables
     kinds = [variable.type.dtype for variable in variables if variable.type.dtype.kind == "float"]
     return Layout.of(str((kinds[0] if kinds else _default_dtype(model)).numpy), [
         (variable.path, str(variable.type.dtype.numpy), variable.type.shape, variable.trainable)
@@ -65,6 +66,11 @@ def input_slot(leaf: Node) -> str:
     """The slot of an input; it differs from the name only where the name is taken."""
     name = leaf.attrs["name"]
     return f"input/{name}" if name == WEIGHTS else name
+
+
+def new_state(path: str) -> str:
+    """The output of the gradient program that holds a state's new value."""
+    return f"states/{path}"
 
 
 def optimizer_slot(variable: Variable) -> str:
@@ -121,26 +127,37 @@ def evaluate(model: Model) -> Program:
 
 
 def loss_and_gradient(model: Model) -> Program:
-    """Losses in training mode, and the flat gradient of their sum."""
+    """Losses in training mode, the flat gradient of their sum, and the new values of the states."""
     values = _losses(model, model.training)
     values[GRADIENT] = _flat_gradient(model, values[LOSS])
+    values |= {new_state(path): value for path, value in model.training.updates.items()}
     return _program(model, _all_inputs(model), values, reports=_reports(model))
 
 
 def step(model: Model, metrics: bool = False) -> Program:
     """One step of training.  With ``metrics``, those of the training batch too, as of before the update."""
-    if model.optimizer is None:
-        raise ModelError(f"`{model.name}` has no optimiser: its train block needs `optimizer = ...`")
+    check_optimizer(model)
     values = _losses(model, model.training)
-    layout = weights_layout(model)
-    # The whole vector of trainable variables is one leaf more, over the same memory as the variables themselves.
-    vector = ops.param("*", _vector_dtype(model), (layout.trainable_size,))
-    own: dict[Node, tuple[str, int]] = {vector: (WEIGHTS, 0)}
-    updated, states = _optimize(model, vector, _flat_gradient(model, values[LOSS]), own)
-    values |= _new_variables(model, layout, updated) | states
+    own: dict[Node, tuple[str, int]] = {}
+    updated, states = _optimize(model, _flat_gradient(model, values[LOSS]), own)
+    values |= _new_variables(model, updated, model.training.updates) | states
     if metrics:
         values |= _metrics(model.training)
     return _program(model, _all_inputs(model), values, own, _reports(model))
+
+
+def update(model: Model) -> Program:
+    """The optimiser's step alone, from a gradient that is given in the slot GRADIENT; the model's states stay."""
+    check_optimizer(model)
+    slope = ops.input(GRADIENT, _vector_dtype(model), (weights_layout(model).trainable_size,))
+    own: dict[Node, tuple[str, int]] = {slope: (GRADIENT, 0)}
+    updated, states = _optimize(model, slope, own)
+    return _program(model, (), _new_variables(model, updated, {}) | states, own)
+
+
+def check_optimizer(model: Model) -> None:
+    if model.optimizer is None:
+        raise ModelError(f"`{model.name}` has no optimiser: its train block needs `optimizer = ...`")
 
 
 def _program(model: Model, inputs: tuple[Node, ...], values: Mapping[str, Node],
@@ -185,10 +202,9 @@ def _reports(model: Model) -> dict[str, str]:
 
 
 def _vector_dtype(model: Model) -> DType:
-    trainable = [variable for variable in model.parameters if variable.trainable]
-    if not trainable:
+    if not model.parameters:
         raise ModelError(f"`{model.name}` has no parameters to train")
-    kinds = {variable.type.dtype for variable in trainable}
+    kinds = {variable.type.dtype for variable in model.parameters}
     if len(kinds) > 1:
         raise ModelError(f"the parameters of `{model.name}` mix {listing(sorted(map(str, kinds)))}: "
                          "a model is trained in one type")
@@ -198,17 +214,19 @@ def _vector_dtype(model: Model) -> DType:
 def _flat_gradient(model: Model, loss: Node) -> Node:
     """The gradients of all trainable variables, one after another."""
     dtype = _vector_dtype(model)
-    variables = [variable for variable in model.parameters if variable.trainable]
-    leaves = [ops.param(variable.path, variable.type.dtype, variable.type.shape) for variable in variables]
+    leaves = [ops.param(variable.path, variable.type.dtype, variable.type.shape) for variable in model.parameters]
     parts = gradient([(loss, ops.constant(1.0, loss.dtype))], leaves)
     vectors = [ops.reshape(part, (product(part.shape),)) for part in parts]
     assert all(part.dtype == dtype for part in parts)
     return vectors[0] if len(vectors) == 1 else ops.concat(vectors, 0)
 
 
-def _optimize(model: Model, weight: Node, slope: Node, own: dict) -> tuple[Node, dict[str, Node]]:
-    """The new vector and the new optimiser states; their leaves are placed in ``own``."""
+def _optimize(model: Model, slope: Node, own: dict) -> tuple[Node, dict[str, Node]]:
+    """The new vector of parameters and the new optimiser states; their leaves are placed in ``own``."""
     optimizer = model.optimizer
+    # The whole vector of trainable variables is one leaf more, over the same memory as the variables themselves.
+    weight = ops.param("*", slope.dtype, slope.shape)
+    own[weight] = (WEIGHTS, 0)
     replacement = {}
     for leaf in optimizer.update.inputs:
         if leaf.op.name == "input":
@@ -234,17 +252,15 @@ def optimizer_sizes(model: Model) -> dict[str, int]:
     return {name: count for size in leaf.shape if isinstance(size, Dim) for name in size.symbols}
 
 
-def _new_variables(model: Model, layout: Layout, updated: Node) -> dict[str, Node]:
-    """The flat vector after the step, and the variables outside it."""
+def _new_variables(model: Model, updated: Node, updates: Mapping[str, Node]) -> dict[str, Node]:
+    """The flat vector after the step, and the variables outside it; states without an update stay."""
     pieces, apart = [updated], {}
-    by_path = {variable.path: variable for variable in (*model.parameters, *model.states)}
-    for entry in layout.entries:
+    by_path = {variable.path: variable for variable in model.states}
+    for entry in weights_layout(model).entries:
         if entry.trainable:
             continue
         variable = by_path[entry.path]
-        make = ops.state if variable in model.states else ops.param
-        old = make(entry.path, variable.type.dtype, variable.type.shape)
-        new = model.training.updates.get(entry.path, old)
+        new = updates.get(entry.path, ops.state(entry.path, variable.type.dtype, variable.type.shape))
         if entry.offset is None:
             apart[f"state/{entry.path}"] = new
         else:

@@ -38,11 +38,9 @@ def _table(lines: list[tuple[str, ...]]) -> list[str]:
 
 
 def _totals(model: Model) -> list[str]:
-    trainable = [variable for variable in model.parameters if variable.trainable]
-    others = [variable for variable in (*model.parameters, *model.states) if not variable.trainable]
-    lines = [f"{_count(trainable):,} parameters ({_bytes(trainable) / MIB:.2f} MiB)"]
-    if others:
-        lines.append(f"{_count(others):,} numbers of state")
+    lines = [f"{_count(model.parameters):,} parameters ({_bytes(model.parameters) / MIB:.2f} MiB)"]
+    if model.states:
+        lines.append(f"{_count(model.states):,} numbers of state")
     if model.training.losses:
         lines.append(f"losses: {', '.join(model.training.losses)}"
                      + (f" and {len(model.training.penalties)} penalties" if model.training.penalties else ""))

@@ -1,8 +1,8 @@
 """Weights: one flat vector with named views, immutable; and their files.
 
-A ``Layout`` says where each variable lies: the parameters first, then the states, in the order in which the model makes
-them.  Variables of the model's float type are stretches of the flat vector; the few others (an integer counter)
-are held apart.  A file is safetensors, one tensor a variable, named by its path.
+A ``Layout`` lists the variables in the order in which the model makes them, layer by layer, which is the order of Keras'
+``get_weights()``.  Those of the model's float type are stretches of the flat vector, the parameters first, then the states;
+the few others (an integer counter) are held apart.  A file is safetensors, one tensor a variable, named by its path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import secrets
 import struct
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Iterator, Mapping
+from typing import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -53,15 +53,16 @@ class Layout:
     @staticmethod
     def of(dtype: str, variables) -> "Layout":
         """From (path, dtype, shape, trainable) rows in order.  Raises WeightsError beyond ``LARGEST`` elements."""
-        entries, offset = [], 0
-        for path, kind, shape, trainable in variables:
+        rows, entries, offset = list(variables), {}, 0
+        # The trainable ones lie first: they are the one stretch that an optimiser sees.
+        for path, kind, shape, trainable in sorted(rows, key=lambda row: not row[3]):
             count = math.prod(shape)
-            entries.append(Entry(path, kind, tuple(shape), trainable, offset if kind == dtype else None))
+            entries[path] = Entry(path, kind, tuple(shape), trainable, offset if kind == dtype else None)
             offset += count if kind == dtype else 0
             if count >= LARGEST or offset >= LARGEST:
                 raise WeightsError(f"`{path}` of shape {list(shape)} brings the weights to {max(count, offset):,} "
                                    f"elements; at most {LARGEST - 1:,} are allowed")
-        return Layout(dtype, tuple(entries))
+        return Layout(dtype, tuple(entries[row[0]] for row in rows))
 
     @cached_property
     def by_path(self) -> dict[str, Entry]:
@@ -83,6 +84,34 @@ class Layout:
         if found is None:
             raise KeyError(f"there is no variable `{path}`{nearest(path, self.by_path)}")
         return found
+
+    def ordered(self, order: Iterable[str] | None = None) -> list[Entry]:
+        """Every variable once, in this order: paths of variables, or of layers, which stand for all that is below them.
+
+        Raises WeightsError for a path that is nothing's, and for variables that come twice or not at all.
+        """
+        if order is None:
+            return list(self.entries)
+        if isinstance(order, str):
+            raise WeightsError(f"`order` is a list of paths: [{order!r}]")
+        found: dict[str, Entry] = {}
+        for path in order:
+            below = [entry for entry in self.entries if entry.path == path or entry.path.startswith(f"{path}.")]
+            if not below:
+                raise WeightsError(f"`order`: there is no variable or layer `{path}`{nearest(str(path), self._places())}")
+            twice = [entry.path for entry in below if entry.path in found]
+            if twice:
+                raise WeightsError(f"`order` names {listing(twice)} twice")
+            found |= {entry.path: entry for entry in below}
+        missing = [path for path in self.by_path if path not in found]
+        if missing:
+            raise WeightsError(f"`order` leaves out {listing(missing)}")
+        return list(found.values())
+
+    def _places(self) -> set[str]:
+        """The paths of all variables and of all that hold any."""
+        return {".".join(parts[:count]) for parts in (path.split(".") for path in self.by_path)
+                for count in range(1, len(parts) + 1)}
 
 
 class Weights(Mapping[str, np.ndarray]):
@@ -134,6 +163,35 @@ class Weights(Mapping[str, np.ndarray]):
             else:
                 flat[entry.offset:entry.offset + entry.size] = value.reshape(-1)
         return Weights(layout, flat, apart, copy=False)
+
+    @staticmethod
+    def from_arrays(layout: Layout, arrays: Iterable, order: Iterable[str] | None = None) -> "Weights":
+        """From one array a variable, as Keras' ``get_weights()`` gives them.
+
+        They come in the layout's order, or in that of ``order`` (see ``Layout.ordered``).  Raises WeightsError where
+        their number or a shape does not fit, with both lists side by side.
+        """
+        entries = layout.ordered(order)
+        given = [_as_array(value, place) for place, value in enumerate(arrays)]
+        shapes = [array.shape for array in given]
+        if shapes != [entry.shape for entry in entries]:
+            raise WeightsError(_misfit(entries, shapes))
+        return Weights.of(layout, {entry.path: array for entry, array in zip(entries, given)})
+
+    @staticmethod
+    def from_vector(layout: Layout, vector: np.ndarray, order: Iterable[str] | None = None) -> "Weights":
+        """From the arrays of ``from_arrays`` end to end, each in C order.  Raises WeightsError for another length."""
+        entries = layout.ordered(order)
+        ends = np.cumsum([entry.size for entry in entries])
+        wanted = int(ends[-1]) if entries else 0
+        if vector.shape != (wanted,):
+            raise WeightsError(f"the flat vector has shape {list(vector.shape)}, expected [{wanted}]")
+        parts = np.split(vector, ends[:-1]) if entries else []
+        return Weights.of(layout, {entry.path: part.reshape(entry.shape) for entry, part in zip(entries, parts)})
+
+    def to_arrays(self, order: Iterable[str] | None = None) -> list[np.ndarray]:
+        """The arrays as a list in the order of ``from_arrays``, as Keras' ``set_weights`` takes them."""
+        return [self[entry.path] for entry in self.layout.ordered(order)]
 
     # --- a mapping
 
@@ -199,6 +257,30 @@ class Weights(Mapping[str, np.ndarray]):
         if len(shown) < len(self):
             rows.append(f"  and {len(self) - len(shown)} more")
         return "\n".join([f"Weights({total})", *rows])
+
+
+def _as_array(value, place: int) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:     # RuntimeError: a tensor of torch that carries a gradient
+        raise WeightsError(f"number {place} of the list is no array of numbers: {error}") from None
+
+
+def _misfit(entries: list[Entry], shapes: list[tuple[int, ...]]) -> str:
+    """Why a list of arrays does not fit: the variables and the arrays side by side, from just before the first that differ."""
+    wanted = [entry.shape for entry in entries]
+    rows = max(len(wanted), len(shapes))
+    differ = [k for k in range(rows) if shapes[k:k + 1] != wanted[k:k + 1]]
+    width = max((len(str(entry)) for entry in entries), default=0)
+    lines = [f"{len(shapes)} arrays came, the model has {len(entries)} variables"
+             + ("" if len(shapes) != len(entries) else f"; {len(differ)} differ in shape")]
+    for k in range(max(0, differ[0] - 2), min(rows, differ[0] + 6)):
+        here = str(entries[k]) if k < len(entries) else "(no more variables)"
+        came = str(list(shapes[k])) if k < len(shapes) else "nothing"
+        lines.append(f"  {k:>3}  {here:<{width}}  {'got' if k in differ else 'fits'} {came}".rstrip())
+    if sorted(shapes) == sorted(wanted):
+        lines.append("these are the model's shapes in another order: give `order`, the paths of the layers as the list has them")
+    return "\n".join(lines)
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

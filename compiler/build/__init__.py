@@ -204,9 +204,8 @@ def _choose(build: Build, tree: syntax.File, name):
 def _assemble(sink: Sink, passes, precision: str, loader) -> Model:
     inference, training = passes
     variables = _variables(inference[0], training[0])
-    parameters = tuple(v for v in variables if v.trainable)
-    states = tuple(v for v in variables if not v.trainable)
-    elements = elements_of(parameters)
+    states = [v for v in variables if not v.trainable]
+    elements = elements_of([v for v in variables if v.trainable])
     span = inference[1].model.tree.name_span
     if elements >= LARGEST_SHAPE:
         inference[0].report(Fault("limit", "the model has too many weights", span=span, found=str(elements)))
@@ -219,7 +218,7 @@ def _assemble(sink: Sink, passes, precision: str, loader) -> Model:
     modes = [_mode(build, found, states) for build, found in passes]
     return Model(
         name=inference[1].model.name, inputs=tuple(inference[1].inputs), targets=tuple(inference[1].training.targets),
-        parameters=parameters, states=states, inference=modes[0], training=modes[1], optimizer=optimizer,
+        variables=tuple(variables), inference=modes[0], training=modes[1], optimizer=optimizer,
         layers=_layers(inference[0], variables), uses_seed=_uses_seed(inference[0], modes),
         warnings=tuple(sink.warnings))
 

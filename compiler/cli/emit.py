@@ -8,7 +8,7 @@ import click
 
 from .options import FILE, MODEL, PRECISION, compile_file
 
-PROGRAMS = ("predict", "evaluate", "gradient", "step")
+PROGRAMS = ("predict", "evaluate", "gradient", "update", "step")
 
 
 @click.command()
