@@ -239,6 +239,17 @@ class Function:
 
     # --- for a reader
 
+    def profile(self, program: str = "predict", data: Mapping[str, Any] | None = None, *, batch: int | None = None,
+                sizes: Mapping[str, int] | None = None, weights: Weights | None = None, seed: int = 0):
+        """Run a program with a clock between its steps: a Profile, whose ``str`` is a table of kernels.
+
+        ``program``: "predict", "evaluate", "gradient" or "step".  ``data``: inputs and targets by name; without them,
+        random ones, of ``batch`` samples (32) and symbolic ``sizes`` by name (16).  ``weights``: else fresh ones.
+        Raises InputError, ModelError.
+        """
+        from .profiling import profile
+        return profile(self, program, data, batch, sizes, weights, seed)
+
     def summary(self) -> str:
         """The layers with their shapes and parameters, as text."""
         from .compiler.summary import summarize
@@ -327,13 +338,18 @@ class Compiled:
     def run(self, state: Mapping[str, np.ndarray], values: Mapping[str, Any], seed: np.ndarray | None,
             out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """Results by output name.  ``state``: arrays by slot of everything but the inputs."""
+        slots, sizes = self.slots_of(values, seed)
+        slots |= state
+        return self.executable.run(slots, sizes, out)
+
+    def slots_of(self, values: Mapping[str, Any], seed: np.ndarray | None) -> tuple[dict[str, np.ndarray], Mapping[str, int]]:
+        """The inputs as arrays by slot, and the sizes of the symbols.  Raises InputError."""
         arrays, sizes = self.signature.bind(values)
         self._check_sizes(sizes)
         slots = {self._slots[name]: array for name, array in arrays.items()}
-        slots |= state
         if seed is not None:
             slots[SEED] = seed
-        return self.executable.run(slots, sizes, out)
+        return slots, sizes
 
     def prepare(self, values: Mapping[str, Any]) -> None:
         """Make the machine code that a run on such values needs."""

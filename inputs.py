@@ -40,6 +40,10 @@ class Signature:
         return [name for name, type_ in self.types.items()
                 if symbol is not None and type_.shape and _lone_symbol(type_.shape[0]) == symbol]
 
+    def limit(self, name: str, sizes: Mapping[str, int]) -> int | None:
+        """What an input's elements must stay below, where they are indices or labels."""
+        return min((evaluate(limit, sizes) for ranged, limit in self._ranges if ranged == name), default=None)
+
     def collect(self, args: tuple, named: Mapping[str, Any]) -> Mapping[str, Any]:
         """Positional values, named ones or one mapping, as one mapping."""
         if not args and named.keys() == self.types.keys():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Callable, Mapping, Sequence
 
 from .contraction import lower_contract
@@ -16,12 +17,14 @@ ViewOf = Callable[[Node], "View | None"]
 
 
 class Lowering:
-    """Lowers one graph (or one scan body); ``views`` maps leaves and stored values to memory."""
+    """Lowers one graph, or the body of ``scan``; ``views`` maps leaves and stored values to memory."""
 
-    def __init__(self, fusion: Fusion, views: Mapping[Node, View], outputs: Mapping[str, View], depth: int = 0):
+    def __init__(self, fusion: Fusion, views: Mapping[Node, View], outputs: Mapping[str, View], depth: int = 0,
+                 scan: Node | None = None):
         self.fusion = fusion
         self.views = dict(views)
         self.depth = depth
+        self.computed = self.within = scan
         self.steps: list = []
         self.placed: set[Node] = set()
         self.pooled: set[Node] = set()
@@ -78,10 +81,11 @@ class Lowering:
     def lower(self, current: Node) -> None:
         """Emit the steps of one stored value."""
         rule = _RULES.get(current.op.name, Lowering.map) if not is_spread(current) else Lowering.spread
+        self.computed = self.within or current
         rule(self, current)
 
     def add(self, step: Step) -> None:
-        self.steps.append(step)
+        self.steps.append(replace(step, value=self.computed))
 
     def map(self, current: Node) -> None:
         nest, coordinates = self.nest(current.shape)
@@ -316,7 +320,7 @@ class Lowering:
             buffer = Buffer(length * value.type.size, value.dtype)
             outputs[names[position]] = View(buffer, time * value.type.size, value.dtype)
             results.append(View(buffer, 0, value.dtype))
-        inner = Lowering(fuse(body.outputs), views, outputs, self.depth + 1)
+        inner = Lowering(fuse(body.outputs), views, outputs, self.depth + 1, self.computed)
         self.steps.append(ScanStep(tuple(inner.steps), length, f"%t{self.depth}", f"%p{self.depth}",
                                    bool(current.attrs["reverse"])))
         for user in self.fusion.items.get(current, ()):

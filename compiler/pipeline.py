@@ -72,13 +72,21 @@ class Executable:
         self._bindings: OrderedDict[tuple, Binding] = OrderedDict()
         self._lock = threading.Lock()
 
-    def kernels(self) -> list[tuple[str, str]]:
-        """(label, source) of every distinct generated kernel, in order of first use."""
-        found: dict[str, str] = {}
+    def kernel_names(self) -> dict[Step, str]:
+        """A name for the generated kernel of each step, as profiles show it: what it does and a number in order of
+        first use."""
+        numbers: dict[str, str] = {}
+        names = {}
         for step in _flat(self.steps):
             if step.kernel is not None:
-                found.setdefault(emit_cpu.emit(step.kernel).text, step.label)
-        return [(label, text) for text, label in found.items()]
+                text = emit_cpu.emit(step.kernel).text
+                names[step] = numbers.setdefault(text, f"{step.label} {len(numbers)}")
+        return names
+
+    def kernels(self) -> list[tuple[str, str]]:
+        """(name, source) of every distinct generated kernel, in order of first use."""
+        sources = {name: emit_cpu.emit(step.kernel).text for step, name in self.kernel_names().items()}
+        return list(sources.items())
 
     def format_loops(self) -> str:
         """Every distinct kernel's loops."""
@@ -114,7 +122,7 @@ class Binding:
         nbytes = {buffer: evaluate(buffer.size, sizes) * buffer.dtype.itemsize for buffer in spans}
         self.offsets, self.arena_bytes = plan(spans, nbytes)
         self.live_bytes = live_bound(spans, nbytes)
-        self.labels: list[str] = []
+        self.rows: list[tuple[Step, Mapping[str, int]]] = []       # of the table: the step, and the sizes of its turn
         self._constants: dict[tuple[float, ...], int] = {}
         self._pool: list[np.ndarray] = []
         self._table: list[tuple[int, int, int, int]] = []
@@ -154,7 +162,7 @@ class Binding:
             self._words += [CONSTANTS, 8 * self._constant_row(constants)]
         self._words += [evaluate(size, sizes) for size in integers]
         self._table.append((address, offset, units, grain))
-        self.labels.append(step.label)
+        self.rows.append((step, sizes))
 
     def _append_product(self, step: Step, sizes: Mapping[str, int]) -> None:
         """A step of the runtime's tile kernel, which plans tiles and units for these sizes."""
@@ -172,7 +180,7 @@ class Binding:
             self._words += self._locate(view, sizes)
         self._words += made.words
         self._table.append((made.address, offset, made.units, made.grain))
-        self.labels.append(step.label)
+        self.rows.append((step, sizes))
 
     def _code(self, step: Step) -> tuple[int, tuple, tuple]:
         """Address of the step's machine code, and what it takes after its views."""
@@ -198,6 +206,14 @@ class Binding:
 
     def run(self, arrays: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One native call."""
+        return self._call(self.runner, arrays, out)[0]
+
+    def profile(self, arrays: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]) -> np.ndarray:
+        """One run with a clock between the steps: the nanoseconds of each row, int64."""
+        return self._call(self.runner.profile, arrays, out)[1]
+
+    def _call(self, runner, arrays: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]):
+        """The outputs by name, and what the runner gives."""
         results = {name: out[name] if name in out else np.empty(shape, dtype)
                    for name, (shape, dtype) in self.shapes.items()}
         try:
@@ -211,9 +227,9 @@ class Binding:
         for slot, position in self.slots.items():
             array = results[slot[4:]] if slot.startswith("out:") else arrays[slot]
             bases[position] = array.ctypes.data
-        self.runner(bases.ctypes.data)
+        given = runner(bases.ctypes.data)
         self._pool.append(arena)
-        return results
+        return results, given
 
 
 def _flat(steps):

@@ -122,13 +122,13 @@ def named_outputs(model: Model, paths: Iterable[str] | None) -> dict[str, Node]:
 
 def evaluate(model: Model) -> Program:
     """Losses and metrics in inference mode."""
-    values = _losses(model, model.inference)
+    values = losses_of(model, model.inference)
     return _program(model, _all_inputs(model), values | _metrics(model.inference), reports=_reports(model))
 
 
 def loss_and_gradient(model: Model) -> Program:
     """Losses in training mode, the flat gradient of their sum, and the new values of the states."""
-    values = _losses(model, model.training)
+    values = losses_of(model, model.training)
     values[GRADIENT] = _flat_gradient(model, values[LOSS])
     values |= {new_state(path): value for path, value in model.training.updates.items()}
     return _program(model, _all_inputs(model), values, reports=_reports(model))
@@ -137,7 +137,7 @@ def loss_and_gradient(model: Model) -> Program:
 def step(model: Model, metrics: bool = False) -> Program:
     """One step of training.  With ``metrics``, those of the training batch too, as of before the update."""
     check_optimizer(model)
-    values = _losses(model, model.training)
+    values = losses_of(model, model.training)
     own: dict[Node, tuple[str, int]] = {}
     updated, states = _optimize(model, _flat_gradient(model, values[LOSS]), own)
     values |= _new_variables(model, updated, model.training.updates) | states
@@ -177,7 +177,7 @@ def _all_inputs(model: Model) -> tuple[Node, ...]:
 # --- losses and metrics -----------------------------------------------------------------------------------------------
 
 
-def _losses(model: Model, mode: Mode) -> dict[str, Node]:
+def losses_of(model: Model, mode: Mode) -> dict[str, Node]:
     """Every loss, and what is minimised: their sum with the penalties."""
     if not mode.losses:
         raise ModelError(f"`{model.name}` has no loss: it needs a train block")

@@ -11,6 +11,7 @@ from typing import Sequence
 
 import numpy as np
 
+from .ir import Node
 from .loops import Affine, Constant, For, If, Kernel, Let, Load, Range, Store, Units
 from .nest import Loop, Nest, View, levels, operand_names, simplify_loops
 from .types import DType, Size, product
@@ -62,8 +63,8 @@ class Product:
 @dataclass(frozen=True, eq=False)
 class Step:
     """One kernel on these views.  ``units`` is the extent of its parallel loop, ``work`` the rough number of scalar
-    operations a unit; ``label`` names the primitive for profiles.  A step with a ``matrix`` runs the runtime's tile
-    kernel, which plans units by itself."""
+    operations a unit; ``label`` names the primitive for profiles, ``value`` is what the step computes, or a part of it.
+    A step with a ``matrix`` runs the runtime's tile kernel, which plans units by itself."""
 
     kernel: Kernel | None
     views: tuple[View, ...]
@@ -71,6 +72,7 @@ class Step:
     work: Size
     label: str
     matrix: Product | None = None
+    value: Node | None = None
 
     @property
     def vector(self) -> bool:

@@ -11,6 +11,7 @@ vectors themselves.
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 from fractions import Fraction
@@ -355,6 +356,24 @@ EXACT = {"sqrt": sqrt, "rsqrt": rsqrt, "abs": absolute, "floor": floor, "ceil": 
 EMIT = {"exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "tanh": tanh, "sigmoid": sigmoid, "erf": erf,
         "sin": sin, "cos": cos, "pow": pow, **EXACT}
 BINARY = {"pow", "maximum", "minimum"}
+_FLOPS = {"fadd": 1, "fsub": 1, "fmul": 1, "fdiv": 1}
+_CALLED_FLOPS = {"llvm.fma": 2, "llvm.sqrt": 1}
+
+
+@functools.cache
+def flops(name: str) -> int:
+    """How many floating-point operations one f32 value of a function takes, as it is emitted; an fma is two."""
+    module = ir.Module()
+    kind = ir.FunctionType(F32, [F32] * (1 + (name in BINARY)))
+    builder = ir.IRBuilder(ir.Function(module, kind, name).append_basic_block())
+    EMIT[name](*(Value(builder, argument) for argument in builder.function.args))
+    total = 0
+    for instruction in builder.block.instructions:
+        if instruction.opname == "call":
+            total += _CALLED_FLOPS.get(instruction.callee.name.rsplit(".", 1)[0], 0)
+        else:
+            total += _FLOPS.get(instruction.opname, 0)
+    return total
 
 
 def _inline(name: str, emit, dtype):

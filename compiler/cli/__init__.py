@@ -19,6 +19,7 @@ COMMANDS = {
     "init": "Make fresh weights and save them.",
     "run": "Run a model on data.",
     "train": "Train a model on data and save its weights.",
+    "profile": "Show where the time goes, kernel by kernel.",
 }
 
 

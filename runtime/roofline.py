@@ -1,0 +1,94 @@
+"""What this machine can do, measured: the roofline that profiles and benchmarks compare with.
+
+Two small kernels run through the same runner as every program: fused multiply-adds on registers alone, and a pass
+over four arrays of which three are written back, as an Adam update makes it (28 bytes an element).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import machine
+from .pool import threads
+from .runner import Runner
+
+WORKING_SETS = (2 ** 18, 2 ** 21, 2 ** 24, 2 ** 27)     # bytes: within a core's own cache up to main memory
+SECONDS = 0.003         # a run takes about this long
+RUNS = 9                # the best counts: whatever else the machine does only slows a run
+FMA_CHAINS = 12         # independent accumulators: two units, busy for four or five cycles each
+FMA_TURNS = 2_000       # of the loop that holds one fma a chain
+STREAM_ARRAYS = 4
+STREAM_BYTES = 28       # an element: four floats read, three written
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """FLOP/s of f32 multiply-adds, and bytes/s for working sets of some sizes, both with ``threads`` threads."""
+
+    threads: int
+    flops: float
+    bandwidths: tuple[tuple[int, float], ...]
+
+    def bandwidth(self, working_set: int) -> float:
+        """Bytes/s where this many bytes are in use, between the measured sizes in proportion to their logarithm."""
+        sizes = [math.log(size) for size, _ in self.bandwidths]
+        return float(np.interp(math.log(max(working_set, 1)), sizes, [rate for _, rate in self.bandwidths]))
+
+    def seconds(self, flops: float, nbytes: float, working_set: int) -> float:
+        """The least time that the machine needs for this much arithmetic and traffic, done side by side."""
+        return max(flops / self.flops, nbytes / self.bandwidth(working_set))
+
+
+def roofline() -> Roofline:
+    """The machine's limits with as many threads as programs use (``set_threads``), measured once a process."""
+    return _measure(threads())
+
+
+@functools.cache
+def _measure(count: int) -> Roofline:
+    return Roofline(count, _peak(count), tuple((size, _bandwidth(size, count)) for size in WORKING_SETS))
+
+
+def _kernel(name: str) -> int:
+    def build():
+        from .roofline_code import build
+        return build(name)
+    return machine.code(f"roofline {name}", build).address
+
+
+def _peak(count: int) -> float:
+    lanes = machine.vector_bytes() // 4
+    flops = 2 * FMA_CHAINS * lanes * FMA_TURNS
+    memory = np.zeros(16 * count, np.float32)
+    turns = 100
+    words = np.array([0, 0, turns], np.int64)
+    seconds = _best(_kernel("fma"), words, [memory], count, 3)
+    words[2] = max(1, int(turns * SECONDS / seconds))
+    return float(count * flops * words[2]) / _best(_kernel("fma"), words, [memory], count)
+
+
+def _bandwidth(working_set: int, count: int) -> float:
+    chunk = working_set // (4 * STREAM_ARRAYS * count) // 16 * 16
+    arrays = [np.zeros(chunk * count, np.float32) for _ in range(STREAM_ARRAYS)]
+    words = np.array([0, 0, 1, 0, 2, 0, 3, 0, chunk, 1], np.int64)
+    seconds = _best(_kernel("stream"), words, arrays, count, 3)
+    words[9] = max(1, int(SECONDS / seconds))
+    return float(STREAM_BYTES * chunk * count * words[9]) / _best(_kernel("stream"), words, arrays, count)
+
+
+def _best(address: int, words: np.ndarray, arrays: list[np.ndarray], count: int, runs: int = RUNS) -> float:
+    """Seconds of the fastest of some runs of one unit a thread."""
+    runner = Runner(np.array([[address, 0, count, 1]], np.int64), words)
+    bases = np.array([array.ctypes.data for array in arrays], np.intp)
+    run = runner if count > 1 else runner.serial
+    best = math.inf
+    for _ in range(runs):
+        start = time.perf_counter()
+        run(bases.ctypes.data)
+        best = min(best, time.perf_counter() - start)
+    return best
