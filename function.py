@@ -250,15 +250,26 @@ class Function:
         from .profiling import profile
         return profile(self, program, data, batch, sizes, weights, seed)
 
-    def summary(self) -> str:
-        """The layers with their shapes and parameters, as text."""
+    def summary(self, depth: int | None = None, sizes: Mapping[str, int] | None = None):
+        """The layers with their shapes, parameters, costs and kernels: ``str()`` of it is a table.
+
+        ``depth`` opens so many levels of nested models (without it all but the prelude's layers); ``sizes`` gives
+        values for symbols, such as {"N": 32}; without it costs are those of one sample.
+        """
         from .compiler.summary import summarize
-        return summarize(self.model)
+        return summarize(self.model, depth, sizes)
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{name}: {type_}" for name, type_ in self.inputs.items())
         outputs = ", ".join(f"{name}: {type_}" for name, type_ in self.outputs.items())
         return f"<netc.Function {self.model.name}({inputs}) -> ({outputs}), {self.layout.trainable_size:,} parameters>"
+
+    def _repr_html_(self) -> str:
+        """The summary, for a notebook."""
+        from .compiler.summary import COLUMNS, NUMBERS
+        from .runtime import html
+        found = self.summary()
+        return html.block(f"model {self.model.name}", html.table(COLUMNS, found.table(), NUMBERS), found.totals())
 
     # --- programs
 

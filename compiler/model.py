@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Mapping
 
 from .ir import Graph, Node
-from .types import TensorType
+from .types import Size, TensorType
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Mode:
     """The model in one mode (inference or training), as nodes over the same leaves.
 
     ``losses`` and ``penalties`` are scalars; what is minimised is their sum.  ``updates`` gives the new value of
-    each state, by path.  ``values`` holds every named inner value by path, outputs included.
+    each state, by path.  ``values`` holds every named inner value by path, outputs included; ``places`` says where
+    the user's files make each of them, ``file:line:column``.
     """
 
     outputs: Mapping[str, Node]
@@ -37,6 +38,7 @@ class Mode:
     metrics: Mapping[str, Node]
     penalties: tuple[Node, ...]
     updates: Mapping[str, Node]
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,24 @@ class Layer:
     outputs: tuple[Node, ...]     # inference mode
     inputs: tuple[Node, ...]
     parameters: tuple[str, ...]   # paths of the variables below the instance, trainable or not
+    prefix: str = ""              # of this call: names inner values, "features:1.conv2d"
+    settings: tuple[tuple[str, str], ...] = ()     # the settings that were given, as text
+    where: str = ""               # file:line:column of the call, in the user's files
+    library: bool = False         # the kind is one of the prelude's
+    repeats: Size = 1             # turns of the scans around the call
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What the graph alone does not tell of how a model was written, for those who draw it.
+
+    ``functions``: the result of a call of a function -> the function's name and the tensors among its arguments.
+    ``through``: the values that stand for each other on the two sides of a scan: what a placeholder of its body
+    (``layers`` in a scan are made of these) stands for outside, and what each of its results is inside.
+    """
+
+    functions: Mapping[Node, tuple[str, tuple[Node, ...]]] = field(default_factory=dict)
+    through: Mapping[Node, Node] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +99,7 @@ class Model:
     layers: tuple[Layer, ...]
     uses_seed: bool                         # an input "seed" must be given, in training mode at least
     warnings: tuple[str, ...] = field(default=())
+    structure: Structure = field(default_factory=Structure)
 
     @property
     def parameters(self) -> tuple[Variable, ...]:

@@ -101,7 +101,12 @@ def seed_leaf() -> Node:
 
 def predict(model: Model, outputs: Iterable[str] | None = None) -> Program:
     """The outputs of the signature, or the values of these paths."""
-    return _program(model, model.inputs, named_outputs(model, outputs))
+    return values_program(model, named_outputs(model, outputs))
+
+
+def values_program(model: Model, values: Mapping[str, Node]) -> Program:
+    """Any values of inference mode that need no target, under these names."""
+    return _program(model, model.inputs, values)
 
 
 def named_outputs(model: Model, paths: Iterable[str] | None) -> dict[str, Node]:

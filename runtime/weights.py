@@ -258,6 +258,22 @@ class Weights(Mapping[str, np.ndarray]):
             rows.append(f"  and {len(self) - len(shown)} more")
         return "\n".join([f"Weights({total})", *rows])
 
+    def _repr_html_(self) -> str:
+        """A row a variable with the range of its values, for a notebook."""
+        from . import html
+        states = sum(entry.size for entry in self.layout.entries if not entry.trainable)
+        rows = [(entry.path + ("" if entry.trainable else " (state)"), f"{entry.dtype}{list(entry.shape)}", f"{entry.size:,}",
+                 *_range(self[entry.path])) for entry in self.layout.entries]
+        return html.block(f"{self.trainable_count:,} parameters" + (f", {states:,} of state" if states else ""),
+                          html.table(("path", "type", "elements", "mean", "least", "most"), rows, range(2, 6)))
+
+
+def _range(array: np.ndarray) -> tuple[str, str, str]:
+    """Mean, least and largest value, as text."""
+    if not array.size:
+        return "", "", ""
+    return f"{array.mean(dtype=np.float64):.4g}", f"{array.min():.4g}", f"{array.max():.4g}"
+
 
 def _as_array(value, place: int) -> np.ndarray:
     try:

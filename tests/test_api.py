@@ -72,7 +72,7 @@ def test_names_types_and_shapes(fn):
     assert fn.inputs["x"].dtype.name == "f32" and fn.inputs["x"].shape[1] == 4
     assert set(fn.parameters) == set(fn.init()) and str(fn.parameters["score.kernel"]) == "f32[4, 1]"
     assert "Shop" in repr(fn) and "60 parameters" in repr(fn)
-    summary = fn.summary()
+    summary = str(fn.summary())
     assert "Embedding" in summary and "60 parameters" in summary and "optimiser: adam" in summary
 
 

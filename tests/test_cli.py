@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -61,6 +62,18 @@ def test_a_faulty_file_is_the_users_error(folder, netc_command):
 def test_summary(folder, netc_command):
     code, out, _ = netc_command("summary", "line.net")
     assert code == 0 and "Dense" in out and "3 parameters" in out
+    code, out, _ = netc_command("summary", "line.net", "--json", "--size", "N=4")
+    assert code == 0 and json.loads(out)["flops"] == 4 * (2 * 2 + 1)
+    for size in ("M=4", "N=0", "N"):
+        code, _, err = netc_command("summary", "line.net", "--size", size)
+        assert code == 2 and "the symbols are N" in err
+
+
+def test_summary_on_a_terminal(folder, netc_command, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    code, out, _ = netc_command("summary", "line.net")
+    assert code == 0 and "\x1b[" in out and "y (Dense)" in out and "3 parameters" in out
 
 
 @pytest.mark.parametrize("stage, shown", [

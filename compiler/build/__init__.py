@@ -20,7 +20,7 @@ import sys
 from .. import syntax
 from ..diagnostics import Diagnostic, Diagnostics
 from ..ir import topological
-from ..model import Layer, Mode, Model, Variable
+from ..model import Layer, Mode, Model, Structure, Variable
 from ..types import TypeRuleError, f32, f64
 from . import lint
 from .builtins import scope_names
@@ -220,7 +220,7 @@ def _assemble(sink: Sink, passes, precision: str, loader) -> Model:
         name=inference[1].model.name, inputs=tuple(inference[1].inputs), targets=tuple(inference[1].training.targets),
         variables=tuple(variables), inference=modes[0], training=modes[1], optimizer=optimizer,
         layers=_layers(inference[0], variables), uses_seed=_uses_seed(inference[0], modes),
-        warnings=tuple(sink.warnings))
+        warnings=tuple(sink.warnings), structure=Structure(inference[0].functions, inference[0].through))
 
 
 def _variables(inference: Build, training: Build) -> list[Variable]:
@@ -238,7 +238,8 @@ def _mode(build: Build, found: _Pass, states) -> Mode:
     for name, node in outputs.items():
         values[name] = node
     updates = {v.path: build.updates.get(v.path, ops.state(v.path, v.type.dtype, v.type.shape)) for v in states}
-    return Mode(outputs, values, found.training.losses, found.training.metrics, tuple(build.penalties), updates)
+    places = {name: build.users_place(found.model.tree.name_span) for name in values} | build.places
+    return Mode(outputs, values, found.training.losses, found.training.metrics, tuple(build.penalties), updates, places)
 
 
 def _outputs(result, tree: syntax.Model) -> dict:

@@ -167,7 +167,7 @@ def make_instance(build: Build, model: ModelValue, arguments: Arguments, tree, p
         if arguments.named and not arguments.positional:
             return Partial(model, {key: value for key, (value, *_) in arguments.named.items()})
         raise _lacks(model, lacking)
-    return Instance(model, settings_of(build, model, bound, tree.span), None, tree.span)
+    return Instance(model, settings_of(build, model, bound, tree.span), None, tree.span, given=frozenset(bound))
 
 
 def _lacks(model: ModelValue, lacking: list[str]) -> Fault:
@@ -186,9 +186,11 @@ def call_function(build: Build, function, arguments: Arguments, tree):
             return Partial(function, {key: value for key, (value, *_) in arguments.named.items()})
         plural = "s" if len(lacking) > 1 else ""
         raise Fault("missing", f"{function.name} lacks its argument{plural} {', '.join(f'`{n}`' for n in lacking)}")
-    if isinstance(function, Builtin):
-        return call_builtin(build, function, bound, tree)
-    return call_def(build, function, bound, tree)
+    call = call_builtin if isinstance(function, Builtin) else call_def
+    result = call(build, function, bound, tree)
+    if is_tensor(result):
+        build.called(function.name, [value for value, _ in bound.values()], result)
+    return result
 
 
 def call_builtin(build: Build, function: Builtin, bound, tree):

@@ -7,10 +7,10 @@ import re
 from .. import ops, syntax
 from ..ir import Graph, topological
 from ..model import Variable
-from ..types import Dim, substitute
+from ..types import Dim, product, substitute
 from . import shapes
 from .calls import Arguments, Slot, bind, call_value, missing
-from .scope import Scope
+from .scope import Scope, is_prelude
 from .session import MOST_LAYERS, MOST_VARIABLES, Build, Frame, join
 from .signatures import (SymbolScope, bind_symbols, check_annotation, concrete, declared_shape, dtype_of,
                          plain, tensor_input, type_text)
@@ -92,7 +92,7 @@ def call_instance(build: Build, instance: Instance, arguments: Arguments, span, 
     taken = adopt(instance)
     path = locate(build, instance, name)
     frame = _new_frame(build, instance, path, tree, taken)
-    row = _open_row(build, instance, frame)
+    row = _open_row(build, instance, frame, span)
     scope = Scope(instance.model.scope, instance.settings)
     scope.frame = frame
     build.sink.visited.add(id(tree))
@@ -110,7 +110,7 @@ def call_instance(build: Build, instance: Instance, arguments: Arguments, span, 
             raise
         finally:
             build.frames.pop()
-    _close_row(build, row, frame, result, inputs)
+    _close_row(build, row, frame, result, inputs, span)
     return result
 
 
@@ -138,25 +138,29 @@ def _new_frame(build: Build, instance: Instance, path: str, tree, taken) -> Fram
     return Frame(instance, path, prefix, depth, frozenset(bound_names(tree.body)), set(taken))
 
 
-def _open_row(build: Build, instance: Instance, frame: Frame) -> dict:
+def _open_row(build: Build, instance: Instance, frame: Frame, span) -> dict:
     if len(build.layers) >= MOST_LAYERS:
         raise Fault("limit", f"the model has more than {MOST_LAYERS} layers")
     call = build.path_calls.get(frame.path, 0)
     build.path_calls[frame.path] = call + 1
-    row = {"path": frame.path, "kind": instance.name, "call": call, "depth": frame.depth, "outputs": (), "inputs": ()}
+    settings = tuple((name, show(value)) for name, value in instance.settings.items() if name in instance.given)
+    row = {"path": frame.path, "kind": instance.name, "call": call, "depth": frame.depth, "outputs": (), "inputs": (),
+           "prefix": frame.prefix, "settings": settings, "where": build.users_place(span),
+           "library": is_prelude(instance.model.tree.span.file),
+           "repeats": product(scan.length for scan in build.scans)}
     build.layers.append(row)
     return row
 
 
-def _close_row(build: Build, row: dict, frame: Frame, result, inputs) -> None:
+def _close_row(build: Build, row: dict, frame: Frame, result, inputs, span) -> None:
     fields = result.fields if isinstance(result, Record) else None
     values = fields.values() if fields is not None else result if isinstance(result, tuple) else (result,)
     row["outputs"], row["inputs"] = tuple(v for v in values if is_tensor(v)), inputs
     if fields is None and is_tensor(result) and frame.prefix:
-        build.record(frame.prefix, result)
+        build.record(frame.prefix, result, span)
     elif isinstance(result, tuple):
         for i, value in enumerate(result):
-            build.record(join(frame.prefix, f"output_{i}"), value)
+            build.record(join(frame.prefix, f"output_{i}"), value, span)
 
 
 def _bind_inputs(build: Build, instance: Instance, scope, given, bindings, call_span) -> None:
@@ -225,7 +229,7 @@ def _outputs(build: Build, instance: Instance, scope, returned, bindings):
                 build.report(fault, output.span)
                 value = POISON
         if value is not POISON and build.frame is not None:
-            build.record(join(build.frame.prefix, output.name), value)
+            build.record(join(build.frame.prefix, output.name), value, output.span)
         fields[output.name] = value
     if any(value is POISON for value in fields.values()):
         raise Poisoned

@@ -44,6 +44,8 @@ def run_scan(build: Build, scope, tree: syntax.Scan) -> None:
         slices.append(frame.step)
         sources.append(ops.iota((length,), 0))
     node = close_scan(build, carries, sources, holders, slices, news, collected, length, tree.reversed)
+    build.through.update(zip([*holders, *slices], [*carries, *sources]))
+    build.through.update((ops.item(node, i), root) for i, root in enumerate([*news, *collected]))
     _bind_results(build, scope, tree, node, len(carries), axis)
 
 
@@ -178,4 +180,4 @@ def _bind_results(build: Build, scope, tree, node: Node, carries: int, axis: int
     for name, value in results:
         scope.set(name, value)
         if frame is not None and not scope.closed:
-            build.record(join(frame.prefix, name), value)
+            build.record(join(frame.prefix, name), value, tree.span)

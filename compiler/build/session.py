@@ -113,6 +113,9 @@ class Build:
         self.variables: dict[str, Variable] = {}
         self.updates: dict[str, Node] = {}
         self.values: dict[str, Node] = {}
+        self.places: dict[str, str] = {}             # of the values, in the user's files
+        self.functions: dict[Node, tuple] = {}       # results of functions -> (name, arguments that are tensors)
+        self.through: dict[Node, Node] = {}          # both sides of the scans: see model.Structure
         self.penalties: list[Node] = []
         self.layers: list[dict] = []
         self.chain: list[tuple[str, Span, bool]] = []      # name, place of the call, whether it is a model
@@ -249,10 +252,25 @@ class Build:
                     stack.pop()
         return order
 
-    def record(self, path: str, value) -> None:
-        """Remembers an inner value under its path."""
-        if isinstance(value, Node) and not (self.scans and self.in_scan(value)):
-            self.values[path] = value
+    def record(self, path: str, value, span: Span) -> None:
+        """Remembers an inner value under its path, and where it is made."""
+        if not isinstance(value, Node) or self.scans and self.in_scan(value):
+            return
+        if self.values.pop(path, None) is not value:
+            self.places[path] = self.users_place(span)
+        self.values[path] = value                    # the newest last: they stand in the order of making
+
+    def called(self, name: str, arguments: list, result: Node) -> None:
+        """Remembers what a function gave, and from which tensors; of functions within functions, the outermost."""
+        flat = [item for value in arguments for item in (value if isinstance(value, tuple) else (value,))]
+        given = tuple(value for value in flat if isinstance(value, Node))
+        if result not in given:
+            self.functions[result] = (name, given)
+
+    def users_place(self, span: Span) -> str:
+        """``file:line:column`` of a span; of one inside the prelude, that of the call in the user's own file."""
+        places = [span, *(call for _, call, _ in reversed(self.chain))]
+        return next((place for place in places if not is_prelude(place.file)), span).where
 
     def random_key(self) -> str:
         """The name of the next draw: it depends on the path only, so that draws elsewhere do not change it."""

@@ -125,7 +125,7 @@ def bind_name(build: Build, scope, target, value, tree) -> None:
                     hint=f"to pass it from step to step, carry it: `carrying {name} = ...`")
     scope.set(name, value)
     if frame is not None and not scope.closed:
-        build.record(join(frame.prefix, name), value)
+        build.record(join(frame.prefix, name), value, target.span)
 
 
 def _name_instances(build: Build, name: str, value) -> None:

@@ -123,6 +123,7 @@ class Instance:
     span: Any = None
     home: tuple | None = None                # (the instance that has it as a setting, the setting's name)
     names: dict | None = None                # the names of its body after its last call
+    given: frozenset = frozenset()           # the settings that were not left at their defaults
 
     @property
     def name(self) -> str:

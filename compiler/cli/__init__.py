@@ -14,7 +14,7 @@ import click
 # In the order of the help text.
 COMMANDS = {
     "check": "Check a file and report every error with its place.",
-    "summary": "Show the layers, their shapes and parameters.",
+    "summary": "Show the layers, their shapes, parameters, costs and kernels.",
     "emit": "Print one stage of the compilation.",
     "init": "Make fresh weights and save them.",
     "run": "Run a model on data.",
