@@ -201,7 +201,7 @@ model M(text: i32[N, T]) -> (logits: f32[N, T, 7]):
     h = LayerNorm()(embedding(text))
     logits = h @ transpose(embedding.embeddings)
 """))
-    assert found["logits"].sources == ("h", "embedding") and found["logits"].type == "matmul"
+    assert found["logits"].sources == ("h", "embedding.embeddings") and found["logits"].type == "matmul"
 
 
 def test_operations_are_called_by_the_functions_that_make_them():

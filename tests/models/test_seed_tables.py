@@ -84,10 +84,11 @@ def test_every_row_of_the_inception_network():
 
 
 def test_the_shared_sub_network_of_two_images():
-    top = [row for row in table(model_of("two_images")) if row[0] in ("features", "features:1", "dense", "dense_1")]
+    top = [row for row in table(model_of("two_images")) if row[0] in ("features", "features:1", "x", "dense", "dense_1")]
     assert top[0] == ("features", "Features", (100,), 1_088_720, ("first",))
     assert ("features:1", "Features", (100,), 1_088_720, ("second",)) in top
-    assert top[-2:] == [("dense", "Dense", (20,), 4_020, ("features", "features:1")), ("dense_1", "Dense", (1,), 21, ("dense",))]
+    assert top[-3:] == [("x", "concat", (200,), 0, ("features", "features:1")), ("dense", "Dense", (20,), 4_020, ("x",)),
+                        ("dense_1", "Dense", (1,), 21, ("dense",))]
     text = str(summarize(model_of("two_images")))
     assert re.search(r"^features:1 \(Features\) \+\d+ +f32\[N, 100\] +shared  second ", text, re.MULTILINE)
     assert "1,092,761 parameters" in text and text.count("(Inception)") == 2      # what is shared is told once
