@@ -7,6 +7,7 @@ parsed as if that line had been right. One run so reports every line that is wro
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -45,22 +46,44 @@ def load_grammar(strict: bool = False) -> Lark:
     return Lark(text, parser="lalr", lexer="basic", postlex=KeepBadTokens(), propagate_positions=True, strict=strict)
 
 
+@dataclass(frozen=True, eq=False)
+class Parsed:
+    """A text at every stage of parsing. With `errors`, in the order of the text, the trees hold what was understood of it."""
+
+    source: Source
+    lines: list[Line]           # every token of the text, in logical lines
+    concrete: Tree              # Lark's tree: each rule of the grammar that was used
+    file: File
+    errors: list[Diagnostic]
+
+
 def parse(text: str | bytes, filename: str = "<text>") -> File:
     """The tree of a source text; raises Diagnostics with all that is wrong, in the order of the text."""
+    parsed = parse_stages(text, filename)
+    if parsed.errors:
+        raise Diagnostics(parsed.errors)
+    return parsed.file
+
+
+def parse_stages(text: str | bytes, filename: str = "<text>") -> Parsed:
+    """The tree with what it was made from, and with what is wrong; raises Diagnostics only for what is not text at all."""
     source = read(text, filename)
-    cursor = grammar().parse_interactive(source.text)
-    lines = layout(list(cursor.lexer_thread.lex(cursor.parser_state)), source)
+    lines = layout(tokens_of(source.text), source)
     tree, errors = Parsing(source, lines).run()
     file, more = build(tree, source)
     # Recovery takes the parser's stack back but not the lists on it: beside an error, a good statement may stand in the tree twice.
     distinct = {(error.span, error.code, error.message): error for error in errors + more}
     errors = sorted(distinct.values(), key=lambda error: (error.span.line, error.span.column))
-    if errors:
-        shown = errors[:MAX_ERRORS]
-        if len(errors) > MAX_ERRORS:
-            shown.append(Diagnostic("E0804", f"{len(errors) - MAX_ERRORS} more errors are not shown", errors[MAX_ERRORS].span))
-        raise Diagnostics(shown)
-    return file
+    if len(errors) > MAX_ERRORS:
+        hidden = Diagnostic("E0804", f"{len(errors) - MAX_ERRORS} more errors are not shown", errors[MAX_ERRORS].span)
+        errors = errors[:MAX_ERRORS] + [hidden]
+    return Parsed(source, lines, tree, file, errors)
+
+
+def tokens_of(text: str) -> list[Token]:
+    """The flat tokens of a text, comments and layout aside."""
+    cursor = grammar().parse_interactive(text)
+    return list(cursor.lexer_thread.lex(cursor.parser_state))
 
 
 def read(text: str | bytes, filename: str) -> Source:
