@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import netc
-from netc.compiler.cli import COMMANDS, cli, main
+from netc.compiler.cli import COMMANDS, cli
 
 SOURCE = """net 1
 model Line(x: f32[N, 2]) -> (y: f32[N, 1]):
@@ -33,18 +33,6 @@ def folder(tmp_path, monkeypatch):
     x = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     np.savez(tmp_path / "data.npz", x=x, target=x @ np.array([[2], [-1]], np.float32) + 1)
     return tmp_path
-
-
-@pytest.fixture
-def netc_command(capsys):
-    """Run a command in this process: (exit code, output, errors)."""
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return ended.value.code or 0, captured.out, captured.err
-    return run
 
 
 def test_check(folder, netc_command):

@@ -14,6 +14,7 @@ import click
 # In the order of the help text.
 COMMANDS = {
     "check": "Check a file and report every error with its place.",
+    "fmt": "Bring files into the canonical style; comments stay.",
     "summary": "Show the layers, their shapes, parameters, costs and kernels.",
     "emit": "Print one stage of the compilation.",
     "init": "Make fresh weights and save them.",
@@ -69,8 +70,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str) -> None:
-    # A name or a path may hold anything; the terminal must show it all the same.
-    encoding = sys.stderr.encoding or "utf-8"
-    text = message if message.startswith(("error", "warning")) or "error[" in message else f"error: {message}"
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=True)
+    from .options import echo_error
+    echo_error(message)
     sys.exit(1)

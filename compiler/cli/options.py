@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from pathlib import Path
+from typing import Iterable
 
 import click
 
@@ -14,6 +17,7 @@ TARGET = click.option("--target", type=click.Choice(["cpu", "numpy"]), default="
 SEED = click.option("--seed", type=click.IntRange(-2 ** 63, 2 ** 63 - 1), default=0, show_default=True)
 THREADS = click.option("--threads", type=click.IntRange(1), help="Threads; without it, one a core.")
 FILE = click.argument("file", type=click.Path(path_type=Path))
+FILES = click.argument("files", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
 
 
 def compile_file(file: Path, model=None, outputs=None, target="cpu", precision="f32", threads=None):
@@ -22,6 +26,34 @@ def compile_file(file: Path, model=None, outputs=None, target="cpu", precision="
         from ...runtime.pool import set_threads
         set_threads(threads)
     return compile(file, model=model, outputs=outputs, target=target, precision=precision)
+
+
+def net_files(paths: Iterable[Path], stdin: bool = False) -> list[Path]:
+    """The files that are named, and every .net file below the folders that are, hidden folders left out.
+
+    Raises NetcError for a folder without any, OSError for what is not there.
+    """
+    from ...runtime.errors import NetcError
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            below = [file for file in sorted(path.rglob("*.net")) if file.is_file()
+                     and not any(part.startswith(".") for part in file.relative_to(path).parts)]
+            if not below:
+                raise NetcError(f"{path}: no .net file in this folder")
+            found.update(dict.fromkeys(below))
+        elif path.exists() or (stdin and path == Path("-")):
+            found[path] = None
+        else:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return list(found)
+
+
+def echo_error(message: str) -> None:
+    """A message on the error output; a name or a path in it may hold anything, the terminal must show it all the same."""
+    encoding = sys.stderr.encoding or "utf-8"
+    text = message if message.startswith(("error", "warning")) or "error[" in message else f"error: {message}"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=True)
 
 
 def save_path(file: Path, save: Path | None, *read: Path) -> Path:

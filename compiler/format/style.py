@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Iterable
 
-from lark import Token, Tree
+from lark import Tree
 
 from ..parser import Parsed
 from .doc import HARD, WIDTH, Align, Concat, Doc, Fill, Flat, Group, Here, Line, Nest, Row, Text, line_end, render
