@@ -66,9 +66,12 @@ class Executable:
         outputs = {name: View(External(f"out:{name}", value.dtype), 0, value.dtype)
                    for name, value in graph.outputs.items()}
         self.steps = tuple(Lowering(self.fusion, views, outputs).steps)
+        self.sources: dict[Step, emit_cpu.Source] = {
+            step: emit_cpu.emit(step.kernel) for step in _flat(self.steps) if step.kernel is not None}
         self.slots = {slot: CONSTANTS + 1 + k for k, slot in enumerate(externals)}
         self.slots |= {f"out:{name}": CONSTANTS + 1 + len(externals) + k for k, name in enumerate(outputs)}
         self.output_types: dict[str, TensorType] = {name: value.type for name, value in graph.outputs.items()}
+        self._addresses: dict[str, int] | None = None
         self._bindings: OrderedDict[tuple, Binding] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -76,16 +79,12 @@ class Executable:
         """A name for the generated kernel of each step, as profiles show it: what it does and a number in order of
         first use."""
         numbers: dict[str, str] = {}
-        names = {}
-        for step in _flat(self.steps):
-            if step.kernel is not None:
-                text = emit_cpu.emit(step.kernel).text
-                names[step] = numbers.setdefault(text, f"{step.label} {len(numbers)}")
-        return names
+        return {step: numbers.setdefault(source.text, f"{step.label} {len(numbers)}")
+                for step, source in self.sources.items()}
 
     def kernels(self) -> list[tuple[str, str]]:
         """(name, source) of every distinct generated kernel, in order of first use."""
-        sources = {name: emit_cpu.emit(step.kernel).text for step, name in self.kernel_names().items()}
+        sources = {name: self.sources[step].text for step, name in self.kernel_names().items()}
         return list(sources.items())
 
     def format_loops(self) -> str:
@@ -97,8 +96,11 @@ class Executable:
         """The program for these sizes; the last few are kept."""
         key = tuple(sorted(sizes.items()))
         with self._lock:
+            if self._addresses is None:
+                from ..runtime.kernels import kernel_addresses
+                self._addresses = kernel_addresses(source.text for source in self.sources.values())
             if key not in self._bindings:
-                self._bindings[key] = Binding(self, sizes)
+                self._bindings[key] = Binding(self, sizes, self._addresses)
                 if len(self._bindings) > BINDINGS_KEPT:
                     self._bindings.popitem(last=False)
             self._bindings.move_to_end(key)
@@ -113,9 +115,10 @@ class Executable:
 class Binding:
     """A program whose sizes are numbers: a table of steps and an arena."""
 
-    def __init__(self, executable: Executable, sizes: Mapping[str, int]):
+    def __init__(self, executable: Executable, sizes: Mapping[str, int], addresses: Mapping[str, int]):
         from ..runtime.runner import Runner
         self.slots = executable.slots
+        self._sources, self._addresses = executable.sources, addresses
         self.shapes = {name: (tuple(evaluate(size, sizes) for size in type_.shape), type_.dtype.numpy)
                        for name, type_ in executable.output_types.items()}
         spans = lifetimes(executable.steps)
@@ -127,11 +130,10 @@ class Binding:
         self._pool: list[np.ndarray] = []
         self._table: list[tuple[int, int, int, int]] = []
         self._words: list[int] = []
-        self._emitted: dict = {}
         self._expand(executable.steps, dict(sizes))
         self.constants = np.array([value for row in self._constants for value in row] or [0.0], np.float64)
         self.runner = Runner(np.array(self._table, np.int64).reshape(-1, 4), np.array(self._words or [0], np.int64))
-        del self._table, self._words, self._emitted
+        del self._table, self._words, self._sources, self._addresses
 
     # --- the table
 
@@ -149,7 +151,7 @@ class Binding:
         if step.matrix is not None:
             self._append_product(step, sizes)
             return
-        address, integers, constants = self._code(step)
+        source = self._sources[step]
         units = evaluate(step.units, sizes)
         work = max(1, evaluate(step.work, sizes))
         grain = max(1, GRAIN_WORK // work)
@@ -158,10 +160,10 @@ class Binding:
         offset = len(self._words)
         for view in step.views:
             self._words += self._locate(view, sizes)
-        if constants:
-            self._words += [CONSTANTS, 8 * self._constant_row(constants)]
-        self._words += [evaluate(size, sizes) for size in integers]
-        self._table.append((address, offset, units, grain))
+        if source.constants:
+            self._words += [CONSTANTS, 8 * self._constant_row(source.constants)]
+        self._words += [evaluate(size, sizes) for size in source.integers]
+        self._table.append((self._addresses[source.text], offset, units, grain))
         self.rows.append((step, sizes))
 
     def _append_product(self, step: Step, sizes: Mapping[str, int]) -> None:
@@ -181,14 +183,6 @@ class Binding:
         self._words += made.words
         self._table.append((made.address, offset, made.units, made.grain))
         self.rows.append((step, sizes))
-
-    def _code(self, step: Step) -> tuple[int, tuple, tuple]:
-        """Address of the step's machine code, and what it takes after its views."""
-        if step not in self._emitted:
-            from ..runtime.kernels import kernel_address
-            source = emit_cpu.emit(step.kernel)
-            self._emitted[step] = kernel_address(source.text), source.integers, source.constants
-        return self._emitted[step]
 
     def _constant_row(self, constants: tuple[float, ...]) -> int:
         """Where a kernel's constants stand in the table of constants."""

@@ -1,9 +1,10 @@
 """The cache on disk: bytes by key, in the user's cache folder, believed only with our own signature.
 
 An entry is one file, named by its key: a header, a keyed BLAKE2b of (key, payload), the payload.  The key of the
-signature is a secret that lies in the folder, readable by its owner alone; an entry that was planted, altered, cut short or
-torn does not verify and is treated as absent.  Files are written under another name and then renamed, so readers never
-see half of one.  Whatever goes wrong here costs a compilation, never an error.
+signature is a secret that lies in the folder, readable by its owner alone; an entry that was planted, altered, renamed,
+cut short or torn does not verify and is treated as absent.  Files are written under another name and then renamed, so
+readers never see half of one; nothing is forced to the disk, since what a power cut tears does not verify either.
+Whatever goes wrong here costs a compilation, never an error.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import functools
 import hashlib
 import hmac
 import os
-import secrets
+import re
 import stat
-import tempfile
 import time
 import warnings
 from dataclasses import dataclass
@@ -22,94 +22,171 @@ from pathlib import Path
 
 MAGIC = b"netc cache 1\n"
 SIGNATURE_BYTES = 32
-DEFAULT_LIMIT = 512 * 2**20     # bytes; the least recently used entries go first
+DEFAULT_LIMIT = 512             # MiB; the least recently used entries go first
 STALE_SECONDS = 3600            # a temporary file older than this was left by a process that died
-TOUCH_SECONDS = 24 * 3600       # an entry's time of use is noted this often
+TOUCH_SECONDS = 3600            # an entry's time of use is noted this often
+EVICT_EVERY = 64                # entries written by a process between two looks at the folder's size
+
+# Only files of these names are ever removed: the folder may be one that holds other things too.
+_ENTRY = re.compile(r"[0-9a-f]{48}")
+_TEMPORARY = re.compile(r"tmp-[0-9a-f]+-[0-9a-f]{16}")
+# A link, a pipe or the like is none of ours; neither may opening one wait.
+_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
-def folder_path() -> Path:
-    """Where the cache is: ``NETC_CACHE_DIR``, or the platform's folder for caches."""
+def key_of(*parts: str | bytes) -> str:
+    """The key that these texts stand for, in this order."""
+    digest = hashlib.blake2b(digest_size=24)
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else part
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
+
+
+def folder_path() -> Path | None:
+    """Where the cache is: ``NETC_CACHE_DIR``, or the platform's folder for caches; None where there is no such place."""
     chosen = os.environ.get("NETC_CACHE_DIR")
     if chosen:
-        return Path(chosen)
+        return Path(chosen).absolute()
     from platformdirs import user_cache_dir
-    return Path(user_cache_dir("netc", appauthor=False))
+    found = Path(user_cache_dir("netc", appauthor=False))
+    return found if found.is_absolute() else None       # a user without a home
 
 
 def limit() -> int:
-    """The largest size of the cache in bytes: ``NETC_CACHE_LIMIT`` in MiB, or the default."""
-    value = os.environ.get("NETC_CACHE_LIMIT", "")
-    return int(value) * 2**20 if value.isdigit() else DEFAULT_LIMIT
+    """The largest size of the cache in bytes: ``NETC_CACHE_LIMIT`` in MiB, or the default; 0 keeps nothing."""
+    return _limit(os.environ.get("NETC_CACHE_LIMIT", "")) * 2**20
 
 
 @functools.lru_cache(maxsize=4)
-def _open(path: Path) -> bytes | None:
-    """The secret of a folder that may be used, made if it is not there; None, with a warning, if it may not."""
+def _limit(text: str) -> int:
+    if text.isascii() and text.isdigit():
+        return int(text)
+    if text:
+        warnings.warn(f"NETC_CACHE_LIMIT={text} is not a whole number of MiB: {DEFAULT_LIMIT} is used", stacklevel=2)
+    return DEFAULT_LIMIT
+
+
+# --- the folder and its secret ------------------------------------------------------------------------------------
+
+
+def _open() -> tuple[Path, bytes] | None:
+    """The folder and its secret; None where no cache can be kept."""
+    path = folder_path()
+    secret = _look(path).secret if path is not None else None
+    return (path, secret) if secret is not None else None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A folder's secret, or why it is not used."""
+
+    secret: bytes | None
+    fault: str | None = None
+
+
+@functools.lru_cache(maxsize=4)
+def _look(path: Path) -> _Look:
+    """Open a folder, which is made if it is not there; one that others could have written to is refused with a warning."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
-        if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
-            warnings.warn(f"the cache folder {path} can be written by others: it is not used", stacklevel=2)
-            return None
-        return _secret(path)
-    except OSError:
-        return None             # read-only or full: work goes on without a cache
+        fault = _fault(path.stat())
+        if fault is None:
+            return _Look(_secret(path))
+        warnings.warn(f"the cache folder {path} {fault}: it is not used", stacklevel=2)
+        return _Look(None, fault)
+    except OSError as error:        # read-only or full: work goes on without a cache
+        return _Look(None, f"cannot be used: {error.strerror or error}")
+
+
+def _fault(status: os.stat_result) -> str | None:
+    """Why a file cannot be trusted to be our own; None if it can."""
+    if hasattr(os, "geteuid"):
+        if status.st_uid != os.geteuid():
+            return "belongs to another user"
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return "can be written by others (`chmod go-w` mends that)"
+    return None
 
 
 def _secret(path: Path) -> bytes:
     place = path / "secret"
-    for _ in range(3):
+    for _ in range(5):
         try:
-            found = place.read_bytes()
-            if len(found) == SIGNATURE_BYTES:
+            found = _read(place, private=True)
+            if found is not None and len(found) == SIGNATURE_BYTES:
                 return found
-            place.unlink()      # cut short: what it signed is lost, and no harm done
+            place.unlink()          # cut short, or not ours: what it signed is lost, and no harm done
         except FileNotFoundError:
-            pass
-        made = _write_beside(path, secrets.token_bytes(SIGNATURE_BYTES))
+            pass                    # there is none, or another process was first
+        made = _write_beside(path, os.urandom(SIGNATURE_BYTES))
         try:
             os.link(made, place)        # fails if another process was first: then its secret counts
         except FileExistsError:
             pass
-        finally:
-            made.unlink()
+        except OSError:                 # a file system without links: the last one counts
+            os.replace(made, place)
+        made.unlink(missing_ok=True)
     raise OSError(f"no secret can be kept in {path}")
 
 
-def _write_beside(path: Path, content: bytes) -> Path:
-    """A new file in the folder, only its owner's, with this content, on the disk."""
-    descriptor, name = tempfile.mkstemp(prefix="tmp-", dir=path)
+def _read(place: Path, private: bool = False) -> bytes | None:
+    """The content of a plain file that nobody else could have written (``private``: nor read); None for any other file."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        os.unlink(name)
+        descriptor = os.open(place, _READ)
+    except FileNotFoundError:
         raise
-    return Path(name)
+    except OSError:                 # a link, or closed to us
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        shared = private and os.name == "posix" and status.st_mode & 0o077
+        return None if shared or not stat.S_ISREG(status.st_mode) or _fault(status) else file.read()
+
+
+def _write_beside(path: Path, content: bytes) -> Path:
+    """A new file in the folder, only its owner's, with this content."""
+    made = path / f"tmp-{os.getpid():x}-{os.urandom(8).hex()}"
+    descriptor = os.open(made, _CREATE, 0o600)
+    try:
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(descriptor, rest):]
+        finally:
+            os.close(descriptor)
+    except BaseException:               # a full disk, or Ctrl-C
+        made.unlink(missing_ok=True)
+        raise
+    return made
+
+
+# --- entries ------------------------------------------------------------------------------------------------------
 
 
 def _signature(secret: bytes, key: str, payload: bytes) -> bytes:
-    return hashlib.blake2b(key.encode() + b"\0" + payload, key=secret, digest_size=SIGNATURE_BYTES).digest()
+    signer = hashlib.blake2b(key.encode() + b"\0", key=secret, digest_size=SIGNATURE_BYTES)
+    signer.update(payload)
+    return signer.digest()
 
 
 def get(key: str) -> bytes | None:
-    """What was put under a key (hexadecimal digits); None if nothing was, or nothing that can be believed."""
-    path = folder_path()
-    secret = _open(path)
-    if secret is None:
+    """What was put under a key of ``key_of``; None if nothing was, or nothing that can be believed."""
+    opened = _open()
+    if opened is None:
         return None
-    place = path / key
+    path, secret = opened
     try:
-        content = place.read_bytes()
+        content = _read(path / key) or b""
     except OSError:
         return None
     start = len(MAGIC) + SIGNATURE_BYTES
     payload = content[start:]
-    if content[:len(MAGIC)] != MAGIC or not hmac.compare_digest(content[len(MAGIC):start], _signature(secret, key, payload)):
+    signature = _signature(secret, key, payload)
+    if content[:len(MAGIC)] != MAGIC or not hmac.compare_digest(content[len(MAGIC):start], signature):
         return None
-    _touch(place)
+    _touch(path / key)
     return payload
 
 
@@ -123,17 +200,17 @@ def _touch(place: Path) -> None:
 
 
 def put(key: str, payload: bytes) -> None:
-    """Keep bytes under a key; where that cannot be, nothing happens."""
-    path = folder_path()
-    secret = _open(path)
-    if secret is None:
+    """Keep bytes under a key of ``key_of``; where that cannot be, nothing happens."""
+    opened = _open() if limit() else None
+    if opened is None:
         return
+    path, secret = opened
     try:
         made = _write_beside(path, MAGIC + _signature(secret, key, payload) + payload)
         try:
             os.replace(made, path / key)
         except OSError:
-            made.unlink()
+            made.unlink(missing_ok=True)
             raise
         _evict(path)
     except OSError:
@@ -144,52 +221,83 @@ _written = 0
 
 
 def _evict(path: Path) -> None:
-    """Every 64 entries written: remove the least recently used beyond the limit, and what dead processes left."""
+    """Now and then: remove the least recently used entries beyond the limit, and what dead processes left."""
     global _written
     _written += 1
-    if _written % 64 != 1:
+    if _written % EVICT_EVERY != 1:
         return
-    now, total = time.time(), 0
+    total = 0
     for entry in sorted(_entries(path), key=lambda entry: -entry.used):
         total += entry.size
-        dead = entry.temporary and now - entry.used > STALE_SECONDS
-        if dead or (total > limit() and not entry.temporary):
-            entry.path.unlink(missing_ok=True)
+        if entry.is_dead or (total > limit() and not entry.temporary):
+            _remove(entry.path)
 
 
 @dataclass(frozen=True)
 class Entry:
+    """A file of the cache; ``used`` is when, in seconds, and 0 where the clock was wrong."""
+
     path: Path
     size: int
     used: float
     temporary: bool
+    is_dead: bool
 
 
 def _entries(path: Path) -> list[Entry]:
-    found = []
+    found, now = [], time.time()
     for item in os.scandir(path):
-        if item.name == "secret" or not item.is_file(follow_symlinks=False):
-            continue
+        temporary = _TEMPORARY.fullmatch(item.name) is not None
         try:
-            status = item.stat()
-        except FileNotFoundError:       # removed meanwhile
+            if not (temporary or _ENTRY.fullmatch(item.name)) or not item.is_file(follow_symlinks=False):
+                continue
+            status = item.stat(follow_symlinks=False)
+        except OSError:                 # removed meanwhile
             continue
-        found.append(Entry(Path(item.path), status.st_size, status.st_mtime, item.name.startswith("tmp-")))
+        # A time in the future, of a clock that has been set back since, says nothing about when the entry was used.
+        used = status.st_mtime if status.st_mtime <= now + TOUCH_SECONDS else 0.0
+        dead = temporary and abs(now - status.st_mtime) > STALE_SECONDS
+        found.append(Entry(Path(item.path), status.st_size, used, temporary, dead))
     return found
 
 
-def info() -> dict[str, object]:
-    """Folder, number of entries, their bytes, and the limit."""
+def _remove(place: Path) -> bool:
+    try:
+        place.unlink()
+    except OSError:                     # removed meanwhile, or not ours to remove
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Info:
+    """``folder`` is None where there is no place for one; ``fault`` says why it is not used, None if it is; sizes in
+    bytes."""
+
+    folder: Path | None
+    fault: str | None
+    entries: int
+    size: int
+    limit: int
+
+
+def info() -> Info:
+    """Where the cache is and what it holds."""
     path = folder_path()
-    entries = [entry for entry in _entries(path) if not entry.temporary] if path.is_dir() else []
-    return {"folder": str(path), "entries": len(entries), "bytes": sum(entry.size for entry in entries),
-            "limit": limit(), "usable": _open(path) is not None}
+    entries = [entry for entry in _list(path) if not entry.temporary]
+    fault = _look(path).fault if path is not None else "there is no home folder; NETC_CACHE_DIR can name a place"
+    return Info(path, fault, len(entries), sum(entry.size for entry in entries), limit())
 
 
 def clear() -> int:
-    """Remove every entry; how many there were."""
-    path = folder_path()
-    entries = _entries(path) if path.is_dir() else []
-    for entry in entries:
-        entry.path.unlink(missing_ok=True)
-    return len(entries)
+    """Remove every entry, and what dead processes left; how many entries there were.  Processes that run keep what
+    they have loaded."""
+    entries = [entry for entry in _list(folder_path()) if entry.is_dead or not entry.temporary]
+    return sum(_remove(entry.path) and not entry.temporary for entry in entries)
+
+
+def _list(path: Path | None) -> list[Entry]:
+    try:
+        return _entries(path) if path is not None else []
+    except OSError:                     # no such folder
+        return []

@@ -7,22 +7,30 @@ imported where something has to be compiled.
 from __future__ import annotations
 
 import functools
-import hashlib
-import platform
+import importlib.util
+import os
+import sys
 import threading
+import time
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterable, Mapping
 
+import llvmlite
 import llvmlite.binding as llvm
+import numpy as np
 
 from . import cache
 
 
+# The modules beside this one that shape machine code; their texts are part of every key.
+EMITTERS = ("machine", "math", "native", "random", "roofline", "roofline_code", "runner", "scalar", "simd", "tile",
+            "tile_code", "walker")
+
+
 @dataclass(frozen=True)
 class Object:
-    """An object file and the symbol in it that is wanted."""
+    """An object file and its only visible symbol."""
 
     symbol: str
     content: bytes
@@ -30,10 +38,14 @@ class Object:
 
 @dataclass(frozen=True)
 class Code:
-    """Machine code in this process; it lives as long as ``engine``, which never ends."""
+    """Machine code in this process; it lives as long as ``engine``, which never ends.
+
+    ``seconds`` is what compiling it took here, None where it came from the cache.
+    """
 
     address: int
     engine: object
+    seconds: float | None = None
 
 
 @dataclass
@@ -52,40 +64,91 @@ counts = Counts()
 _lock = threading.RLock()
 _loaded: dict[str, Code] = {}
 
+# A child forked while another thread compiles would find Numba and LLVM half way, and this lock held forever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
 
 def code(text: str, build: Callable[[], Object]) -> Code:
     """The code that ``text`` stands for: compiled by ``build`` if neither this process nor the cache has it."""
+    return codes({text: build})[text]
+
+
+def codes(wanted: Mapping[str, Callable[[], Object]]) -> dict[str, Code]:
+    """``code`` for several texts; linking them together takes far less time than one by one."""
+    found = {text: _loaded[text] for text in wanted if text in _loaded}
+    if len(found) == len(wanted):
+        return found
     with _lock:
-        if text not in _loaded:
-            key = _key(text)
-            stored = cache.get(key)
-            if stored is not None:
-                symbol, _, content = stored.partition(b"\0")
-                made = Object(symbol.decode(), content)
-                counts.cached += 1
-            else:
-                made = build()
+        missing = {text: _key(text) for text in wanted if text not in _loaded}
+        for text, made in _link_stored(missing).items():
+            _loaded[text] = made
+            counts.cached += 1
+        for text, key in missing.items():
+            if text not in _loaded:
+                _loaded[text] = _compile(wanted[text], key)
                 counts.compiled += 1
-                cache.put(key, made.symbol.encode() + b"\0" + made.content)
-            _loaded[text] = link(made)
-        return _loaded[text]
+        return {text: _loaded[text] for text in wanted}
+
+
+def is_loaded(text: str) -> bool:
+    """Whether this process has the code of a text already."""
+    return text in _loaded
+
+
+def _compile(build: Callable[[], Object], key: str) -> Code:
+    started = time.perf_counter()
+    made = build()
+    seconds = time.perf_counter() - started
+    cache.put(key, made.symbol.encode() + b"\0" + made.content)
+    linked = link(made)
+    return Code(linked.address, linked.engine, seconds)
+
+
+def _link_stored(keys: Mapping[str, str]) -> dict[str, Code]:
+    """The code of those texts, given with their keys, that the cache has and that links."""
+    stored = {}
+    for text, key in keys.items():
+        content = cache.get(key)
+        if content is not None:
+            symbol, _, rest = content.partition(b"\0")
+            stored[text] = Object(symbol.decode(), rest)
+    try:
+        linked = link_all(stored.values())
+    except (LinkError, RuntimeError):       # the latter is LLVM's
+        return {}
+    return dict(zip(stored, linked))
 
 
 def _key(text: str) -> str:
-    digest = hashlib.blake2b(digest_size=24)
-    for part in (*_environment(), text):
-        digest.update(part.encode() + b"\0")
-    return digest.hexdigest()
+    return cache.key_of(*_environment(), text)
 
 
 @functools.cache
 def _environment() -> tuple[str, ...]:
-    """All that shapes the code beside its text: our own emitters, the compilers, and the processor."""
-    own = hashlib.blake2b(digest_size=16)
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        own.update(path.name.encode() + b"\0" + path.read_bytes())
-    return (own.hexdigest(), metadata.version("numba"), metadata.version("llvmlite"), platform.python_version(),
-            llvm.get_process_triple(), llvm.get_host_cpu_name(), _features())
+    """All that shapes the code beside its text: our own emitters, the compilers, the processor, the C library."""
+    own = [(Path(__file__).with_name(f"{name}.py")).read_bytes() for name in EMITTERS]
+    options = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
+    return (cache.key_of(*own), numba_version(), llvmlite.__version__, np.__version__, sys.version, c_library(),
+            llvm.get_process_triple(), llvm.get_host_cpu_name(), _features(), *options)
+
+
+def numba_version() -> str:
+    """Numba's exact version, read without importing it."""
+    package = importlib.util.find_spec("numba")
+    version = Path(package.origin).with_name("_version.py") if package is not None and package.origin else None
+    if version is not None and version.exists():
+        return version.read_text(encoding="utf-8")
+    from importlib import metadata
+    return metadata.version("numba")
+
+
+def c_library() -> str:
+    """The C library whose functions compiled code calls."""
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (AttributeError, ValueError, OSError):
+        return ""
 
 
 def _features() -> str:
@@ -102,12 +165,28 @@ def _target():
     return llvm.Target.from_triple(llvm.get_process_triple())
 
 
+class LinkError(Exception):
+    """An object does not hold what it should."""
+
+
 def link(made: Object) -> Code:
-    """Each object has an engine of its own: names inside objects of different processes may be the same."""
+    """The object's code."""
+    return link_all([made])[0]
+
+
+def link_all(objects: Iterable[Object]) -> list[Code]:
+    """The objects' code.  They share an engine, so their symbols must differ.  Raises LinkError."""
+    objects = list(objects)
+    if not objects:
+        return []
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target().create_target_machine(jit=True))
-    engine.add_object_file(llvm.ObjectFileRef.from_data(made.content))
+    for made in objects:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(made.content))
     engine.finalize_object()
-    return Code(engine.get_function_address(made.symbol), engine)
+    linked = [Code(engine.get_function_address(made.symbol), engine) for made in objects]
+    if not all(code.address for code in linked):
+        raise LinkError("an object lacks its symbol")
+    return linked
 
 
 # --- the host ---------------------------------------------------------------------------------------------------------

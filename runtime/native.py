@@ -25,11 +25,17 @@ import time
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.compiler import Flags, compile_extra
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, Flags, compile_extra
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
 from numba.core.extending import (intrinsic, lower_builtin, models, register_model)
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
+from numba.core.typed_passes import (InlineOverloads, IRLegalization, NativeLowering, NoPythonBackend,
+                                     NopythonTypeInference, PreLowerStripPhis)
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.core.untyped_passes import (FixupArgs, InlineInlinables, IRProcessing, ReconstructSSA, TranslateByteCode)
 
 from .machine import Object
 
@@ -48,43 +54,79 @@ SYMBOLS = {"memset", "memcpy", "memmove", "sched_yield", "clock_gettime"} | {
     ("exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos", "pow", "sqrt", "floor", "ceil", "rint", "fma")}
 
 
-ENTRY = "netc_entry"
+class _Compiler(CompilerBase):
+    """Numba's passes without those that look for what kernels do not hold: closures, `with`, parallel loops, lists of
+    literals, array expressions, exceptions."""
+
+    PASSES = (TranslateByteCode, FixupArgs, IRProcessing, InlineInlinables, ReconstructSSA,         # untyped
+              NopythonTypeInference, PreLowerStripPhis, InlineOverloads,                            # typed
+              IRLegalization, NativeLowering, NoPythonBackend)                                      # to LLVM
+
+    def define_pipelines(self):
+        passes = PassManager("netc")
+        for step in self.PASSES:
+            passes.add_pass(step, step.__name__)
+        passes.finalize()
+        return [passes]
+
+
+class _Library(JITCodeLibrary):
+    """Code that is optimised once, with its entry, and made machine code once, in an object.
+
+    A library of Numba's own is optimised and linked into the process as it is; so would the function's be first, and
+    then the entry's with a copy of it.
+    """
+
+    def add_linking_library(self, library):
+        if library is not rtsys.library:        # Python's reference counts: kernels hold no objects
+            super().add_linking_library(library)
+
+    def _optimize_final_module(self):
+        # What only the entry uses may be inlined and dropped; and objects that share an engine share no names.
+        for value in (*self._final_module.functions, *self._final_module.global_variables):
+            if not value.is_declaration and value.name != self.name:
+                value.linkage = "internal"
+        super()._optimize_final_module()
+
+    def _finalize_final_module(self):
+        self._verify_declare_only_symbols()
+        self._finalized = True
 
 
 @global_compiler_lock
-def compile_library(function, sig):
-    """Numba's library with the C function ``netc_entry`` of this signature (its ``get_asm_str()`` is text).
+def compile_library(function, sig, symbol: str):
+    """Numba's library with the C function ``symbol`` of this signature (its ``get_asm_str()`` is text).
 
     Division by zero yields inf or nan (NumPy's error model), nothing reassociates, no index is checked.  The entry
     knows nothing of Python, so neither the interpreter's lock nor its exceptions are touched: kernels raise none.
     """
     flags = Flags()
     flags.error_model = "numpy"
-    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
     context = cpu_target.target_context
-    compiled = compile_extra(cpu_target.typing_context, context, function, sig.args, sig.return_type, flags, {})
-    library = context.codegen().create_library(ENTRY)
-    module = library.create_ir_module(ENTRY)
+    library = _Library(context.codegen(), symbol)
+    compiled = compile_extra(cpu_target.typing_context, context, function, sig.args, sig.return_type, flags, {},
+                             library, _Compiler)
+    module = library.create_ir_module(symbol)
     c_type = ir.FunctionType(ir.VoidType(), [context.get_value_type(argument) for argument in sig.args])
-    entry = ir.Function(module, c_type, ENTRY)
+    entry = ir.Function(module, c_type, symbol)
     builder = ir.IRBuilder(entry.append_basic_block())
     callee = context.declare_function(module, compiled.fndesc)
     context.call_conv.call_function(builder, callee, sig.return_type, sig.args, entry.args)
     builder.ret_void()
     library.add_ir_module(module)
-    library.add_linking_library(compiled.library)
     library.finalize()
     return library
 
 
-def compile_native(function, sig) -> Object:
-    """An object with this function as a C function of the Numba signature."""
-    library = compile_library(function, sig)
+def compile_native(function, sig, symbol: str = "netc_kernel") -> Object:
+    """An object with this function as the C function ``symbol`` of the Numba signature, and no other visible symbol."""
+    library = compile_library(function, sig, symbol)
     module = library._final_module
     foreign = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")} - SYMBOLS
     if foreign:
         raise RuntimeError(f"a kernel would call {', '.join(sorted(foreign))}")
-    return Object(ENTRY, library.codegen._tm.emit_object(module))
+    return Object(symbol, library.codegen._tm.emit_object(module))
 
 
 class Buffer(types.Type):

@@ -81,4 +81,4 @@ _KERNELS = {"fma": _fma, "stream": _stream}
 
 def build(name: str) -> Object:
     """The object of the kernel "fma" or "stream"."""
-    return compile_native(_KERNELS[name].py_func, KERNEL)
+    return compile_native(_KERNELS[name].py_func, KERNEL, f"roofline_{name}")

@@ -9,8 +9,8 @@ from numba.core.extending import intrinsic
 from numba.core.typing.templates import signature
 import numpy as np
 
+from . import cache, native
 from . import math as vector_math
-from . import native
 from .machine import Object
 from .random import random_bits
 
@@ -91,4 +91,4 @@ def build_kernel(text: str) -> Object:
     """The object of one kernel's source, which defines ``kernel(bases, args, begin, end)``."""
     scope = dict(namespace())
     exec(compile(text, "<netc kernel>", "exec"), scope)
-    return native.compile_native(scope["kernel"], native.KERNEL)
+    return native.compile_native(scope["kernel"], native.KERNEL, f"kernel_{cache.key_of(text)}")

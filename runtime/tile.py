@@ -52,13 +52,15 @@ WORDS = CHUNKS + LEVELS
 # --- machine code -----------------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def tile_function(dtype: str, rows: int, vectors: int, masked: bool) -> machine.Code:
-    """The register tile of these rows and vectors; ``masked``: the last vector has fewer columns than lanes."""
-    def build():
-        from .tile_code import build_tile
-        return build_tile(dtype, rows, vectors, masked)
-    return machine.code(f"tile {dtype} {rows} {vectors} {masked}", build)
+def tile_text(dtype: str, rows: int, vectors: int, masked: bool) -> str:
+    """What stands for the register tile of these rows and vectors; ``masked``: the last vector has fewer columns than
+    lanes."""
+    return f"tile {dtype} {rows} {vectors} {masked}"
+
+
+def _build_tile(dtype: str, rows: int, vectors: int, masked: bool) -> machine.Object:
+    from .tile_code import build_tile
+    return build_tile(dtype, rows, vectors, masked)
 
 
 @functools.cache
@@ -208,12 +210,12 @@ def _tiles(dtype: str, rows: int, columns: int, any_columns: bool) -> Tiles:
     wide = vectors * width
     rest = wide - 1 if any_columns else columns % wide
     heights = tile_heights(rows, vectors)
-    addresses = []
+    wanted: list[tuple | None] = []
     for here, needed in ((wide, any_columns or columns >= wide), (rest, rest > 0)):
-        for height in heights:
-            tile = tile_function(dtype, height, -(-here // width), here % width != 0) if needed else None
-            addresses.append(tile.address if tile else 0)
-    return Tiles(heights, wide, _up(rest, width), tuple(addresses))
+        wanted += [(dtype, height, -(-here // width), here % width != 0) if needed else None for height in heights]
+    codes = machine.codes({tile_text(*tile): functools.partial(_build_tile, *tile) for tile in wanted if tile})
+    addresses = tuple(codes[tile_text(*tile)].address if tile else 0 for tile in wanted)
+    return Tiles(heights, wide, _up(rest, width), addresses)
 
 
 def prepare(dtype: str, columns: int | None) -> None:

@@ -183,7 +183,7 @@ def build_tile(dtype: str, rows: int, vectors: int, masked: bool) -> Object:
     """The tile as a C function."""
     values = types.CPointer(_dtype(dtype == "f64"))
     sig = types.void(values, ARGS, values, values, ARGS, ARGS, types.int64, types.int64)
-    return compile_native(_define_tile(rows, vectors, masked), sig)
+    return compile_native(_define_tile(rows, vectors, masked), sig, f"tile_{dtype}_{rows}_{vectors}_{int(masked)}")
 
 
 @intrinsic
@@ -458,4 +458,4 @@ def _define_contract(is_double):
 
 def build_contract(dtype: str) -> Object:
     """The contraction kernel for "f32" or "f64"."""
-    return compile_native(_define_contract(dtype == "f64"), KERNEL)
+    return compile_native(_define_contract(dtype == "f64"), KERNEL, f"contract_{dtype}")

@@ -137,4 +137,4 @@ _SIGNATURES = {
 def build(name: str) -> Object:
     """The object of "serial", "timed", "parallel" or "work"."""
     define, sig = _SIGNATURES[name]
-    return compile_native(define(), sig)
+    return compile_native(define(), sig, f"runner_{name}")

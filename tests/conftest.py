@@ -1,10 +1,17 @@
-"""What tests of several files share."""
+"""What tests of several files share, and settings of the whole suite."""
 
 from __future__ import annotations
+
+import os
+import tempfile
 
 import pytest
 
 from netc.compiler.cli import main
+
+# Tests leave the user's cache alone, and keep one of their own between runs: compiling all kernels anew takes minutes.
+_user = os.getuid() if hasattr(os, "getuid") else "user"
+os.environ.setdefault("NETC_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"netc-test-cache-{_user}"))
 
 
 @pytest.fixture

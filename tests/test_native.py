@@ -34,7 +34,7 @@ def kernel(function) -> machine.Code:
 
 
 def assembly(function) -> str:
-    return compile_library(function, KERNEL).get_asm_str()
+    return compile_library(function, KERNEL, "netc_kernel").get_asm_str()
 
 
 def run_plan(step, *arrays, serial=True):

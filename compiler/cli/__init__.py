@@ -7,7 +7,9 @@ imports what it needs when it runs: ``netc --help`` and ``netc check`` start no 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import warnings
 
 import click
 
@@ -21,6 +23,7 @@ COMMANDS = {
     "run": "Run a model on data.",
     "train": "Train a model on data and save its weights.",
     "profile": "Show where the time goes, kernel by kernel.",
+    "cache": "Show or clear the cache of compiled code.",
 }
 
 
@@ -57,10 +60,14 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: errors of the user become messages, never tracebacks."""
+    # NumPy's linear algebra has nothing large to do here, and starting its threads takes longer than most commands.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from ...runtime.errors import NetcError
     from ..diagnostics import Diagnostics
     try:
-        cli.main(args=arguments, prog_name="netc")
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *place: click.echo(f"warning: {message}", err=True)
+            cli.main(args=arguments, prog_name="netc")
     except (Diagnostics, NetcError) as error:
         _fail(str(error))
     except OSError as error:
