@@ -13,6 +13,18 @@ from netc.compiler.cli import main
 _user = os.getuid() if hasattr(os, "getuid") else "user"
 os.environ.setdefault("NETC_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"netc-test-cache-{_user}"))
 
+os.environ.setdefault("KERAS_BACKEND", "torch")        # read when Keras is imported
+
+
+def pytest_addoption(parser):
+    parser.addoption("--errors", action="store_true", help="print the worst error of every layer and optimiser against Keras")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("--errors"):
+        from tolerances import ERRORS
+        terminalreporter.write_line(ERRORS.format())
+
 
 @pytest.fixture
 def netc_command(capsys):

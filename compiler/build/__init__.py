@@ -29,7 +29,7 @@ from .models import call_instance, root_inputs, settings_of
 from .scope import FileScope
 from .session import Build, Sink
 from .shapes import LARGEST_SHAPE
-from .train import Training, elements_of, make_optimizer, run_train
+from .train import Training, make_optimizer, run_train, sizes_of
 from .values import POISON, Fault, Instance, ModelValue, Poisoned, Record, is_tensor, nearest
 
 __all__ = ["elaborate", "check"]
@@ -205,15 +205,15 @@ def _assemble(sink: Sink, passes, precision: str, loader) -> Model:
     inference, training = passes
     variables = _variables(inference[0], training[0])
     states = [v for v in variables if not v.trainable]
-    elements = elements_of([v for v in variables if v.trainable])
+    sizes = sizes_of(v for v in variables if v.trainable)
     span = inference[1].model.tree.name_span
-    if elements >= LARGEST_SHAPE:
-        inference[0].report(Fault("limit", "the model has too many weights", span=span, found=str(elements)))
+    if sum(sizes) >= LARGEST_SHAPE:
+        inference[0].report(Fault("limit", "the model has too many weights", span=span, found=str(sum(sizes))))
         sink.raise_errors()
     optimizer = None
     if training[1].training.optimizer is not None:
         build = Build(sink, {"f32": f32, "f64": f64}[precision], True, scope_names(), loader)
-        optimizer = make_optimizer(build, training[1].training, elements)
+        optimizer = make_optimizer(build, training[1].training, sizes)
         sink.raise_errors()
     modes = [_mode(build, found, states) for build, found in passes]
     return Model(

@@ -245,6 +245,14 @@ def tuple_product(build, values):
     return result
 
 
+@builtin("parameter_sizes")
+def parameter_sizes(build):
+    """The number of elements of each parameter, in the order of the flat vectors that an optimiser sees."""
+    if build.parameter_sizes is None:
+        raise Fault("place", "`parameter_sizes` is known in an optimiser only")
+    return build.parameter_sizes
+
+
 @builtin("fan_in")
 def fan_in(build, shape):
     return _fans(shape_of(shape))[0]

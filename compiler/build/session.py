@@ -124,6 +124,7 @@ class Build:
         self.settled: set[Node] = set()              # nodes older than any scan that is yet to come: none depends on it
         self.constants: set[Node] = set()            # those of them that are made of constants only
         self.streams: dict[int, str] = {}
+        self.parameter_sizes: tuple[int, ...] | None = None      # of the model whose optimiser is elaborated
         self.initial_path: str | None = None         # of the variable whose initial value is being elaborated
         self.initial_draws = 0
         self.naming: tuple | None = None             # (Call tree, name): the binding that names its instance

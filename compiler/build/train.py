@@ -138,12 +138,13 @@ for _kind, _run in ((syntax.Input, _input), (syntax.Loss, _loss), (syntax.Metric
     register(_kind, _run)
 
 
-def make_optimizer(build: Build, training: Training, elements: int) -> Optimizer | None:
-    """The optimiser's update over vectors of ``elements`` weights, elaborated by a pass of its own."""
+def make_optimizer(build: Build, training: Training, sizes: tuple[int, ...]) -> Optimizer | None:
+    """The optimiser's update over vectors of parameters of these sizes, elaborated by a pass of its own."""
     instance, span = training.optimizer, training.optimizer_span
-    if instance is None or elements == 0:
+    if instance is None or sum(sizes) == 0:
         return None
-    shape = checked_shape((elements,))
+    build.parameter_sizes = sizes
+    shape = checked_shape((sum(sizes),))
     weight = ops.input("weight", build.precision, shape)
     gradient = ops.input("gradient", build.precision, shape)
     instance.path = "optimizer"
@@ -168,5 +169,5 @@ def make_optimizer(build: Build, training: Training, elements: int) -> Optimizer
     return Optimizer(instance.name, Graph((weight, gradient, *leaves), outputs), states)
 
 
-def elements_of(variables) -> int:
-    return sum(product(v.type.shape) for v in variables)
+def sizes_of(variables) -> tuple[int, ...]:
+    return tuple(product(v.type.shape) for v in variables)
