@@ -24,6 +24,8 @@ _PUBLIC = {
     "InputError": (".runtime.errors", "InputError"),
     "WeightsError": (".runtime.errors", "WeightsError"),
     "ModelError": (".runtime.errors", "ModelError"),
+    "NotFiniteError": (".runtime.errors", "NotFiniteError"),
+    "Trace": (".tracing", "Trace"),
     "CompileError": (".compiler.diagnostics", "Diagnostics"),
     "set_threads": (".runtime.pool", "set_threads"),
 }

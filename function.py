@@ -239,6 +239,15 @@ class Function:
 
     # --- for a reader
 
+    def trace(self, weights: Weights, /, *args, training: bool = False, seed: int | None = None, **named):
+        """Every named inner value of one run, by path: a Trace.  ``fn.trace(w, x).check_finite()`` hunts NaN.
+
+        With ``training``, the values of training mode, which takes targets too, then the losses (``loss NAME``, ``total
+        loss``) and the gradients of their sum (``grad PATH``).  The program of it is compiled at the first trace.
+        """
+        from .tracing import trace
+        return trace(self, weights, args, named, training, seed)
+
     def profile(self, program: str = "predict", data: Mapping[str, Any] | None = None, *, batch: int | None = None,
                 sizes: Mapping[str, int] | None = None, weights: Weights | None = None, seed: int = 0):
         """Run a program with a clock between its steps: a Profile, whose ``str`` is a table of kernels.
@@ -274,7 +283,8 @@ class Function:
     # --- programs
 
     def program(self, kind: str) -> "Compiled":
-        """The program of this kind ("predict", "evaluate", "gradient", "update", "step", "step_metrics"), compiled once."""
+        """The program of this kind ("predict", "evaluate", "gradient", "update", "step", "step_metrics", "trace",
+        "trace_training"), compiled once."""
         found = self._compiled.get(kind)
         if found is None:
             with self._lock:
@@ -287,6 +297,8 @@ class Function:
         """The program as a graph, before the back end.  Raises ModelError where the model has no such program."""
         return {"predict": lambda: programs.predict(self.model, self._paths),
                 "evaluate": lambda: programs.evaluate(self.model),
+                "trace": lambda: programs.trace(self.model),
+                "trace_training": lambda: programs.trace(self.model, training=True),
                 "gradient": lambda: programs.loss_and_gradient(self.model),
                 "update": lambda: programs.update(self.model),
                 "step": lambda: programs.step(self.model),
@@ -335,6 +347,7 @@ class Compiled:
 
     def __init__(self, program: Program, target: str):
         from .compiler.pipeline import compile_graph
+        self.program = program
         self.executable = compile_graph(program.graph, program.layout, target)
         self.signature = Signature(program.inputs, program.ranges)
         self.reports = program.reports

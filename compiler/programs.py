@@ -2,6 +2,7 @@
 
 predict    inputs -> outputs, in inference mode
 evaluate   inputs, targets -> losses and metrics, in inference mode
+trace      inputs -> every named inner value; in training mode with targets, losses and gradients too
 gradient   inputs, targets -> losses, one flat gradient of the trainable variables and the new states, in training mode
 update     a flat gradient -> the new flat weights, the new optimiser state
 step       both: inputs, targets -> losses, the new flat weights and states, the new optimiser state
@@ -21,7 +22,7 @@ from ..runtime.weights import Layout
 from . import ops
 from .bounds import Range, bound_indices
 from .gradient import gradient
-from .ir import Graph, Node, node, rewrite, topological
+from .ir import Graph, Node, is_tensor, node, rewrite, topological
 from .model import Mode, Model, Variable
 from .types import DType, Dim, Size, i64, product, substitute
 
@@ -123,6 +124,29 @@ def named_outputs(model: Model, paths: Iterable[str] | None) -> dict[str, Node]:
     if not chosen:
         raise ModelError("no output is asked for")
     return chosen
+
+
+def trace(model: Model, training: bool = False) -> Program:
+    """Every named value of one mode that is computed, once, under the first of its names."""
+    names: dict[Node, str] = {}
+    for name, value in traced_values(model, training).items():
+        if value.op.name not in LEAVES:
+            names.setdefault(value, name)
+    return _program(model, _all_inputs(model) if training else model.inputs, {name: value for value, name in names.items()})
+
+
+def traced_values(model: Model, training: bool = False) -> dict[str, Node]:
+    """Every named value of one mode in the order of making; in training mode then each ``loss NAME``, what is minimised,
+    and its gradient by each parameter, ``grad PATH``.  No path has a space in it."""
+    mode = model.training if training else model.inference
+    values = {name: value for name, value in mode.values.items() if is_tensor(value)}
+    if training:
+        losses = losses_of(model, mode)
+        leaves = [ops.param(variable.path, variable.type.dtype, variable.type.shape) for variable in model.parameters]
+        slopes = gradient([(losses[LOSS], ops.constant(1.0, losses[LOSS].dtype))], leaves)
+        values |= {f"loss {name}": value for name, value in mode.losses.items()} | {"total loss": losses[LOSS]}
+        values |= {f"grad {leaf.attrs['path']}": slope for leaf, slope in zip(leaves, slopes)}
+    return values
 
 
 def evaluate(model: Model) -> Program:

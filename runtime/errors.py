@@ -22,6 +22,10 @@ class ModelError(NetcError, ValueError):
     """The model cannot do what is asked of it: it has no loss, no such output, it is too large."""
 
 
+class NotFiniteError(NetcError, FloatingPointError):
+    """A value of the model is NaN or infinite; the message says where that begins."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean `x`?)`` for the nearest known name; empty where none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -106,6 +106,16 @@ def test_init_and_run(folder, netc_command):
     assert code == 0 and "y: f32[50, 1]" in out
 
 
+def test_run_says_where_a_value_stops_being_finite(folder, netc_command):
+    command = ["run", "line.net", "--data", "data.npz", "--target", "numpy", "--check-finite"]
+    assert netc_command(*command)[0] == 0
+    fn = netc.compile("line.net", target="numpy")
+    fn.save(fn.init().with_flat(np.full(3, 3e38)), "w")
+    np.savez("data.npz", x=np.ones((3, 2)), target=np.zeros((3, 1)))
+    code, out, err = netc_command(*command, "--weights", "w")
+    assert code == 1 and not out and err.startswith("error: the first value that is not finite is `y") and "line.net:3:9" in err
+
+
 def broken_npz(kind):
     if kind == "text":
         open("data.npz", "w").write("no zip")

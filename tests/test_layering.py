@@ -17,7 +17,7 @@ PLAIN_DATA = {"runtime.errors", "runtime.weights", "runtime.program"}
 # Modules that meet the machine: they may import the runtime where they compile or run something.
 BACK_END = {"compiler.pipeline", "compiler.emit_cpu", "compiler.stages", "compiler.lower",
             "compiler.contraction", "compiler.tiling"}
-FACE = {"function", "trainer", "inputs", "profiling"}
+FACE = {"function", "trainer", "inputs", "profiling", "tracing"}
 HEAVY = {"numba", "llvmlite", "torch", "keras", "jax", "tensorflow", "sklearn", "scipy"}
 
 

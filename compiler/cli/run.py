@@ -14,13 +14,14 @@ from .options import FILE, MODEL, PRECISION, SEED, TARGET, THREADS, check_target
 @click.option("--data", type=click.Path(path_type=Path), required=True, help=".npz with one array an input.")
 @click.option("--weights", type=click.Path(path_type=Path), help=".safetensors; without it, fresh weights of the seed.")
 @click.option("--save", type=click.Path(path_type=Path), help=".npz for the outputs; without it, they are described.")
+@click.option("--check-finite", is_flag=True, help="Say where the first value that is NaN or infinite comes from.")
 @click.option("--output", "outputs", multiple=True, metavar="PATH", help="A value by its path; may be repeated.")
 @MODEL
 @SEED
 @TARGET
 @PRECISION
 @THREADS
-def run(file, data, weights, save, outputs, model, seed, target, precision, threads) -> None:
+def run(file, data, weights, save, check_finite, outputs, model, seed, target, precision, threads) -> None:
     """Run a model on data."""
     import numpy as np
 
@@ -31,6 +32,8 @@ def run(file, data, weights, save, outputs, model, seed, target, precision, thre
     arrays = load_arrays(data, function.inputs)
     values = function.load(weights) if weights is not None else function.init(seed)
     random = function.program("predict").uses_seed
+    if check_finite:
+        function.trace(values, arrays, seed=seed if random else None).check_finite()
     result = function(values, arrays, seed=seed if random else None)
     named = dict(zip(function.outputs, result if isinstance(result, tuple) else (result,)))
     if save is not None:
