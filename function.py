@@ -26,6 +26,7 @@ from .runtime.weights import LARGEST, Weights
 
 TARGETS = ("cpu", "numpy")
 PRECISIONS = ("f32", "f64")
+PROGRAMS = ("predict", "evaluate", "gradient", "update", "step")
 
 
 def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterable[str] | None = None,
@@ -48,7 +49,7 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
     from .compiler.build import elaborate
     text, name = read_source(source)
     return Function(elaborate(text, name, model=model, precision=precision,
-                              settings=dict(settings or {})), outputs, target)
+                              settings=dict(settings or {})), outputs, target, text)
 
 
 def read_source(source: str | os.PathLike) -> tuple[str, str]:
@@ -68,12 +69,14 @@ class Function:
 
     ``fn.inputs``, ``fn.targets``, ``fn.outputs``, ``fn.parameters``, ``fn.states`` map names to types with ``.dtype`` and
     ``.shape``; ``fn.variables`` are parameters and states in the order of their making.  Programs (prediction, gradient,
-    training step) are compiled at their first use; a new batch size compiles nothing.
+    training step) are compiled at their first use; a new batch size compiles nothing.  ``fn.source`` is the model's text,
+    ``fn.emit(stage)`` what became of it.
     """
 
-    def __init__(self, model: Model, outputs: Iterable[str] | None = None, target: str = "cpu"):
+    def __init__(self, model: Model, outputs: Iterable[str] | None = None, target: str = "cpu", source: str = ""):
         self.model = model
         self.target = target
+        self.source = source
         self.layout = programs.weights_layout(model)
         self.inputs: dict[str, TensorType] = {leaf.attrs["name"]: leaf.type for leaf in model.inputs}
         self.targets: dict[str, TensorType] = {leaf.attrs["name"]: leaf.type for leaf in model.targets}
@@ -267,6 +270,25 @@ class Function:
         """
         from .compiler.summary import summarize
         return summarize(self.model, depth, sizes)
+
+    def emit(self, stage: str = "numba", program: str = "predict", sizes: Mapping[str, int] | None = None) -> str:
+        """One stage of the compilation as text, as ``netc emit`` prints it.
+
+        ``stage``: "ast", "graph", "simplified", "fused", "loops", "numba" (the source of every kernel), "llvm" or "asm"
+        (what is linked and run).  ``program``: "predict", "evaluate", "gradient", "update" or "step".  ``sizes``: of symbols;
+        the tiles of products are chosen by size.  Raises ModelError for another stage or program, InputError.
+        """
+        from .compiler.stages import STAGES, format_stage, format_tree
+        from .profiling import usual_sizes
+        if stage not in STAGES:
+            raise ModelError(f"there is no stage {stage!r}: the stages are {listing(STAGES)}")
+        if stage == "ast":
+            from .compiler.syntax import parse
+            return format_tree(parse(self.source))
+        if program not in PROGRAMS:
+            raise ModelError(f"there is no program {program!r}: the programs are {listing(PROGRAMS)}")
+        lowered = self.lower(program)
+        return format_stage(lowered, stage, usual_sizes(Signature(lowered.inputs), None, sizes or {}))
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{name}: {type_}" for name, type_ in self.inputs.items())

@@ -244,6 +244,13 @@ def random_inputs(signature: Signature, batch: int | None, sizes: Mapping[str, i
 
     Raises InputError for a size that the program does not have.
     """
+    given = usual_sizes(signature, batch, sizes)
+    rng = np.random.default_rng(seed)
+    return {name: _random(rng, type_, signature.limit(name, given), given) for name, type_ in signature.types.items()}
+
+
+def usual_sizes(signature: Signature, batch: int | None, sizes: Mapping[str, int]) -> dict[str, int]:
+    """A size for every symbol: the given one, or a usual one.  Raises InputError for one that the program does not have."""
     known = {name for type_ in signature.types.values() for size in type_.shape if not isinstance(size, int)
              for name in size.symbols}
     unknown = [name for name in sizes if name not in known]
@@ -251,9 +258,7 @@ def random_inputs(signature: Signature, batch: int | None, sizes: Mapping[str, i
         raise InputError(f"there is no size {listing(unknown)}; the sizes are {listing(sorted(known))}")
     if batch is not None and signature.batch is None:
         raise InputError(f"the program takes no batch; its sizes are {listing(sorted(known)) or 'fixed'}")
-    given = {name: (batch or BATCH) if name == signature.batch else OTHER_SIZE for name in known} | dict(sizes)
-    rng = np.random.default_rng(seed)
-    return {name: _random(rng, type_, signature.limit(name, given), given) for name, type_ in signature.types.items()}
+    return {name: (batch or BATCH) if name == signature.batch else OTHER_SIZE for name in sorted(known)} | dict(sizes)
 
 
 def _random(rng: np.random.Generator, type_: TensorType, limit: int | None, sizes: Mapping[str, int]) -> np.ndarray:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Mapping
 
 from .diagnostics import Span
 from .programs import Program
 
-STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "numba")
+STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "numba", "llvm", "asm")
 
 
 def format_tree(value: Any, indent: int = 0) -> str:
@@ -38,8 +38,9 @@ def _is_tree(value: Any) -> bool:
     return is_dataclass(value) and not isinstance(value, type) or isinstance(value, tuple) and any(map(_is_tree, value))
 
 
-def format_stage(program: Program, stage: str) -> str:
-    """A program at one stage after elaboration."""
+def format_stage(program: Program, stage: str, sizes: Mapping[str, int]) -> str:
+    """A program at one stage after elaboration.  ``sizes``: of its symbols; machine code depends on them a little, since the
+    tiles of products are chosen by size."""
     from .text import format_graph
     if stage in ("graph", "grad"):
         return format_graph(program.graph)
@@ -52,4 +53,16 @@ def format_stage(program: Program, stage: str) -> str:
     executable = compile_graph(program.graph, program.layout, "cpu")
     if stage == "loops":
         return executable.format_loops()
-    return "\n\n".join(f"# {label}\n{source}" for label, source in executable.kernels())
+    if stage == "numba":
+        return "\n\n".join(f"# {label}\n{source}" for label, source in executable.kernels())
+    return _format_machine_code(executable, stage, sizes)
+
+
+def _format_machine_code(executable, form: str, sizes: Mapping[str, int]) -> str:
+    """What is linked and run, kernel by kernel, in LLVM's language or as assembly."""
+    from ..runtime.listing import listing, texts_of
+    runner = executable.bind(sizes).runner
+    names = {text: name for name, text in executable.kernels()}
+    mark = {"llvm": ";", "asm": "#"}[form]
+    return "\n\n".join(f"{mark} {names.get(text, text)}\n{listing(text, form)}"
+                       for text in texts_of(runner.steps.tolist(), runner.args.tolist()))

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Iterable, Mapping
 
@@ -30,10 +30,11 @@ EMITTERS = ("machine", "math", "native", "random", "roofline", "roofline_code", 
 
 @dataclass(frozen=True)
 class Object:
-    """An object file and its only visible symbol."""
+    """An object file and its only visible symbol; ``library`` is what it was made of, where it was made here."""
 
     symbol: str
     content: bytes
+    library: object = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ def codes(wanted: Mapping[str, Callable[[], Object]]) -> dict[str, Code]:
                 _loaded[text] = _compile(wanted[text], key)
                 counts.compiled += 1
         return {text: _loaded[text] for text in wanted}
+
+
+def loaded() -> Mapping[str, Code]:
+    """Everything that this process has, by text."""
+    return dict(_loaded)
 
 
 def is_loaded(text: str) -> bool:

@@ -126,7 +126,7 @@ def compile_native(function, sig, symbol: str = "netc_kernel") -> Object:
     foreign = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")} - SYMBOLS
     if foreign:
         raise RuntimeError(f"a kernel would call {', '.join(sorted(foreign))}")
-    return Object(symbol, library.codegen._tm.emit_object(module))
+    return Object(symbol, library.codegen._tm.emit_object(module), library)
 
 
 class Buffer(types.Type):

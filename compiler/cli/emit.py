@@ -6,25 +6,27 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, MODEL, PRECISION, compile_file
+from .options import FILE, MODEL, PRECISION, SIZES, compile_file, sizes_of
 
 PROGRAMS = ("predict", "evaluate", "gradient", "update", "step")
+STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "numba", "llvm", "asm")
 
 
 @click.command()
 @FILE
 @MODEL
 @PRECISION
-@click.option("--stage", type=click.Choice(["ast", "graph", "grad", "simplified", "fused", "loops", "numba"]),
-              default="graph", show_default=True)
+@click.option("--stage", type=click.Choice(STAGES), default="graph", show_default=True)
 @click.option("--program", type=click.Choice(PROGRAMS), help="What to show; without it predict, and gradient for grad.")
-def emit(file: Path, model: str | None, precision: str, stage: str, program: str | None) -> None:
+@SIZES
+def emit(file: Path, model: str | None, precision: str, stage: str, program: str | None, sizes: tuple[str, ...]) -> None:
     """Print one stage of the compilation."""
-    from ..stages import format_stage, format_tree
-    if stage == "ast":
+    if stage == "ast":              # of a file that may not be a model yet
         from ...function import read_source
+        from ..stages import format_tree
         from ..syntax import parse
         click.echo(format_tree(parse(*read_source(file))))
         return
     function = compile_file(file, model, precision=precision)
-    click.echo(format_stage(function.lower(program or ("gradient" if stage == "grad" else "predict")), stage))
+    chosen = program or ("gradient" if stage == "grad" else "predict")
+    click.echo(function.emit(stage, chosen, sizes_of(sizes, function)))

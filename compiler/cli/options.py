@@ -16,6 +16,7 @@ TARGET = click.option("--target", type=click.Choice(["cpu", "numpy"]), default="
                       help="numpy is the slow oracle.")
 SEED = click.option("--seed", type=click.IntRange(-2 ** 63, 2 ** 63 - 1), default=0, show_default=True)
 THREADS = click.option("--threads", type=click.IntRange(1), help="Threads; without it, one a core.")
+SIZES = click.option("--size", "sizes", multiple=True, metavar="SYMBOL=NUMBER", help="A value for a symbol; may be repeated.")
 FILE = click.argument("file", type=click.Path(path_type=Path))
 FILES = click.argument("files", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
 
@@ -70,3 +71,17 @@ def check_target(target: Path, *read: Path | None) -> None:
         raise OSError(f"cannot write {target}: it is what this command reads, or a model file")
     if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise OSError(f"cannot write {target}: {'it is a folder' if target.is_dir() else f'no writable folder {folder}'}")
+
+
+def sizes_of(given: tuple[str, ...], function) -> dict[str, int]:
+    """What ``--size`` says, checked."""
+    from ..types import symbols
+    known = sorted({name for type_ in function.inputs.values() for size in type_.shape for name in symbols(size)})
+    sizes = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        if name not in known or not number.isdecimal() or int(number) < 1:
+            raise click.BadParameter(f"{text!r} is no SYMBOL=NUMBER; the symbols are {', '.join(known) or 'none'}",
+                                     param_hint="--size")
+        sizes[name] = int(number)
+    return sizes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, MODEL, PRECISION, compile_file
+from .options import FILE, MODEL, PRECISION, SIZES, compile_file, sizes_of
 
 
 @click.command()
@@ -15,12 +15,12 @@ from .options import FILE, MODEL, PRECISION, compile_file
 @PRECISION
 @click.option("--depth", type=click.IntRange(1), metavar="LEVELS",
               help="Levels of nested models to open; without it all but the layers of the prelude.")
-@click.option("--size", "sizes", multiple=True, metavar="SYMBOL=NUMBER", help="A value for a symbol; may be repeated.")
+@SIZES
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def summary(file: Path, model: str | None, precision: str, depth: int | None, sizes: tuple[str, ...], as_json: bool) -> None:
     """Show the layers, their shapes, parameters, costs and kernels."""
     function = compile_file(file, model, precision=precision)
-    found = function.summary(depth, _sizes(sizes, function) if sizes else None)
+    found = function.summary(depth, sizes_of(sizes, function) or None)
     if as_json:
         import json
         click.echo(json.dumps(found.to_dict(), indent=2))
@@ -31,19 +31,6 @@ def summary(file: Path, model: str | None, precision: str, depth: int | None, si
         _print(console, found)
     else:
         click.echo(str(found))
-
-
-def _sizes(given: tuple[str, ...], function) -> dict[str, int]:
-    from ..types import symbols
-    known = sorted({name for type_ in function.inputs.values() for size in type_.shape for name in symbols(size)})
-    sizes = {}
-    for text in given:
-        name, _, number = text.partition("=")
-        if name not in known or not number.isdecimal() or int(number) < 1:
-            raise click.BadParameter(f"{text!r} is no SYMBOL=NUMBER; the symbols are {', '.join(known) or 'none'}",
-                                     param_hint="--size")
-        sizes[name] = int(number)
-    return sizes
 
 
 STYLES = {"input": "green", "output": "green", "operation": "dim", "parameter": "yellow"}
