@@ -12,8 +12,8 @@ from itertools import product as combinations
 
 from .ir import Node
 from .loops import Affine, Assign, Constant, Divide, Load
-from .nest import Loop, Nest, linear
-from .schedule import Step, finish_columns, finish_map, finish_rows
+from .nest import Loop, Nest
+from .schedule import Step, Target, finish_columns, finish_map, finish_rows
 from .tiling import Strided, product_of, strided_operand
 from .types import Size, known_nonnegative
 
@@ -92,8 +92,9 @@ def fill_phase(lowering, current: Node, phase: Phase) -> None:
         return
     nest = Nest(kept, lowering.view_of)
     zero = nest.constant(current.dtype, 0)
-    lowering.add(finish_map(nest, zero, lowering.views[current],
-                            linear(phase.values[:current.type.rank], current.shape), label="contract"))
+    view = lowering.views[current]
+    target = Target(zero, view, view.at(phase.values[:current.type.rank], current.shape))
+    lowering.add(finish_map(nest, [target], label="contract"))
 
 
 # --- coordinates ------------------------------------------------------------------------------------------------
@@ -155,8 +156,9 @@ def tile_contract(lowering, current: Node, phase: Phase, margins) -> bool:
     operands = [_strided_or_halo(lowering, current, k, phase, margins[k]) for k in range(2)]
     matrix = None
     if None not in operands:
-        target = linear(phase.values[:current.type.rank], current.shape)
-        matrix = product_of(current, lowering.views[current], target, *operands, phase.loops)
+        view = lowering.views[current]
+        target = view.at(phase.values[:current.type.rank], current.shape)
+        matrix = product_of(current, view, target, *operands, phase.loops)
     if matrix is None:
         del lowering.steps[steps_before:]
         lowering.forget_halos(steps_before)
@@ -170,10 +172,8 @@ def _strided_or_halo(lowering, current: Node, which: int, phase: Phase, margin) 
     values = tuple(c.value for c in coordinates_of(current, which, phase))
     if not any(low or high for low, high in margin):
         return strided_operand(lowering, operand, values, phase.loops)
-    lows = tuple(low for low, _ in margin)
-    shape = tuple(low + size + high for (low, high), size in zip(margin, operand.shape))
-    view = lowering.halo(operand, lows, shape)
-    return Strided(view, linear([v + low for v, low in zip(values, lows)], shape))
+    view = lowering.halo(operand, 0)
+    return Strided(view, view.at(values, operand.shape))
 
 
 # --- loops ------------------------------------------------------------------------------------------------------
@@ -191,8 +191,8 @@ def loop_contract(lowering, current: Node, phase: Phase) -> Step:
         operands.append((operand, tuple(place)))
     guard = nest.within(bounds, flags)
     values = tuple(nest.expression(operand, place, guard) for operand, place in operands)
-    target = linear(phase.values[:current.type.rank], current.shape)
     view, dtype = lowering.views[current], current.dtype
+    target = view.at(phase.values[:current.type.rank], current.shape)
     if len(values) == 1:
         values += (nest.constant(dtype, 1),)
     if _runs_along_result(nest):

@@ -76,6 +76,9 @@ def fuse(outputs: Mapping[str, Node]) -> Fusion:
         if shared or repeated or weight[current] > REGION_LIMIT:
             stored.add(current)
             weight[current] = 0
+    # The positions of maxima that nobody wants but the pooling itself, which finds the maxima without them.
+    stored -= {current for current in stored if current.op.name == "window_argmax" and current not in roots
+               and all(is_max_pooling(user) for user in use[current])}
     order = tuple(current for current in topological(roots) if current in stored)
     return Fusion(order, dict(outputs))
 
@@ -118,7 +121,9 @@ def through_reshapes(current: Node) -> Node:
 
 
 def is_max_pooling(current: Node) -> bool:
-    """Whether a window_take takes its own windows' maxima; any other reads its operand at computed places."""
+    """Whether a value takes its own windows' maxima; any other reads its operand at computed places."""
+    if current.op.name != "window_take":
+        return False
     chosen = current.args[1]
     return chosen.op.name == "window_argmax" and chosen.args[0] is current.args[0] and chosen.attrs == current.attrs
 

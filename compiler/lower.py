@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product as combinations
 from typing import Callable, Mapping, Sequence
 
 from .contraction import lower_contract
@@ -10,8 +11,11 @@ from .fuse import Fusion, fuse, is_max_pooling, is_spread, through_reshapes
 from .ir import Node
 from .loops import (Affine, Assign, Constant, Divide, FromIndex, Kernel, Let, Load, Range, Store)
 from .nest import Loop, Nest, View, linear, place, strides
-from .schedule import Buffer, ScanStep, Step, finish_columns, finish_map, finish_rows, identity_of
-from .types import Dim, Size, boolean, i32, known_nonnegative, product
+from .placement import bordered_view, place as place_values, window_margins
+from .schedule import Buffer, ScanStep, Step, Target, finish_columns, finish_map, finish_rows, identity_of
+from .types import Dim, Size, boolean, i32, product
+
+UNROLLED_WINDOW = 36        # elements of a pooling's window that a kernel reads at once
 
 ViewOf = Callable[[Node], "View | None"]
 
@@ -22,50 +26,28 @@ class Lowering:
     def __init__(self, fusion: Fusion, views: Mapping[Node, View], outputs: Mapping[str, View], depth: int = 0,
                  scan: Node | None = None):
         self.fusion = fusion
-        self.views = dict(views)
         self.depth = depth
         self.computed = self.within = scan
         self.steps: list = []
-        self.placed: set[Node] = set()
         self.pooled: set[Node] = set()
-        self.halos: dict[tuple, tuple[int, View]] = {}
-        self._assign(outputs)
+        self.halos: dict[tuple[Node, float], tuple[int, View]] = {}
+        self.placement = place_values(fusion, views, outputs)
+        self.views = self.placement.views
         for current in fusion.stored:
+            if current in self.placement.bordered:
+                self.border(current, self.views[current], self.placement.bordered[current])
             self.lower(current)
         for name, value in fusion.outputs.items():
             if self.views.get(value) != outputs[name]:
                 self.copy(value, outputs[name])
 
-    # --- memory
-
-    def _assign(self, outputs: Mapping[str, View]) -> None:
-        """A view for every stored value: an output's own memory, a part of a concat's, or a buffer of its own."""
-        for name, value in self.fusion.outputs.items():
-            if value in self.fusion and value not in self.views:
-                self.views[value] = outputs[name]
-        for current in reversed(self.fusion.stored):
-            if current.op.name == "scan":
-                continue
-            if current not in self.views:
-                self.views[current] = View(Buffer(current.type.size, current.dtype), 0, current.dtype)
-            if current.op.name == "concat":
-                self._place_pieces(current)
-
-    def _place_pieces(self, current: Node) -> None:
-        """Let the pieces of a concat that are contiguous in it be computed in place."""
-        axis, view = current.attrs["axis"], self.views[current]
-        if any(size != 1 for size in current.shape[:axis]):
-            return
-        offset = view.offset
-        for piece in current.args:
-            base = through_reshapes(piece)
-            if base in self.fusion and base not in self.views and base.op.name != "scan":
-                self.views[base] = View(view.buffer, offset, view.dtype)
-                self.placed.add(base)
-            offset = offset + piece.type.size
-
     def view_of(self, current: Node) -> View | None:
         return self.views.get(current)
+
+    def target(self, current: Node, value: str, coordinates: Sequence[Affine]) -> Target:
+        """Storing a name as ``current[coordinates]``."""
+        view = self.views[current]
+        return Target(value, view, view.at(coordinates, current.shape))
 
     def dense_view(self, current: Node) -> View:
         """The memory of a value that was required to be contiguous."""
@@ -90,17 +72,17 @@ class Lowering:
     def map(self, current: Node) -> None:
         nest, coordinates = self.nest(current.shape)
         value = nest.compute(current, coordinates)
-        self.add(finish_map(nest, value, self.views[current], linear(coordinates, current.shape)))
+        self.add(finish_map(nest, [self.target(current, value, coordinates)]))
 
     def copy(self, current: Node, target: View) -> None:
         """Compute or copy a value into other memory."""
         nest, coordinates = self.nest(current.shape)
         value = nest.expression(current, coordinates)
-        self.add(finish_map(nest, value, target, linear(coordinates, current.shape)))
+        self.add(finish_map(nest, [Target(value, target, target.at(coordinates, current.shape))]))
 
     def fill(self, target: View, size: Size, value) -> None:
         nest, coordinates = self.nest((size,))
-        self.add(finish_map(nest, nest.constant(target.dtype, value), target, coordinates[0]))
+        self.add(finish_map(nest, [Target(nest.constant(target.dtype, value), target, coordinates[0])]))
 
     def reduce(self, current: Node) -> None:
         kind, axes = current.attrs["kind"], current.attrs["axes"]
@@ -112,7 +94,7 @@ class Lowering:
                        for axis in range(source.type.rank)]
         nest = Nest(loops, self.view_of)
         value = nest.expression(source, tuple(coordinates))
-        index = linear([coordinates[axis] for axis in kept], current.shape)
+        index = self.views[current].at([coordinates[axis] for axis in kept], current.shape)
         self.add(finish_reduction(nest, kind, value, current, self.views[current], index))
 
     def argument(self, current: Node) -> None:
@@ -127,28 +109,20 @@ class Lowering:
         best, where = nest.name("best"), nest.name("at")
         update = best_update(nest, kind, value, source.dtype, best, where, Affine.variable("r"))
         start = (Constant(best, source.dtype, identity_of(kind, source.dtype)), Constant(where, i32, 0))
-        index = linear([c for a, c in enumerate(coordinates) if a != axis], current.shape)
+        index = self.views[current].at([c for a, c in enumerate(coordinates) if a != axis], current.shape)
         self.add(finish_rows(nest, start, update, None, self.views[current], index, where))
 
     def concat(self, current: Node) -> None:
         """Each piece is computed, or copied, into its part."""
         axis, view = current.attrs["axis"], self.views[current]
         shift: Size = 0
-        for piece in current.args:
-            base = through_reshapes(piece)
-            if self.views.get(base) == View(view.buffer, view.offset + shift, view.dtype) and base in self.placed:
-                shift = shift + piece.type.size
-                continue
-            nest, coordinates = self.nest(piece.shape)
-            value = nest.expression(piece, coordinates)
-            moved = tuple(c + (shift if a == axis else 0) for a, c in enumerate(coordinates))
-            if any(size != 1 for size in current.shape[:axis]):
-                index = linear(moved, current.shape)
-                shift = shift + piece.shape[axis]
-            else:
-                index = linear(coordinates, piece.shape) + shift
-                shift = shift + piece.type.size
-            self.add(finish_map(nest, value, view, index))
+        for position, piece in enumerate(current.args):
+            if (current, position) not in self.placement.pieces:
+                nest, coordinates = self.nest(piece.shape)
+                value = nest.expression(piece, coordinates)
+                moved = tuple(c + (shift if a == axis else 0) for a, c in enumerate(coordinates))
+                self.add(finish_map(nest, [self.target(current, value, moved)]))
+            shift = shift + piece.shape[axis]
 
     def spread(self, current: Node) -> None:
         """A pad with fillers between the elements: fill, then store with a stride."""
@@ -158,7 +132,7 @@ class Lowering:
         value = nest.expression(current.args[0], coordinates)
         target = [c * (between + 1) + low for c, between, low in
                   zip(coordinates, current.attrs["interior"], current.attrs["low"])]
-        self.add(finish_map(nest, value, view, linear(target, current.shape)))
+        self.add(finish_map(nest, [self.target(current, value, target)]))
 
     def scatter_add(self, current: Node) -> None:
         """Sums in the order of the indices; threads share out the columns, so the order never changes."""
@@ -181,53 +155,81 @@ class Lowering:
     # --- windows
 
     def window_argmax(self, current: Node) -> None:
-        """The maxima first, into the memory of the pooling that goes with them if there is one; then, for each, the
-        first position that has it (NaN being larger than all)."""
-        source = current.args[0]
-        pooling = next((n for n in self.fusion.stored if n.op.name == "window_take" and n.args == (source, current)
-                        and is_max_pooling(n)), None)
-        if pooling is None:
-            maxima = View(Buffer(current.type.size, source.dtype), 0, source.dtype)
-        else:
-            maxima = self.views[pooling]
-            self.pooled.add(pooling)
-        self._max_pool(current, maxima)
-        nest, coordinates, window, inner, guard = self._window_nest(current)
-        value = nest.expression(source, inner, guard)
-        largest = nest.load(maxima, linear(coordinates, current.shape))
-        hit = nest.let("eq", boolean, (value, source.dtype), (largest, source.dtype))
-        if source.dtype.kind == "float":
-            missing = nest.let("ne", boolean, (value, source.dtype), (value, source.dtype))
-            hit = nest.let("logical_or", boolean, (hit, boolean), (missing, boolean))
-        here = nest.emit(FromIndex(nest.name(), i32, linear(window, current.attrs["sizes"])))
-        beyond = product(current.attrs["sizes"])
-        position = nest.let("where", i32, (hit, boolean), (here, i32), (nest.constant(i32, beyond), i32))
-        self.add(finish_columns(nest, "minimum", beyond, (position,), self.views[current],
-                                linear(coordinates, current.shape), guard, label="window_argmax"))
+        """The first maximum of each window, NaN being larger than all; with it the pooling that goes with it, if any.
 
-    def _max_pool(self, current: Node, view: View) -> None:
-        """The maximum of each window of the first argument of a window_argmax or window_take."""
+        Among windows of nothing but the least value, which no value beyond the edges differs from, the position
+        of the first maximum may lie beyond the edge.
+        """
         source = current.args[0]
-        nest, coordinates, _, inner, guard = self._window_nest(current)
-        value = nest.expression(source, inner, guard)
-        self.add(finish_columns(nest, "maximum", identity_of("max", source.dtype), (value,), view,
-                                linear(coordinates, current.shape), guard, label="max_pool"))
+        poolings = [n for n in self.fusion.stored if n.op.name == "window_take" and n.args == (source, current)
+                    and is_max_pooling(n)]
+        self.pooled.update(poolings)
+        if product(current.attrs["sizes"]) > UNROLLED_WINDOW:
+            self._search_windows(current, [current, *poolings])
+            return
+        nest, coordinates, values = self._window_values(current)
+        best, where = values[0], nest.constant(i32, 0)
+        for position, value in enumerate(values[1:], 1):
+            best, where = better_of(nest, "max", source.dtype, (value, nest.constant(i32, position)), (best, where))
+        targets = [self.target(current, where, coordinates)] + [self.target(n, best, coordinates) for n in poolings]
+        self.add(finish_map(nest, targets, label="max_pool"))
 
-    def _window_nest(self, current: Node):
-        """Loops over the windows and in them; coordinates outside and in the window, of the operand, and their guard."""
+    def max_pool(self, current: Node) -> None:
+        """The maximum of each window, where nobody asks for its position."""
+        if product(current.attrs["sizes"]) > UNROLLED_WINDOW:
+            self._search_windows(current, [current])
+            return
+        nest, coordinates, values = self._window_values(current)
+        best = values[0]
+        for value in values[1:]:
+            best = nest.let("maximum", current.dtype, (best, current.dtype), (value, current.dtype))
+        self.add(finish_map(nest, [self.target(current, best, coordinates)], label="max_pool"))
+
+    def _window_values(self, current: Node):
+        """A nest over the windows, its coordinates, and the values of the operand in a window, all read at once: the
+        windows are small, and their size stays in the kernel."""
+        view = self._bordered_source(current)
+        nest, coordinates = self.nest(current.shape)
+        return nest, coordinates, [self._window_value(current, nest, coordinates, window, view)
+                                   for window in combinations(*map(range, current.attrs["sizes"]))]
+
+    def _bordered_source(self, current: Node) -> View | None:
+        """The operand with the least value around it, if its windows leave it by a known number of elements."""
+        source, margins = current.args[0], window_margins(current)
+        if margins is None or not any(low or high for low, high in margins):
+            return None
+        return self.halo(source, identity_of("max", source.dtype))
+
+    def _window_value(self, current: Node, nest: Nest, coordinates, window, view: View | None) -> str:
+        """The operand at one place of a window; the least value where that is beyond the operand's edges."""
+        source, attrs = current.args[0], current.attrs
+        inner = [c * stride + w - low
+                 for c, stride, low, w in zip(coordinates[1:], attrs["strides"], attrs["low"], window)]
+        inner = (coordinates[0], *inner, coordinates[-1])
+        if view is not None:
+            return nest.load(view, view.at(inner, source.shape))
+        inside = window_margins(current) is not None
+        guard = nest.within([] if inside else [(c, 0, n) for c, n in zip(inner[1:-1], source.shape[1:-1])])
+        value = nest.expression(source, inner, guard)
+        if guard is None:
+            return value
+        least = nest.constant(source.dtype, identity_of("max", source.dtype))
+        return nest.let("where", source.dtype, (guard, boolean), (value, source.dtype), (least, source.dtype))
+
+    def _search_windows(self, current: Node, wanted: Sequence[Node]) -> None:
+        """The wanted ones of a pooling's positions and maxima, for windows too large to be read at once."""
         source = current.args[0]
-        loops, coordinates, window = self._window_loops(current)
-        nest = Nest(loops, self.view_of)
-        bounds, inner = [], [coordinates[0]]
-        for position, (stride, low) in enumerate(zip(current.attrs["strides"], current.attrs["low"])):
-            at = coordinates[position + 1] * stride + window[position] - low
-            inner.append(at)
-            inside = low == 0 and known_nonnegative(
-                source.shape[position + 1] - (current.shape[position + 1] - 1) * stride - current.attrs["sizes"][position])
-            if not inside:
-                bounds.append((at, 0, source.shape[position + 1]))
-        inner.append(coordinates[-1])
-        return nest, coordinates, window, tuple(inner), nest.within(bounds)
+        view = self._bordered_source(current)
+        for result in wanted:
+            loops, coordinates, window = self._window_loops(current)
+            nest = Nest(loops, self.view_of)
+            value = self._window_value(current, nest, coordinates, window, view)
+            best, where = nest.name("best"), nest.name("at")
+            update = best_update(nest, "max", value, source.dtype, best, where,
+                                 linear(window, current.attrs["sizes"]))
+            start = (Constant(best, source.dtype, identity_of("max", source.dtype)), Constant(where, i32, 0))
+            target = self.target(result, where if result.op.name == "window_argmax" else best, coordinates)
+            self.add(finish_rows(nest, start, update, None, target.view, target.index, target.value, label="max_pool"))
 
     def _window_loops(self, current: Node):
         loops = [Loop(f"i{axis}", size) for axis, size in enumerate(current.shape)]
@@ -249,7 +251,7 @@ class Lowering:
         if current in self.pooled:
             return
         if is_max_pooling(current):
-            self._max_pool(current, self.views[current])
+            self.max_pool(current)
             return
         source, positions = current.args
         nest, coordinates = self.nest(current.shape)
@@ -261,7 +263,7 @@ class Lowering:
         index = linear(base + [coordinates[-1]], source.shape)
         view = self.views[through_reshapes(source)]
         value = nest.load(view, index, None, tuple(zip(offsets, steps[1:])))
-        self.add(finish_map(nest, value, self.views[current], linear(coordinates, current.shape)))
+        self.add(finish_map(nest, [self.target(current, value, coordinates)]))
 
     def window_put(self, current: Node) -> None:
         """Each input element gathers from the windows that chose it."""
@@ -331,21 +333,42 @@ class Lowering:
     def contract(self, current: Node) -> None:
         lower_contract(self, current)
 
-    def halo(self, operand: Node, low: tuple[int, ...], shape: tuple[Size, ...]) -> View:
-        """The operand copied into zeros of ``shape``, ``low`` elements from the edges; made once."""
-        key = (operand, low, shape)
-        if key not in self.halos:
-            nest, coordinates = self.nest(shape)
-            inner = tuple(c - before for c, before in zip(coordinates, low))
-            bounds = [(c, 0, size) for c, size, padded in zip(inner, operand.shape, shape) if size != padded]
-            guard = nest.within(bounds)
-            value = nest.expression(operand, inner, guard)
-            zero = nest.constant(operand.dtype, 0)
-            kept = nest.let("where", operand.dtype, (guard, boolean), (value, operand.dtype), (zero, operand.dtype))
-            view = View(Buffer(product(shape), operand.dtype), 0, operand.dtype)
-            self.halos[key] = len(self.steps), view
-            self.add(finish_map(nest, kept, view, linear(coordinates, shape), label="halo"))
-        return self.halos[key][1]
+    def halo(self, operand: Node, fill: float) -> View:
+        """A view of the operand that may be read beyond its edges as far as anybody does: there lies ``fill``.
+
+        If it was not computed inside such a border, it is copied into one, once for all its readers.
+        """
+        if self.placement.bordered.get(operand) == fill:
+            return self.views[operand]
+        if (operand, fill) not in self.halos:
+            wanted = self.placement.margins[operand, fill]
+            view = bordered_view(operand, wanted)
+            self.halos[operand, fill] = len(self.steps), view
+            self.border(operand, view, fill)
+            nest, coordinates = self.nest(operand.shape)
+            value = nest.expression(operand, coordinates)
+            self.add(finish_map(nest, [Target(value, view, view.at(coordinates, operand.shape))], label="halo"))
+        return self.halos[operand, fill][1]
+
+    def border(self, value: Node, view: View, fill: float) -> None:
+        """Fill what lies around a value: before and after it along each dimension, as far as the view goes."""
+        margins = self.placement.margins[value, fill]
+        for axis, (low, high) in enumerate(margins):
+            for sides in ([(-low, low), (value.shape[axis], high)],) if low == high else (
+                    [(-low, low)], [(value.shape[axis], high)]):
+                thick = sides[0][1]
+                if thick == 0:
+                    continue
+                shape = [size if a < axis else thick if a == axis else size + sum(margins[a])
+                         for a, size in enumerate(value.shape)]
+                nest, coordinates = self.nest(shape)
+                filler = nest.constant(value.dtype, fill)
+                targets = []
+                for first, _ in sides:
+                    place = [c if a < axis else c + first if a == axis else c - margins[a][0]
+                             for a, c in enumerate(coordinates)]
+                    targets.append(Target(filler, view, view.at(place, value.shape)))
+                self.add(finish_map(nest, targets, label="halo"))
 
     def forget_halos(self, position: int) -> None:
         """Drop what is known of halos made by steps from ``position`` on, which were taken back."""
@@ -353,18 +376,24 @@ class Lowering:
 
 
 def best_update(nest: Nest, kind: str, value: str, dtype, best: str, where: str, position: Affine) -> tuple:
-    """Statements that keep the best value and where it stood; NaN beats all, the first of equals stays."""
-    order = (best, value) if kind == "max" else (value, best)
+    """Statements that keep the best value and where it stood."""
+    here = nest.emit(FromIndex(nest.name(), i32, position))
+    new_best, new_where = better_of(nest, kind, dtype, (value, here), (best, where))
+    return Assign(where, new_where), Assign(best, new_best)
+
+
+def better_of(nest: Nest, kind: str, dtype, new: tuple[str, str], old: tuple[str, str]) -> tuple[str, str]:
+    """Of two (value, i32 position) the one with the better value; NaN beats all, the old one of equals stays."""
+    order = (old[0], new[0]) if kind == "max" else (new[0], old[0])
     better = nest.let("lt", boolean, *((n, dtype) for n in order))
     if dtype.kind == "float":
-        fresh = nest.let("ne", boolean, (value, dtype), (value, dtype))
-        seen = nest.let("eq", boolean, (best, dtype), (best, dtype))
+        fresh = nest.let("ne", boolean, (new[0], dtype), (new[0], dtype))
+        seen = nest.let("eq", boolean, (old[0], dtype), (old[0], dtype))
         first = nest.let("logical_and", boolean, (fresh, boolean), (seen, boolean))
         better = nest.let("logical_or", boolean, (better, boolean), (first, boolean))
-    here = nest.emit(FromIndex(nest.name(), i32, position))
-    new_where = nest.let("where", i32, (better, boolean), (here, i32), (where, i32))
-    new_best = nest.let("where", dtype, (better, boolean), (value, dtype), (best, dtype))
-    return Assign(where, new_where), Assign(best, new_best)
+    where = nest.let("where", i32, (better, boolean), (new[1], i32), (old[1], i32))
+    best = nest.let("where", dtype, (better, boolean), (new[0], dtype), (old[0], dtype))
+    return best, where
 
 
 _COMBINE = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}

@@ -17,11 +17,25 @@ from .types import DType, Size, boolean, i32, i64, product
 
 @dataclass(frozen=True)
 class View:
-    """A dense, row-major tensor in a buffer, ``offset`` elements from its start."""
+    """A tensor in a buffer, ``offset`` elements from its start: dense and row-major, or with ``steps``, the distance of
+    neighbours along each dimension."""
 
     buffer: object
     offset: Size
     dtype: DType
+    steps: tuple[Size, ...] | None = None
+
+    def at(self, coordinates: Sequence[Affine], shape: Sequence[Size]) -> Affine:
+        """Where an element of a tensor of this shape lies, from ``offset``."""
+        total = Affine()
+        for coordinate, step in zip(coordinates, self.steps or strides(shape)):
+            total = total + coordinate * step
+        return total
+
+    @property
+    def memory(self) -> "View":
+        """The same place without its form."""
+        return self if self.steps is None else View(self.buffer, self.offset, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ class Nest:
 
     def buffer(self, view: View) -> int:
         """The kernel's number for a view's buffer."""
+        view = view.memory
         if view not in self.views:
             self.views.append(view)
         return self.views.index(view)
@@ -86,7 +101,7 @@ class Nest:
         if key not in self._memo:
             view = self.view_of(current)
             self._memo[key] = (self.compute(current, coordinates, guard) if view is None
-                               else self.load(view, linear(coordinates, current.shape), guard))
+                               else self.load(view, view.at(coordinates, current.shape), guard))
         return self._memo[key]
 
     def compute(self, current: Node, coordinates: tuple[Affine, ...], guard: str | None = None) -> str:
@@ -153,7 +168,7 @@ def _reverse(nest, current, coordinates, guard):
 def _reshape(nest, current, coordinates, guard):
     source = current.args[0]
     view = nest.view_of(source)
-    if view is not None:
+    if view is not None and view.steps is None:
         return nest.load(view, linear(coordinates, current.shape), guard)
     groups = split_of(current)
     inner = []

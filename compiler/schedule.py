@@ -115,20 +115,29 @@ def _parallel(outer: Sequence[Loop], loops: Sequence[Loop], statements: list, in
     return invariant + (Units(split, inside),), product(extent for _, extent in split)
 
 
-def finish_map(nest: Nest, value: str, view: View, index: Affine, label: str = "map") -> Step:
-    """Store ``value`` at ``index`` for every turn of the loops."""
-    store = Store(nest.buffer(view), index, value)
-    loops, (statements, (store,)) = simplify_loops(nest.loops, [nest.statements, [store]])
-    weight = len(statements) + 1
+@dataclass(frozen=True)
+class Target:
+    """What a kernel stores for every turn of its loops: a value by name, and where."""
+
+    value: str
+    view: View
+    index: Affine
+
+
+def finish_map(nest: Nest, targets: Sequence[Target], label: str = "map") -> Step:
+    """Store the targets for every turn of the loops."""
+    stores = [Store(nest.buffer(target.view), target.index, target.value) for target in targets]
+    loops, (statements, stores) = simplify_loops(nest.loops, [nest.statements, stores])
+    weight = len(statements) + len(stores)
     if len(loops) <= 1:
         loops = loops or [Loop("unit", 1)]
         found = levels(loops, statements)
         invariant = tuple(s for level, s in zip(found, statements) if level == 0)
-        inner = tuple(s for level, s in zip(found, statements) if level == 1)
-        body = invariant + (Range(loops[0].variable, (For(loops[0].variable, loops[0].extent, inner + (store,)),)),)
+        inner = tuple(s for level, s in zip(found, statements) if level == 1) + tuple(stores)
+        body = invariant + (Range(loops[0].variable, (For(loops[0].variable, loops[0].extent, inner),)),)
         return _step(nest, body, loops[0].extent, weight, label)
     outer = loops[:-1]
-    inside = _nested(loops, statements, len(outer), (store,))
+    inside = _nested(loops, statements, len(outer), tuple(stores))
     body, units = _parallel(outer, loops, statements, inside)
     return _step(nest, body, units, loops[-1].extent * weight, label)
 
