@@ -8,6 +8,7 @@ from typing import Callable, Mapping, Sequence
 
 from .contraction import lower_contract
 from .fuse import Fusion, fuse, is_max_pooling, is_spread, through_reshapes
+from .group import groups
 from .ir import Node
 from .loops import (Affine, Assign, Constant, Divide, FromIndex, Kernel, Let, Load, Range, Store)
 from .nest import Loop, Nest, View, linear, place, strides
@@ -16,6 +17,8 @@ from .schedule import Buffer, ScanStep, Step, Target, finish_columns, finish_map
 from .types import Dim, Size, boolean, i32, product
 
 UNROLLED_WINDOW = 36        # elements of a pooling's window that a kernel reads at once
+
+REPEATED = 64               # a vector up to so long is repeated to make longer rows
 
 ViewOf = Callable[[Node], "View | None"]
 
@@ -31,12 +34,14 @@ class Lowering:
         self.steps: list = []
         self.pooled: set[Node] = set()
         self.halos: dict[tuple[Node, float], tuple[int, View]] = {}
+        self.repeats: dict[tuple[Node, int], View] = {}
         self.placement = place_values(fusion, views, outputs)
         self.views = self.placement.views
-        for current in fusion.stored:
-            if current in self.placement.bordered:
-                self.border(current, self.views[current], self.placement.bordered[current])
-            self.lower(current)
+        for group in groups(fusion, is_map):
+            for current in group:
+                if current in self.placement.bordered:
+                    self.border(current, self.views[current], self.placement.bordered[current])
+            self.lower(group)
         for name, value in fusion.outputs.items():
             if self.views.get(value) != outputs[name]:
                 self.copy(value, outputs[name])
@@ -56,23 +61,40 @@ class Lowering:
     def nest(self, shape: Sequence[Size]) -> tuple[Nest, tuple[Affine, ...]]:
         """A nest of one loop a dimension, and their variables as coordinates."""
         loops = [Loop(f"i{axis}", size) for axis, size in enumerate(shape)]
-        return Nest(loops, self.view_of), tuple(Affine.variable(loop.variable) for loop in loops)
+        return Nest(loops, self.view_of, self.repeat), tuple(Affine.variable(loop.variable) for loop in loops)
+
+    def repeat(self, vector: Node, times: int) -> View | None:
+        """A short stored vector, repeated; None if it is not one."""
+        length = vector.shape[0]
+        if self.view_of(vector) is None or not 1 < length <= REPEATED or times < 2:
+            return None
+        if (vector, times) not in self.repeats:
+            view = View(Buffer(times * length, vector.dtype), 0, vector.dtype)
+            nest, coordinates = self.nest((times, length))
+            value = nest.expression(vector, coordinates[1:])
+            self.add(finish_map(nest, [Target(value, view, view.at(coordinates, (times, length)))], label="repeat"))
+            self.repeats[vector, times] = view
+        return self.repeats[vector, times]
 
     # --- steps
 
-    def lower(self, current: Node) -> None:
-        """Emit the steps of one stored value."""
-        rule = _RULES.get(current.op.name, Lowering.map) if not is_spread(current) else Lowering.spread
-        self.computed = self.within or current
-        rule(self, current)
+    def lower(self, group: Sequence[Node]) -> None:
+        """Emit the steps of stored values that belong together."""
+        self.computed = self.within or group[0]
+        if is_map(group[0]):
+            self.map(group)
+        else:
+            rule = Lowering.spread if is_spread(group[0]) else _RULES[group[0].op.name]
+            rule(self, group[0])
 
     def add(self, step: Step) -> None:
         self.steps.append(replace(step, value=self.computed))
 
-    def map(self, current: Node) -> None:
-        nest, coordinates = self.nest(current.shape)
-        value = nest.compute(current, coordinates)
-        self.add(finish_map(nest, [self.target(current, value, coordinates)]))
+    def map(self, group: Sequence[Node]) -> None:
+        """Elementwise values of one shape, in one kernel."""
+        nest, coordinates = self.nest(group[0].shape)
+        targets = [self.target(current, nest.define(current, coordinates), coordinates) for current in group]
+        self.add(finish_map(nest, targets))
 
     def copy(self, current: Node, target: View) -> None:
         """Compute or copy a value into other memory."""
@@ -394,6 +416,11 @@ def better_of(nest: Nest, kind: str, dtype, new: tuple[str, str], old: tuple[str
     where = nest.let("where", i32, (better, boolean), (new[1], i32), (old[1], i32))
     best = nest.let("where", dtype, (better, boolean), (new[0], dtype), (old[0], dtype))
     return best, where
+
+
+def is_map(current: Node) -> bool:
+    """Whether a stored value is computed element by element, in loops over its own shape."""
+    return current.op.name not in _RULES and not is_spread(current)
 
 
 _COMBINE = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}

@@ -60,11 +60,16 @@ def linear(coordinates: Sequence[Affine], shape: Sequence[Size]) -> Affine:
 
 
 class Nest:
-    """One kernel under construction.  ``view_of(node)`` gives a stored value's View, or None if it is inlined."""
+    """One kernel under construction.
 
-    def __init__(self, loops: Sequence[Loop], view_of: Callable[[Node], View | None]):
+    ``view_of(node)`` gives a stored value's View, or None if it is inlined; ``repeat(node, times)`` the View of a vector
+    repeated, or None if that does not pay.
+    """
+
+    def __init__(self, loops: Sequence[Loop], view_of: Callable[[Node], View | None], repeat=None):
         self.loops = list(loops)
         self.view_of = view_of
+        self.repeat = repeat
         self.views: list[View] = []
         self.statements: list = []
         self._memo: dict = {}
@@ -112,6 +117,12 @@ class Nest:
         operands = [(self.expression(arg, coordinates, guard), arg.dtype) for arg in current.args]
         return self.let(current.op.name, current.dtype, *operands)
 
+    def define(self, current: Node, coordinates: tuple[Affine, ...]) -> str:
+        """As ``compute``; from here on, the kernel reads the value from this name."""
+        name = self.compute(current, coordinates)
+        self._memo[current, tuple(c.key for c in coordinates), None] = name
+        return name
+
     def load(self, view: View, index: Affine, guard: str | None = None, dynamic=()) -> str:
         return self.emit(Load(self.name(), self.buffer(view), index, tuple(dynamic), guard))
 
@@ -143,7 +154,22 @@ def _same(nest, current, coordinates, guard):
 
 
 def _broadcast(nest, current, coordinates, guard):
+    repeated = _repeated(nest, current, coordinates)
+    if repeated is not None:
+        return nest.load(repeated, coordinates[-2] * current.shape[-1] + coordinates[-1], guard)
     return nest.expression(current.args[0], tuple(coordinates[axis] for axis in current.attrs["axes"]), guard)
+
+
+def _repeated(nest, current, coordinates) -> View | None:
+    """For a short vector along the last dimension: itself, repeated along the one before, so that the two are one loop."""
+    source, shape = current.args[0], current.shape
+    if nest.repeat is None or current.attrs["axes"] != (len(shape) - 1,) or len(shape) < 3:
+        return None
+    extents = {loop.variable: loop.extent for loop in nest.loops}
+    for coordinate, size in zip(coordinates[-2:], shape[-2:]):
+        if not isinstance(size, int) or not any(coordinate == Affine.variable(v) for v, e in extents.items() if e == size):
+            return None
+    return nest.repeat(source, shape[-2])
 
 
 def _transpose(nest, current, coordinates, guard):
@@ -221,6 +247,11 @@ _RULES = {
     "broadcast": _broadcast, "transpose": _transpose, "slice": _slice, "reverse": _reverse, "reshape": _reshape,
     "pad": _pad, "gather": _gather, "random_bits": _random_bits,
 }
+
+
+def is_elementwise(current: Node) -> bool:
+    """Whether an inlined value reads its arguments at its own coordinates only."""
+    return current.op.name not in _RULES or _RULES[current.op.name] is _same
 
 
 # --- from statements to loops ------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ from .nest import Loop, Nest, View, levels, operand_names, simplify_loops
 from .types import DType, Size, product
 
 
+SHORT_ROW = 128         # a row of so few elements is not a unit of work by itself
+
+
 @dataclass(frozen=True, eq=False)
 class Buffer:
     """Memory of ``size`` elements in the arena; distinct objects are distinct memory."""
@@ -137,9 +140,11 @@ def finish_map(nest: Nest, targets: Sequence[Target], label: str = "map") -> Ste
         body = invariant + (Range(loops[0].variable, (For(loops[0].variable, loops[0].extent, inner),)),)
         return _step(nest, body, loops[0].extent, weight, label)
     outer = loops[:-1]
+    if len(loops) > 2 and isinstance(loops[-1].extent, int) and loops[-1].extent <= SHORT_ROW:
+        outer = loops[:-2]      # to take a unit apart costs as much as a short row
     inside = _nested(loops, statements, len(outer), tuple(stores))
     body, units = _parallel(outer, loops, statements, inside)
-    return _step(nest, body, units, loops[-1].extent * weight, label)
+    return _step(nest, body, units, product(loop.extent for loop in loops[len(outer):]) * weight, label)
 
 
 def _nested(loops: list[Loop], statements: list, first: int, innermost: tuple) -> tuple:

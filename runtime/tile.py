@@ -171,7 +171,7 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     (tall, half, _), wide, last_wide = tiles.heights, tiles.wide, tiles.last_wide
     block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide, 4 * thread_count)
     # A row of B that is long makes a panel's rows fall into few cache sets; copying it pays if enough rows use it.
-    far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 512
+    far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
     packs = column_stride_b != 1 or (far and block_rows >= 24 and depth >= 32)
     group = PACKED_BYTES // (wide * itemsize) * wide        # columns packed at once: whole panels
     words = [columns, column_stride_b, int(accumulate), group if packs else 0, block_rows, block_columns, tall, half,

@@ -1,0 +1,79 @@
+"""Which stored values one kernel computes together: elementwise values of one shape that read the same memory.
+
+A group is one pass over its operands where its members would be one each: an optimiser's moments and weights, a cell's
+gates and states.  A member that reads another reads a register.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Mapping
+
+from .fuse import LEAVES, TRIVIAL, Fusion
+from .ir import Node, is_tensor
+from .nest import is_elementwise
+
+LARGEST_GROUP = 8           # members: each is a stream of stores
+MOST_READS = 16             # distinct operands of a group
+
+
+def groups(fusion: Fusion, is_map: Callable[[Node], bool]) -> list[list[Node]]:
+    """The stored values in an order in which they can be computed, those together that one kernel computes.
+
+    ``is_map``: whether a value is computed element by element, in loops over its own shape.
+    """
+    reads = {current: _reads(current, fusion) for current in fusion.stored}
+    readers: dict[Node, set[Node]] = {current: set() for current in fusion.stored}
+    for current, found in reads.items():
+        for operand in found:
+            readers.setdefault(operand, set()).add(current)
+    turn = {current: position for position, current in enumerate(fusion.stored)}
+    open_groups: dict[tuple, list[list[Node]]] = {}
+    made: list[list[Node]] = []
+    for position, current in enumerate(fusion.stored):
+        chosen = None
+        if is_map(current) and current.shape:
+            candidates = open_groups.setdefault(current.shape, [])
+            chosen = next((group for group in reversed(candidates)
+                           if _may_join(current, group, position, reads, readers, turn)), None)
+        if chosen is None:
+            chosen = []
+            made.append(chosen)
+            if is_map(current) and current.shape:
+                open_groups[current.shape].append(chosen)
+        chosen.append(current)
+        for member in chosen:
+            turn[member] = position
+    return sorted(made, key=lambda group: turn[group[0]])
+
+
+def _may_join(current: Node, group: list[Node], position: int, reads: Mapping[Node, Mapping[Node, bool]],
+              readers: Mapping[Node, set[Node]], turn: Mapping[Node, int]) -> bool:
+    """Whether the group can wait for ``current``, and gains from it."""
+    members = set(group)
+    own = reads[current]
+    together = set().union(*(reads[member] for member in group)) - members
+    gains = any(operand in members or operand in together for operand in own if operand.shape)
+    aligned = all(own[member] for member in group if member in own)
+    early = all(reader in members or reader is current or turn[reader] > position
+                for member in group for reader in readers[member])
+    return gains and aligned and early and len(group) < LARGEST_GROUP and len(together | set(own)) <= MOST_READS
+
+
+def _reads(current: Node, fusion: Fusion) -> dict[Node, bool]:
+    """The stored values and leaves that the kernel of a value reads, and whether only at the element it computes."""
+    found: dict[Node, bool] = {}
+    stack = [(arg, is_elementwise(current)) for arg in current.args]
+    seen = set()
+    while stack:
+        operand, aligned = stack.pop()
+        if (operand, aligned) in seen:
+            continue
+        seen.add((operand, aligned))
+        if operand.op.name == "item":
+            operand, aligned = operand.args[0], False
+        if operand in fusion or operand.op.name in LEAVES:
+            found[operand] = found.get(operand, True) and aligned
+        elif operand.op.name not in TRIVIAL:
+            aligned = aligned and is_tensor(operand) and is_elementwise(operand)
+            stack.extend((arg, aligned) for arg in operand.args)
+    return found
