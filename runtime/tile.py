@@ -18,14 +18,17 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from math import gcd
 
 from . import machine
 from .pool import threads
 
 # k values in a chunk: a panel of B and the rows of A must stay in the first-level cache.  Where A's rows are not
 # contiguous along k, each k takes a cache line of A.
-MAX_DEPTH, STRIDED_DEPTH = 384, 128
+MAX_DEPTH, STRIDED_DEPTH, PACKED_DEPTH = 384, 128, 256
 MAX_ROWS = 168          # rows of a work unit
+PACKED_A = MAX_ROWS * PACKED_DEPTH     # elements of A that are packed at once
+PACK_A_COLUMNS = 48     # a copy of A pays if each element meets so many of B
 PREFETCH_ROWS = 12
 PACKED_BYTES = 512      # of a row of B that is packed at once: the widest tile of the widest vectors
 MAX_TILE_ROWS = 8       # a row pointer each: more than 8 spill general registers
@@ -37,12 +40,14 @@ def tile_rows(vectors: int) -> int:
 
 LEVELS = 4              # nested indices of batch, rows and sums, outermost first; unused outer ones have size 1
 
-# Argument words of a contraction: three buffers, then (PACKS: how many columns of B are packed at once, 0 for none)
-(COLUMNS, COLUMN_STRIDE_B, ACCUMULATE, PACKS, BLOCK_ROWS, BLOCK_COLUMNS, TALL, HALF, WIDE, LAST_WIDE) = range(6, 16)
+# Argument words of a contraction: three buffers, then (PACKS: how many columns of B are packed at once, 0 for none;
+# PACKS_A: whether A is packed; LANES: of a vector)
+(COLUMNS, COLUMN_STRIDE_B, ACCUMULATE, PACKS, PACKS_A, LANES, BLOCK_ROWS, BLOCK_COLUMNS, TALL, HALF, WIDE,
+ LAST_WIDE) = range(6, 18)
 # the tiles: addresses for TALL, HALF and one row of WIDE columns, then for as many rows of the rest of the columns;
 # a tile for the rest of the columns is LAST_WIDE wide, as many whole vectors as it takes.
-TILES, HEIGHTS = 16, 3
-BATCH = 22              # LEVELS sizes, then LEVELS strides each in A, B and C
+TILES, HEIGHTS = 18, 3
+BATCH = 24              # LEVELS sizes, then LEVELS strides each in A, B and C
 ROWS = BATCH + 4 * LEVELS       # sizes, strides in A, in C
 SUMS = ROWS + 3 * LEVELS        # sizes, strides in A, in B
 CHUNKS = SUMS + 3 * LEVELS      # how much of each sum index a chunk takes
@@ -133,11 +138,10 @@ def _pad(axes, count: int = LEVELS) -> list[Axis]:
     return [Axis(1)] * (count - len(axes)) + list(axes)
 
 
-def _chunks(sums: list[Axis]) -> list[int]:
-    """How much of each sum index (outermost first) a chunk takes; the outermost goes one by one."""
+def _chunks(sums: list[Axis], room: int) -> list[int]:
+    """How much of each sum index (outermost first) a chunk of ``room`` takes; the outermost goes one by one."""
     sizes = [axis.size for axis in sums]
-    stride = next((abs(axis.a) for axis in reversed(sums) if axis.size > 1), 1)
-    chunks, room = [1] * LEVELS, MAX_DEPTH if stride == 1 else STRIDED_DEPTH
+    chunks = [1] * LEVELS
     for level in range(LEVELS - 1, 0, -1):
         size = max(sizes[level], 1)
         pieces = -(-size // max(room, 1))
@@ -174,19 +178,36 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
     packs = column_stride_b != 1 or (far and block_rows >= 24 and depth >= 32)
     group = PACKED_BYTES // (wide * itemsize) * wide        # columns packed at once: whole panels
-    words = [columns, column_stride_b, int(accumulate), group if packs else 0, block_rows, block_columns, tall, half,
-             wide, last_wide, *tiles.addresses]
+    stride = next((abs(axis.a) for axis in reversed(sums) if axis.size > 1), 1)
+    packs_a = _packs_a(rows, stride * itemsize, min(depth, STRIDED_DEPTH), min(block_columns, columns))
+    chunks = _chunks(sums, MAX_DEPTH if stride == 1 else PACKED_DEPTH if packs_a else STRIDED_DEPTH)
+    words = [columns, column_stride_b, int(accumulate), group if packs else 0, int(packs_a),
+             machine.vector_bytes() // itemsize, block_rows, block_columns, tall, half, wide, last_wide,
+             *tiles.addresses]
     for axes, strides in ((batch, "abc"), (rows, "ac"), (sums, "ab")):
         words += [axis.size for axis in axes]
         for stride in strides:
             words += [getattr(axis, stride) for axis in axes]
-    words += _chunks(sums)
+    words += chunks
     units = 0
     if row_count and columns:
         units = batches * -(-row_count // block_rows) * -(-columns // block_columns)
     # A unit should be worth the microsecond that claiming it may cost.
     cost = max(1, 2 * min(block_rows, max(row_count, 1)) * min(block_columns, max(columns, 1)) * depth)
     return Plan(contract_kernel(dtype).address, tuple(words), units, max(1, 100_000 // cost))
+
+
+CACHE_SETS, CACHE_WAYS, CACHE_LINE = 64, 8, 64      # of the first-level data cache
+
+
+def _packs_a(rows: list[Axis], stride: int, depth: int, columns: int) -> bool:
+    """Whether to copy A, whose k are ``stride`` bytes apart: where rows are contiguous, each k takes a cache line that
+    several tiles use, and if the lines fall into few sets of the cache, they are gone before the next tile comes."""
+    if stride <= CACHE_LINE or next((axis.a for axis in reversed(rows) if axis.size > 1), 0) != 1:
+        return False
+    apart = max(gcd(stride, CACHE_SETS * CACHE_LINE), CACHE_LINE)
+    room = CACHE_SETS * CACHE_LINE // apart * CACHE_WAYS
+    return columns >= PACK_A_COLUMNS and depth > room
 
 
 @dataclass(frozen=True)

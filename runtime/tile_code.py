@@ -15,8 +15,8 @@ from .machine import Object
 from .native import ARGS, BASES, KERNEL, _address, compile_native
 from .simd import F32, F64, I1, I32, I64, call_intrinsic, lanes, suffix
 from .tile import (ACCUMULATE, BATCH, BLOCK_COLUMNS, BLOCK_ROWS, CHUNKS, COLUMN_STRIDE_B, COLUMNS, HALF, HEIGHTS,
-                   LAST_WIDE, LEVELS, MAX_DEPTH, MAX_ROWS, PACKED_BYTES, PACKS, PREFETCH_ROWS, ROWS, SUMS, TALL, TILES,
-                   WIDE)
+                   LANES, LAST_WIDE, LEVELS, MAX_DEPTH, MAX_ROWS, PACKED_A, PACKED_BYTES, PACKS, PACKS_A,
+                   PREFETCH_ROWS, ROWS, SUMS, TALL, TILES, WIDE)
 
 # --- the register tile --------------------------------------------------------------------------------------------
 
@@ -294,6 +294,8 @@ def _prefetch(typingctx, pointer, count):
 
 # --- the loops around the tile ------------------------------------------------------------------------------------
 
+MAX_RUNS = MAX_ROWS + 1     # and the end of the last
+
 
 @njit(nogil=True, error_model="numpy")
 def _product(words, first):
@@ -345,10 +347,44 @@ def _row_offsets(args, first, count, rows_a, rows_c, position):
             at_c += args[ROWS + 2 * LEVELS + level]
 
 
+@intrinsic
+def _transpose(typingctx, target, target_step, source, source_step):
+    """target[i * target_step + j] = source[j * source_step + i] for i and j below a vector's width."""
+    def codegen(context, builder, sig, values):
+        to, to_step, origin, origin_step = values
+        element = F64 if target.dtype == types.float64 else F32
+        width, align = lanes(element), 8 if element == F64 else 4
+        vector = ir.VectorType(element, width)
+
+        def place(base, step, index):
+            moved = builder.gep(base, [builder.mul(step, ir.Constant(I64, index))])
+            return builder.bitcast(moved, vector.as_pointer())
+        rows = [builder.load(place(origin, origin_step, j), align=align) for j in range(width)]
+        distance = 1
+        while distance < width:     # exchange what lies off the diagonal of ever larger blocks
+            for i in range(width):
+                if not i & distance:
+                    rows[i], rows[i + distance] = _exchange(builder, rows[i], rows[i + distance], distance, width)
+            distance *= 2
+        for i, row in enumerate(rows):
+            builder.store(row, place(to, to_step, i), align=align)
+        return context.get_dummy_value()
+    return signature(types.none, target, types.int64, target, types.int64), codegen
+
+
+def _exchange(builder, upper, lower, distance: int, width: int):
+    """Swap the right parts of one row's blocks of 2 * distance with the left parts of the other's."""
+    number = ir.VectorType(I32, width)
+    first = [width + c - distance if c & distance else c for c in range(width)]
+    second = [width + c if c & distance else c + distance for c in range(width)]
+    return tuple(builder.shuffle_vector(upper, lower, ir.Constant(number, [ir.Constant(I32, c) for c in mask]))
+                 for mask in (first, second))
+
+
 @njit(nogil=True, error_model="numpy")
-def _pack(panels, b, depth, column_stride, columns, wide, last_wide, packed_depth):
-    """Copy ``columns`` columns of a chunk of B to panels, each of ``wide`` columns (the last of ``last_wide``) whose
-    rows lie together, and describe a panel's k in ``packed_depth``, but for the strides of the last.
+def _pack_rows(panels, b, depth, columns, wide, last_wide):
+    """Copy ``columns`` contiguous columns of a chunk of B to panels, each of ``wide`` columns (the last of
+    ``last_wide``) whose rows lie together.
 
     Row by row, not panel by panel: B's rows may be far apart, and neighbouring cache lines come at once.
     """
@@ -365,40 +401,100 @@ def _pack(panels, b, depth, column_stride, columns, wide, last_wide, packed_dept
                 for p in range(whole + 1):
                     width = wide if p < whole else last_wide
                     here = min(wide, columns - p * wide)
-                    to_row = offset(panels, p * panel_size + row * width)
-                    if column_stride == 1:
-                        # The hardware does not foresee rows that are far apart.
-                        _prefetch(from_row, p * wide + PREFETCH_ROWS * depth[8])
-                        _copy(to_row, offset(from_row, p * wide), here)
-                    else:
-                        for j in range(here):
-                            to_row[j] = from_row[(p * wide + j) * column_stride]
+                    # The hardware does not foresee rows that are far apart.
+                    _prefetch(from_row, p * wide + PREFETCH_ROWS * depth[8])
+                    _copy(offset(panels, p * panel_size + row * width), offset(from_row, p * wide), here)
                 row += 1
-    packed_depth[0], packed_depth[1], packed_depth[2] = size2, size1, size0
-    packed_depth[3], packed_depth[4], packed_depth[5] = depth[3], depth[4], depth[5]
-    packed_depth[6], packed_depth[7], packed_depth[8] = size1 * size0 * wide, size0 * wide, wide
 
 
 @njit(nogil=True, error_model="numpy")
-def _block(args, a, rows_a, b, c, rows_c, depth, packed_depth, panels, count, first_column, last_column, accumulate):
+def _pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, lane_count):
+    """As ``_pack_rows`` where B's columns are ``column_stride`` apart: by square blocks if k is contiguous."""
+    compact()
+    size2, size1, size0 = depth[0], depth[1], depth[2]
+    panel_size = size2 * size1 * size0 * wide
+    blocks = size0 // lane_count if depth[8] == 1 else 0
+    for k2 in range(size2):
+        for k1 in range(size1):
+            source = offset(b, k2 * depth[6] + k1 * depth[7])
+            row = (k2 * size1 + k1) * size0
+            column = 0
+            while column < columns:
+                panel, at = column // wide, column % wide
+                width = wide if (panel + 1) * wide <= columns else last_wide
+                to = offset(panels, panel * panel_size + row * width + at)
+                origin = offset(source, column * column_stride)
+                whole = blocks if columns - column >= lane_count else 0
+                here = lane_count if whole != 0 else 1
+                for block in range(whole):
+                    _transpose(offset(to, block * lane_count * width), width,
+                               offset(origin, block * lane_count), column_stride)
+                for k0 in range(whole * lane_count, size0):
+                    for j in range(here):
+                        to[k0 * width + j] = origin[k0 * depth[8] + j * column_stride]
+                column += here
+
+
+@njit(nogil=True, error_model="numpy")
+def _find_runs(rows_a, count, runs):
+    """Write where each run of rows that are contiguous in A begins, and after them ``count``."""
+    compact()
+    found = 0
+    for row in range(count):
+        if row == 0 or rows_a[row] != rows_a[row - 1] + 1:
+            runs[found] = row
+            found += 1
+    runs[found] = count
+
+
+@njit(nogil=True, error_model="numpy")
+def _pack_a(packed, a, rows_a, runs, count, depth):
+    """Copy a block of rows of a chunk of A, by runs, so that rows are contiguous and each k is MAX_ROWS further."""
+    compact()
+    to = packed
+    for k2 in range(depth[0]):
+        for k1 in range(depth[1]):
+            source = offset(a, k2 * depth[3] + k1 * depth[4])
+            for k0 in range(depth[2]):
+                origin = offset(source, k0 * depth[5])
+                run = 0
+                while runs[run] < count:
+                    first = runs[run]
+                    run += 1
+                    _copy(offset(to, first), offset(origin, rows_a[first]), runs[run] - first)
+                to = offset(to, MAX_ROWS)
+
+
+@njit(nogil=True, error_model="numpy")
+def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packed_a, packed_rows, count,
+           first_column, last_column, accumulate):
     """A block of rows and columns over one chunk of k."""
     compact()
     tall, wide, last_wide, packs = args[TALL], args[WIDE], args[LAST_WIDE], args[PACKS]
+    size1, size0 = depth[1], depth[2]
+    for i in range(9):
+        tile_depth[i] = depth[i]
+    if args[PACKS_A] != 0:
+        _pack_a(packed_a, a, rows_a, runs, count, depth)
+        a, rows_a = packed_a, packed_rows
+        tile_depth[3], tile_depth[4], tile_depth[5] = size1 * size0 * MAX_ROWS, size0 * MAX_ROWS, MAX_ROWS
     group = packs if packs != 0 else last_column - first_column
     for group_column in range(first_column, last_column, group):
         group_end = min(group_column + group, last_column)
         if packs != 0:
-            _pack(panels, offset(b, group_column * args[COLUMN_STRIDE_B]), depth, args[COLUMN_STRIDE_B],
-                  group_end - group_column, wide, last_wide, packed_depth)
+            stride = args[COLUMN_STRIDE_B]
+            source = offset(b, group_column * stride)
+            if stride == 1:
+                _pack_rows(panels, source, depth, group_end - group_column, wide, last_wide)
+            else:
+                _pack_columns(panels, source, depth, stride, group_end - group_column, wide, last_wide, args[LANES])
         for column in range(group_column, group_end, wide):
             here = min(wide, group_end - column)
-            tile_b, tile_depth = offset(b, column), depth
+            tile_b = offset(b, column)
             if packs != 0:
-                tile_b = offset(panels, (column - group_column) * depth[0] * depth[1] * depth[2])
-                tile_depth = packed_depth
-                if here < wide:
-                    packed_depth[6], packed_depth[7] = depth[1] * depth[2] * last_wide, depth[2] * last_wide
-                    packed_depth[8] = last_wide
+                tile_b = offset(panels, (column - group_column) * depth[0] * size1 * size0)
+                width = wide if here == wide else last_wide
+                tile_depth[6], tile_depth[7], tile_depth[8] = size1 * size0 * width, size0 * width, width
             tile = TILES if here == wide else TILES + HEIGHTS
             for row in range(0, count, tall):
                 # The last rows get the smallest tile that covers them; rows that are too many repeat the last one.
@@ -416,8 +512,9 @@ def _define_contract(is_double):
         a, b = pointer(bases, args, 0, is_double), pointer(bases, args, 2, is_double)
         c = pointer(bases, args, 4, is_double)
         rows_a, rows_c, position = stack_words(MAX_ROWS), stack_words(MAX_ROWS), stack_words(LEVELS)
-        depth, packed_depth = stack_words(9), stack_words(9)
-        panel = stack_floats(panel_size, is_double)
+        packed_rows, runs = stack_words(MAX_ROWS), stack_words(MAX_RUNS)
+        depth, tile_depth = stack_words(9), stack_words(9)
+        panel, packed_a = stack_floats(panel_size, is_double), stack_floats(PACKED_A, is_double)
         rows, columns = _product(args, ROWS), args[COLUMNS]
         column_blocks = (columns + args[BLOCK_COLUMNS] - 1) // args[BLOCK_COLUMNS]
         row_blocks = (rows + args[BLOCK_ROWS] - 1) // args[BLOCK_ROWS]
@@ -432,8 +529,11 @@ def _define_contract(is_double):
             first_row, batch = rest % row_blocks * args[BLOCK_ROWS], rest // row_blocks
             count = min(args[BLOCK_ROWS], rows - first_row)
             _row_offsets(args, first_row, count, rows_a, rows_c, position)
+            _find_runs(rows_a, count, runs)
             for row in range(count, (count + args[TALL] - 1) // args[TALL] * args[TALL]):
                 rows_a[row], rows_c[row] = rows_a[count - 1], rows_c[count - 1]
+            for row in range((count + args[TALL] - 1) // args[TALL] * args[TALL]):
+                packed_rows[row] = min(row, count - 1)
             first_column = column_block * args[BLOCK_COLUMNS]
             last_column = min(first_column + args[BLOCK_COLUMNS], columns)
             unit_a = offset(a, _batch_offset(args, batch, BATCH + LEVELS))
@@ -450,8 +550,8 @@ def _define_contract(is_double):
                             depth[2] = min(chunk0, size0 - k0)
                             chunk_a = offset(unit_a, k3 * stride3_a + k2 * depth[3] + k1 * depth[4] + k0 * depth[5])
                             chunk_b = offset(unit_b, k3 * stride3_b + k2 * depth[6] + k1 * depth[7] + k0 * depth[8])
-                            _block(args, chunk_a, rows_a, chunk_b, unit_c, rows_c, depth, packed_depth, panel,
-                                   count, first_column, last_column, accumulate)
+                            _block(args, chunk_a, rows_a, runs, chunk_b, unit_c, rows_c, depth, tile_depth, panel,
+                                   packed_a, packed_rows, count, first_column, last_column, accumulate)
                             accumulate = 1
     return contract
 
