@@ -52,7 +52,7 @@ def _may_join(current: Node, group: list[Node], position: int, reads: Mapping[No
     members = set(group)
     own = reads[current]
     together = set().union(*(reads[member] for member in group)) - members
-    gains = any(operand in members or operand in together for operand in own if operand.shape)
+    gains = any(operand in members or operand in together for operand in own if is_tensor(operand) and operand.shape)
     aligned = all(own[member] for member in group if member in own)
     early = all(reader in members or reader is current or turn[reader] > position
                 for member in group for reader in readers[member])

@@ -172,7 +172,7 @@ class Binding:
         matrix = step.matrix
         any_columns = isinstance(matrix.columns, Dim)
         if any_columns or any(isinstance(extent.size, Dim) for extent in matrix.rows):
-            prepare_tiles(matrix.c.dtype.name, None if any_columns else matrix.columns)
+            prepare_tiles(matrix.c.dtype.name, None if any_columns else 0 if matrix.is_dot else matrix.columns)
         batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
                              for group in (matrix.batch, matrix.rows, matrix.sums))
         made = plan_product(matrix.c.dtype.name, batch, rows, sums, evaluate(matrix.columns, sizes),

@@ -18,7 +18,7 @@ def prepare(graph: Graph) -> Graph:
 
 def _prepare(current: Node, args: tuple[Node, ...]) -> Node:
     current = rebuild(current, args)
-    rule = {"reduce": split_sum, "contract": sum_over_quotient}.get(current.op.name)
+    rule = {"reduce": split_sum, "contract": sum_over_coordinate}.get(current.op.name)
     return current if rule is None else rule(current)
 
 
@@ -34,11 +34,13 @@ def split_sum(current: Node) -> Node:
     return ops.reduce(ops.reduce(x, "sum", axes[1:]), "sum", (axes[0],))
 
 
-def sum_over_quotient(current: Node) -> Node:
+def sum_over_coordinate(current: Node) -> Node:
     """Where a summed index r occurs as a coordinate (r + rest) / divisor, sum over the coordinate q instead, with
-    r = divisor * q - rest: every q counts, where only one r in ``divisor`` did.
+    r = divisor * q - rest.
 
-    The terms are the same if another operand bounds r, by having a dimension that is r itself.
+    With a divisor, every q counts, where only one r in ``divisor`` did.  Without, this is done for the operand that has
+    the result's last index: what is in ``rest`` then runs in the other operand, as rows of a product rather than as
+    products of their own.  The terms are the same if another operand bounds r, by having a dimension that is r itself.
     """
     maps = [list(index_map) for index_map in current.attrs["maps"]]
     summed = list(current.attrs["reduce"])
@@ -50,14 +52,14 @@ def sum_over_quotient(current: Node) -> Node:
                 _replace_sum(maps, index, which)
                 index_map[dimension] = ops.plain(which)
                 summed[which - rank] = operand.shape[dimension]
-    if summed == list(current.attrs["reduce"]):
+    if maps == [list(index_map) for index_map in current.attrs["maps"]]:
         return current
     return ops.contract(current.args, current.shape, summed, maps)
 
 
 def _summed_index(index, rank: int, current: Node, own_map) -> int | None:
-    """The sum index of a divided coordinate that another operand bounds and no other coordinate here has."""
-    if index.divisor == 1:
+    """The sum index of a coordinate to sum over that another operand bounds and no other coordinate here has."""
+    if index.divisor == 1 and not (ops.plain(rank - 1) in own_map and any(k < rank for k, _ in index.terms)):
         return None
     for which, coefficient in index.terms:
         if which < rank or coefficient != 1 or sum(which in m.indices for m in own_map) != 1:

@@ -50,7 +50,8 @@ class Extent:
 class Product:
     """c[batch, rows, columns] = sum over sums of a * b; each group is outermost first.
 
-    The column is contiguous in c, has ``column_stride`` in b and does not occur in a.
+    The column is contiguous in c, has ``column_stride`` in b and does not occur in a.  A dot product has one column of
+    stride 0, and its last sum index is contiguous in a and b.
     """
 
     a: View
@@ -61,6 +62,10 @@ class Product:
     sums: tuple[Extent, ...]
     columns: Size
     column_stride: Size
+
+    @property
+    def is_dot(self) -> bool:
+        return self.columns == 1 and self.column_stride == 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,38 +39,74 @@ def strided_operand(lowering, operand: Node, coordinates: tuple[Affine, ...], lo
 
 def product_of(current: Node, target: View, result: Affine, first: Strided, second: Strided,
                loops: Sequence[Loop]) -> Product | None:
-    """The matrix product that a contraction is, if it is one and has no more indices than the tile kernel takes."""
-    rank = current.type.rank
-    variables = [loop.variable for loop in loops]
-    extents = [loop.extent for loop in loops]
-    column = next((k for k in reversed(range(rank)) if extents[k] != 1), None)
-    if column is None or result.coefficient(variables[column]) != 1:
+    """The matrix product, or the dot products, that a contraction is, if it is either and has no more indices than the
+    tile kernel takes."""
+    made = (_outer_product(current, result, first, second, loops)
+            or _dot_product(current, result, first, second, loops)
+            or _dot_product(current, result, second, first, loops))
+    if made is None or max(map(len, (made.batch, made.rows, made.sums))) > LEVELS:
         return None
-    name = variables[column]
+    first, second = (first, second) if made.first is first else (second, first)
+    a, b = (View(s.view.buffer, s.view.offset + s.index.offset, s.view.dtype) for s in (first, second))
+    c = View(target.buffer, target.offset + result.offset, target.dtype)
+    return Product(a, b, c, made.batch, made.rows, made.sums, made.columns, made.column_stride)
+
+
+@dataclass(frozen=True)
+class _Indices:
+    """How a contraction's indices serve a product; ``first`` is the operand that has the rows."""
+
+    first: Strided
+    batch: tuple[Extent, ...]
+    rows: tuple[Extent, ...]
+    sums: tuple[Extent, ...]
+    columns: Size
+    column_stride: Size
+
+
+def _outer_product(current: Node, result: Affine, first: Strided, second: Strided, loops) -> _Indices | None:
+    """With the result's last index as the column, if it runs in one operand only and is contiguous in the result."""
+    rank = current.type.rank
+    column = next((k for k in reversed(range(rank)) if loops[k].extent != 1), None)
+    if column is None or result.coefficient(loops[column].variable) != 1:
+        return None
+    name = loops[column].variable
     occurs = [s.index.coefficient(name) != 0 for s in (first, second)]
     if occurs == [True, False]:
         first, second = second, first
     elif occurs != [False, True]:
         return None
-    batch, rows, sums = [], [], []
-    for k, (variable, size) in enumerate(zip(variables, extents)):
-        extent = Extent(size, first.index.coefficient(variable), second.index.coefficient(variable),
-                        result.coefficient(variable))
-        if k == column or size == 1:
-            continue
-        group = sums if k >= rank else (batch if extent.b != 0 else rows)
-        group.append(extent)
-    # The sum runs through the first operand in memory order; what lies together there is then one index.
-    sums.sort(key=lambda extent: -abs(extent.a) if isinstance(extent.a, int) else float("-inf"))
-    batch, rows, sums = merge(batch), merge(rows), merge(sums)
-    if max(len(batch), len(rows), len(sums)) > LEVELS:
-        return None
-    stride = second.index.coefficient(name)
+    columns, stride = loops[column].extent, second.index.coefficient(name)
+    batch, rows, sums = _grouped(rank, result, first, second, loops, without=column)
+    # Batch indices that go on where the columns end are columns too: such as a kernel's columns and channels.
+    while batch and batch[-1].a == 0 and batch[-1].b == columns * stride and batch[-1].c == columns:
+        columns, batch = columns * batch[-1].size, batch[:-1]
     if not rows and stride != 1:
         return None         # the second operand would be packed for a single row
-    a, b = (View(s.view.buffer, s.view.offset + s.index.offset, s.view.dtype) for s in (first, second))
-    c = View(target.buffer, target.offset + result.offset, target.dtype)
-    return Product(a, b, c, batch, rows, sums, extents[column], stride)
+    return _Indices(first, batch, rows, sums, columns, stride)
+
+
+def _dot_product(current: Node, result: Affine, first: Strided, second: Strided, loops) -> _Indices | None:
+    """With no column, if the last sum index is contiguous in both operands."""
+    batch, rows, sums = _grouped(current.type.rank, result, first, second, loops)
+    if not sums or sums[-1].a != 1 or sums[-1].b != 1:
+        return None
+    return _Indices(first, batch, rows, sums, 1, 0)
+
+
+def _grouped(rank: int, result: Affine, first: Strided, second: Strided, loops,
+             without: int | None = None) -> tuple[tuple[Extent, ...], ...]:
+    """The indices as batch, rows and sums; what lies together in memory is one index."""
+    batch, rows, sums = [], [], []
+    for k, loop in enumerate(loops):
+        if k == without or loop.extent == 1:
+            continue
+        extent = Extent(loop.extent, *(index.coefficient(loop.variable) for index in (first.index, second.index, result)))
+        group = sums if k >= rank else (batch if extent.b != 0 else rows)
+        group.append(extent)
+    # The sum runs through the first operand in memory order.
+    sums.sort(key=lambda extent: -abs(extent.a) if isinstance(extent.a, int) else float("-inf"))
+    return merge(batch), merge(rows), merge(sums)
 
 
 def merge(extents: Sequence[Extent]) -> tuple[Extent, ...]:

@@ -58,8 +58,8 @@ WORDS = CHUNKS + LEVELS
 
 
 def tile_text(dtype: str, rows: int, vectors: int, masked: bool) -> str:
-    """What stands for the register tile of these rows and vectors; ``masked``: the last vector has fewer columns than
-    lanes."""
+    """What stands for the register tile of these rows and vectors (0: one column, vectors along k); ``masked``: the last
+    vector has fewer columns than lanes."""
     return f"tile {dtype} {rows} {vectors} {masked}"
 
 
@@ -155,8 +155,8 @@ def plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int = 1, 
     """The step for C = (or, with ``accumulate``, +=) sum of A * B; sizes are numbers here.
 
     dtype: "f32" or "f64"; batch, rows, sums: sequences of at most four Axis, outermost first; the column is contiguous
-    in C, has ``column_stride_b`` in B (1 is fast, any other is packed), and does not occur in A.  An empty sum gives
-    zeros.  C must not overlap A or B.  ``any_columns``: use tiles that serve every number of columns.
+    in C, has ``column_stride_b`` in B (1 is fast, any other is packed; 0 for a single column whose last sum index is
+    contiguous in A and B), and does not occur in A.  An empty sum gives zeros.  C must not overlap A or B.  ``any_columns``: use tiles that serve every number of columns.
     The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
     """
     return _plan(dtype, tuple(batch), tuple(rows), tuple(sums), columns, column_stride_b, accumulate,
@@ -171,12 +171,13 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     row_count, depth, batches = (_count(axes) for axes in (rows, sums, batch))
     if depth == 0:
         sums = [Axis(1)] * (LEVELS - 1) + [Axis(0)]
-    tiles = _tiles(dtype, row_count, max(columns, 1), any_columns)
+    is_dot = columns == 1 and column_stride_b == 0
+    tiles = _dot_tiles(dtype) if is_dot else _tiles(dtype, row_count, max(columns, 1), any_columns)
     (tall, half, _), wide, last_wide = tiles.heights, tiles.wide, tiles.last_wide
     block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide, 4 * thread_count)
     # A row of B that is long makes a panel's rows fall into few cache sets; copying it pays if enough rows use it.
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
-    packs = column_stride_b != 1 or (far and block_rows >= 24 and depth >= 32)
+    packs = not is_dot and (column_stride_b != 1 or (far and block_rows >= 24 and depth >= 32))
     group = PACKED_BYTES // (wide * itemsize) * wide        # columns packed at once: whole panels
     stride = next((abs(axis.a) for axis in reversed(sums) if axis.size > 1), 1)
     packs_a = _packs_a(rows, stride * itemsize, min(depth, STRIDED_DEPTH), min(block_columns, columns))
@@ -234,14 +235,31 @@ def _tiles(dtype: str, rows: int, columns: int, any_columns: bool) -> Tiles:
     wanted: list[tuple | None] = []
     for here, needed in ((wide, any_columns or columns >= wide), (rest, rest > 0)):
         wanted += [(dtype, height, -(-here // width), here % width != 0) if needed else None for height in heights]
-    codes = machine.codes({tile_text(*tile): functools.partial(_build_tile, *tile) for tile in wanted if tile})
-    addresses = tuple(codes[tile_text(*tile)].address if tile else 0 for tile in wanted)
-    return Tiles(heights, wide, _up(rest, width), addresses)
+    return Tiles(heights, wide, _up(rest, width), _addresses(wanted))
+
+
+def _addresses(tiles: list[tuple | None]) -> tuple[int, ...]:
+    """The addresses of tiles, 0 for None."""
+    codes = machine.codes({tile_text(*tile): functools.partial(_build_tile, *tile) for tile in tiles if tile})
+    return tuple(codes[tile_text(*tile)].address if tile else 0 for tile in tiles)
+
+
+DOT_ROWS = 8            # rows of a tile of one column: as many sums are under way as cover the latency of fma
+
+
+@functools.cache
+def _dot_tiles(dtype: str) -> Tiles:
+    """The tiles for a single column, with vectors along k."""
+    heights = DOT_ROWS, DOT_ROWS // 2, 1
+    return Tiles(heights, 1, 1, _addresses([(dtype, height, 0, False) for height in heights] + [None] * HEIGHTS))
 
 
 def prepare(dtype: str, columns: int | None) -> None:
-    """Compile what contractions with these columns (None: any number) need for any number of rows."""
+    """Compile what contractions with these columns (None: any number; 0: dot products) need for any number of rows."""
     contract_kernel(dtype)
+    if columns == 0:
+        _dot_tiles(dtype)
+        return
     for rows in (1, MANY_ROWS):
         _tiles(dtype, rows, columns or 1, columns is None)
 

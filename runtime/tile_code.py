@@ -25,49 +25,29 @@ class _Tile:
     """Emits the code of a tile, given (a, rows_a, b, c, rows_c, depth, columns, accumulate).
 
     a, b, c: element pointers; rows_a, rows_c: offsets of each row in A and C; depth: int64[9], three sizes of k
-    outermost first, their strides in A, their strides in B.  ``columns`` is read by the masked variant only: how many
-    columns there are; the last vector has less than its width of them.
+    outermost first, their strides in A, their strides in B.
     """
 
-    def __init__(self, builder, values, element, rows: int, vectors: int, masked: bool):
-        self.builder, self.element, self.rows, self.vectors, self.masked = builder, element, rows, vectors, masked
+    def __init__(self, builder, values, element, rows: int):
+        self.builder, self.element, self.rows = builder, element, rows
         self.width = lanes(element)
         self.vector = ir.VectorType(element, self.width)
         self.bytes = 8 if element == F64 else 4
-        a, rows_a, b, c, rows_c, depth, columns, accumulate = values
+        a, rows_a, _, _, _, depth, _, _ = values
         words = [self.word(depth, i) for i in range(9)]
         self.sizes, self.strides_a, self.strides_b = words[0:3], words[3:6], words[6:9]
         self.rows_a = [builder.gep(a, [self.word(rows_a, r)]) for r in range(rows)]
-        self.sums = [[cgutils.alloca_once(builder, self.vector) for _ in range(vectors)] for _ in range(rows)]
-        self.places = [[self.place(builder.gep(c, [self.word(rows_c, r)]), v) for v in range(vectors)]
-                       for r in range(rows)]
-        self.mask = self.lanes_below(columns) if masked else None
-        self.each(lambda r, v: builder.store(ir.Constant(self.vector, None), self.sums[r][v]))
-        with builder.if_then(builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))):
-            self.each(lambda r, v: builder.store(self.load_c(r, v), self.sums[r][v]))
-        self.loop(0, ir.Constant(I64, 0), b)
-        self.each(lambda r, v: self.store_c(builder.load(self.sums[r][v]), r, v))
-
-    def each(self, action):
-        for r in range(self.rows):
-            for v in range(self.vectors):
-                action(r, v)
 
     def word(self, pointer, index):
         return self.builder.load(self.builder.gep(pointer, [ir.Constant(I64, index)]))
 
-    def place(self, row, v):
-        shifted = self.builder.gep(row, [ir.Constant(I64, v * self.width)])
-        return self.builder.bitcast(shifted, self.vector.as_pointer())
-
-    def lanes_below(self, columns):
-        """Lane i is true where the last vector's column i exists."""
+    def lanes_below(self, count, first: int = 0):
+        """Lane i is true where first + i < count."""
         many = ir.VectorType(I64, self.width)
-        first = (self.vectors - 1) * self.width
         numbers = ir.Constant(many, [ir.Constant(I64, first + i) for i in range(self.width)])
         spread = ir.Constant(many, ir.Undefined)
         for i in range(self.width):
-            spread = self.builder.insert_element(spread, columns, ir.Constant(I32, i))
+            spread = self.builder.insert_element(spread, count, ir.Constant(I32, i))
         return self.builder.icmp_signed("<", numbers, spread)
 
     def masked_function(self, kind: str):
@@ -80,21 +60,14 @@ class _Tile:
         name = f"llvm.masked.{kind}.{suffix(self.vector)}.p0"
         return cgutils.get_or_insert_function(self.builder.module, function, name)
 
-    def load(self, place, v):
-        if not (self.masked and v == self.vectors - 1):
-            return self.builder.load(place, align=self.bytes)
-        arguments = [place, ir.Constant(I32, self.bytes), self.mask, ir.Constant(self.vector, None)]
+    def load_masked(self, place, mask):
+        arguments = [place, ir.Constant(I32, self.bytes), mask, ir.Constant(self.vector, None)]
         return self.builder.call(self.masked_function("load"), arguments)
 
-    def load_c(self, r, v):
-        return self.load(self.places[r][v], v)
-
-    def store_c(self, value, r, v):
-        if not (self.masked and v == self.vectors - 1):
-            self.builder.store(value, self.places[r][v], align=self.bytes)
-        else:
-            self.builder.call(self.masked_function("store"),
-                              [value, self.places[r][v], ir.Constant(I32, self.bytes), self.mask])
+    def fma(self, place, x, y):
+        """Add x * y to the accumulator at ``place``."""
+        total = call_intrinsic(self.builder, "fma", self.vector, [x, y, self.builder.load(place)])
+        self.builder.store(total, place)
 
     def loop(self, level: int, start_a, start_b):
         """The loop over k's index ``level`` and those inside it; start_a is an offset, start_b a pointer."""
@@ -131,6 +104,52 @@ class _Tile:
         node.operands = (node, option)
         return node
 
+
+class _OuterTile(_Tile):
+    """A tile that adds outer products: A is broadcast, B and C are read by vectors along the columns.
+
+    ``columns`` is read by the masked variant only: how many columns there are; the last vector has less than its width
+    of them.
+    """
+
+    def __init__(self, builder, values, element, rows: int, vectors: int, masked: bool):
+        super().__init__(builder, values, element, rows)
+        self.vectors, self.masked = vectors, masked
+        _, _, b, c, rows_c, _, columns, accumulate = values
+        self.sums = [[cgutils.alloca_once(builder, self.vector) for _ in range(vectors)] for _ in range(rows)]
+        self.places = [[self.place(builder.gep(c, [self.word(rows_c, r)]), v) for v in range(vectors)]
+                       for r in range(rows)]
+        self.mask = self.lanes_below(columns, (vectors - 1) * self.width) if masked else None
+        self.each(lambda r, v: builder.store(ir.Constant(self.vector, None), self.sums[r][v]))
+        with builder.if_then(builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))):
+            self.each(lambda r, v: builder.store(self.load_c(r, v), self.sums[r][v]))
+        self.loop(0, ir.Constant(I64, 0), b)
+        self.each(lambda r, v: self.store_c(builder.load(self.sums[r][v]), r, v))
+
+    def each(self, action):
+        for r in range(self.rows):
+            for v in range(self.vectors):
+                action(r, v)
+
+    def place(self, row, v):
+        shifted = self.builder.gep(row, [ir.Constant(I64, v * self.width)])
+        return self.builder.bitcast(shifted, self.vector.as_pointer())
+
+    def load(self, place, v):
+        if not (self.masked and v == self.vectors - 1):
+            return self.builder.load(place, align=self.bytes)
+        return self.load_masked(place, self.mask)
+
+    def load_c(self, r, v):
+        return self.load(self.places[r][v], v)
+
+    def store_c(self, value, r, v):
+        if not (self.masked and v == self.vectors - 1):
+            self.builder.store(value, self.places[r][v], align=self.bytes)
+        else:
+            self.builder.call(self.masked_function("store"),
+                              [value, self.places[r][v], ir.Constant(I32, self.bytes), self.mask])
+
     def step(self, at_a, at_b):
         """One k: every accumulator += A broadcast * B."""
         builder = self.builder
@@ -142,9 +161,65 @@ class _Tile:
             undefined = ir.Constant(self.vector, ir.Undefined)
             broadcast = builder.shuffle_vector(builder.insert_element(undefined, scalar, zero), undefined, spread)
             for v in range(self.vectors):
-                place = self.sums[r][v]
-                builder.store(call_intrinsic(builder, "fma", self.vector, [broadcast, vectors[v], builder.load(place)]),
-                              place)
+                self.fma(self.sums[r][v], broadcast, vectors[v])
+
+
+class _DotTile(_Tile):
+    """A tile of one column whose k are contiguous in A and B: vectors along k, added up at the end.
+
+    A row's terms go to the lanes in turn, k % lanes, and the lanes are added in a fixed tree, whatever the tile.
+    """
+
+    def __init__(self, builder, values, element, rows: int):
+        super().__init__(builder, values, element, rows)
+        _, _, b, c, rows_c, _, _, accumulate = values
+        self.sums = [cgutils.alloca_once(builder, self.vector) for _ in range(rows)]
+        for place in self.sums:
+            builder.store(ir.Constant(self.vector, None), place)
+        width = ir.Constant(I64, self.width)
+        depth = self.sizes[2]
+        rest = builder.srem(depth, width)
+        self.whole = builder.sub(depth, rest)
+        self.mask = self.lanes_below(rest)
+        self.sizes[2] = builder.sdiv(depth, width)
+        self.strides_a[2] = self.strides_b[2] = width
+        self.loop(0, ir.Constant(I64, 0), b)
+        keep = builder.select(builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0)), ir.Constant(I64, 1),
+                              ir.Constant(I64, 0))
+        for r, place in enumerate(self.sums):
+            target = builder.gep(c, [self.word(rows_c, r)])
+            total = self.add_lanes(builder.load(place))
+            with builder.if_else(builder.trunc(keep, I1)) as (then, otherwise):
+                with then:
+                    builder.store(builder.fadd(builder.load(target), total), target)
+                with otherwise:
+                    builder.store(total, target)
+
+    def loop(self, level: int, start_a, start_b):
+        super().loop(level, start_a, start_b)
+        if level == 2:      # what is left of the innermost k, less than a vector
+            at_a = self.builder.add(start_a, self.whole)
+            self.step(at_a, self.builder.gep(start_b, [self.whole]), self.mask)
+
+    def step(self, at_a, at_b, mask=None):
+        def load(pointer):
+            place = self.builder.bitcast(pointer, self.vector.as_pointer())
+            return self.builder.load(place, align=self.bytes) if mask is None else self.load_masked(place, mask)
+        b = load(at_b)
+        for row, place in zip(self.rows_a, self.sums):
+            self.fma(place, load(self.builder.gep(row, [at_a])), b)
+
+    def add_lanes(self, total):
+        """The sum of a vector's lanes: the upper half onto the lower, until one is left."""
+        lanes_left = self.width
+        while lanes_left > 1:
+            lanes_left //= 2
+            number = ir.VectorType(I32, lanes_left)
+            halves = [ir.Constant(number, [ir.Constant(I32, first + i) for i in range(lanes_left)])
+                      for first in (0, lanes_left)]
+            low, high = (self.builder.shuffle_vector(total, total, half) for half in halves)
+            total = self.builder.fadd(low, high)
+        return self.builder.extract_element(total, ir.Constant(I32, 0))
 
 
 # --- intrinsics ---------------------------------------------------------------------------------------------------
@@ -162,13 +237,17 @@ def _dtype(is_double: int):
 
 @intrinsic(prefer_literal=True)
 def _tile_body(typingctx, a, rows_a, b, c, rows_c, depth, columns, accumulate, rows, vectors, masked):
+    """``vectors`` is 0 for a tile of one column."""
     shape = [_literal(rows), _literal(vectors), _literal(masked)]
     if None in shape or not isinstance(a, types.CPointer):
         return None
     element = F64 if a.dtype == types.float64 else F32
 
     def codegen(context, builder, sig, values):
-        _Tile(builder, values[:8], element, *shape)
+        if shape[1]:
+            _OuterTile(builder, values[:8], element, *shape)
+        else:
+            _DotTile(builder, values[:8], element, shape[0])
         return context.get_dummy_value()
     return signature(types.none, a, ARGS, a, a, ARGS, ARGS, types.int64, types.int64, rows, vectors, masked), codegen
 
