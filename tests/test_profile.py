@@ -69,7 +69,7 @@ def test_overlapping_windows_load_an_element_once():
     pooling, = (step for step in executable.steps if step.label == "max_pool")
     cost = cost_of(pooling, {"N": 4}, lambda name: 1)
     assert cost.loaded == 4 * 4 * 9 * 9 * 2 and cost.stored == 4 * 4 * 7 * 7 * 2
-    assert cost.flops == 9 * 4 * 7 * 7 * 2
+    assert cost.flops == 8 * 4 * 7 * 7 * 2      # the largest of nine takes eight comparisons
 
 
 def test_the_cost_of_a_gather():
