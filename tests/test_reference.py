@@ -29,5 +29,5 @@ def test_program_compiles(text):
 
 def test_every_name_of_the_prelude_is_in_the_reference():
     for path in PRELUDE.glob("*.net"):
-        for name in re.findall(r"^(?:model|def) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):
+        for name in re.findall(r"^(?:model|def) ([a-zA-Z]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE):
             assert f"`{name}" in TEXT, f"{name} of {path.name} is not in the reference"
