@@ -50,7 +50,7 @@ TITLES: dict[str, str] = {
     "E0202": "a name is defined twice",
     "E0203": "a name is used before it is assigned",
     "E0204": "an output is not assigned",
-    "E0205": "a binding is never used",
+    "E0205": "a name that nothing reads",
     "E0206": "unknown member",
     "E0207": "a reserved name cannot be bound",
     "E0208": "definitions that refer to each other without end",
@@ -65,8 +65,8 @@ TITLES: dict[str, str] = {
     "E0308": "axis out of range",
     "E0309": "a value that must be known while compiling",
     "E0310": "unknown element type",
-    "E0311": "the primitive does not accept these types",
-    "E0312": "not a scalar",
+    "E0311": "not a scalar",
+    "E0312": "a gradient that is zero everywhere",
     # settings and calls
     "E0401": "unknown setting",
     "E0402": "a setting is missing",
@@ -102,8 +102,7 @@ TITLES: dict[str, str] = {
     # imports
     "E0701": "the imported file cannot be read",
     "E0702": "imports that form a circle",
-    "E0703": "an imported file has errors",
-    "E0704": "an import outside the allowed folder",
+    "E0703": "an import outside the allowed folder",
     # limits
     "E0801": "nested too deeply",
     "E0802": "a number out of range",
@@ -223,6 +222,12 @@ class Diagnostics(NetcError):
     @property
     def errors(self) -> list[Diagnostic]:
         return [item for item in self.items if item.severity == "error"]
+
+    @property
+    def advice(self) -> str:
+        """Where more is said about the errors, as a line for the terminal."""
+        codes = {item.code for item in self.items}
+        return f"for more: netc explain {codes.pop() if len(codes) == 1 else 'CODE'}"
 
     def render(self) -> str:
         return "\n\n".join(item.render() for item in self.items)

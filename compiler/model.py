@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Mapping
 
+from .diagnostics import Diagnostic
 from .ir import Graph, Node
 from .types import Size, TensorType
 
@@ -98,7 +99,7 @@ class Model:
     optimizer: Optimizer | None
     layers: tuple[Layer, ...]
     uses_seed: bool                         # an input "seed" must be given, in training mode at least
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[Diagnostic, ...] = field(default=())
     structure: Structure = field(default_factory=Structure)
 
     @property

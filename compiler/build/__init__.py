@@ -32,7 +32,7 @@ from .shapes import LARGEST_SHAPE
 from .train import Training, make_optimizer, run_train, sizes_of
 from .values import POISON, Fault, Instance, ModelValue, Poisoned, Record, is_tensor, nearest
 
-__all__ = ["elaborate", "check"]
+__all__ = ["elaborate"]
 
 RECURSION_LIMIT = 30_000           # Python frames; expressions and calls are bounded long before (see session)
 
@@ -54,11 +54,6 @@ def elaborate(text: str | bytes, filename: str = "<text>", model: str | None = N
         raise Diagnostics(Diagnostic(code="E0801", message="the file is nested too deep")) from None
     finally:
         sys.setrecursionlimit(limit)
-
-
-def check(text: str | bytes, filename: str = "<text>", loader=None) -> list[str]:
-    """The warnings for a source text; raises Diagnostics where it does not elaborate."""
-    return list(elaborate(text, filename, loader=loader).warnings)
 
 
 def _elaborate(text, filename, name, precision, loader, settings) -> Model:
@@ -122,7 +117,7 @@ def _run(build: Build, tree: syntax.File, filename: str, name, settings) -> tupl
     except Fault as fault:
         build.report(fault)
     except TypeRuleError as error:
-        build.report(Fault("primitive", str(error)), model_tree.name_span)
+        build.report(Fault("shape", str(error)), model_tree.name_span)
     except Poisoned:
         pass
     return build, found

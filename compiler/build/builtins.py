@@ -549,7 +549,7 @@ def grad(build, y, x):
         if not is_tensor(value) or value.dtype.kind != "float":
             raise about("x", Fault("type", "`grad` differentiates with respect to float tensors", found=describe(value)))
         if value not in reached:
-            build.warn(build.call_tree.span, f"the gradient is zero: `y` does not depend on this {value.type}")
+            build.warn("zero-gradient", build.call_tree.span, f"the gradient is zero: `y` does not depend on this {value.type}")
     answers = gradient([(y, ops.constant(1.0, y.dtype))], list(values))
     return tuple(answers) if isinstance(x, tuple) else answers[0]
 

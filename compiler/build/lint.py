@@ -50,18 +50,18 @@ def warn_unused(build, tree: syntax.File) -> None:
         states = {s.name for s in walk(model) if isinstance(s, syntax.State)}
         for name, span, noun in _bindings(model):
             if name not in used and name not in states and not name.startswith("_"):
-                build.warn(span, f"the {noun} `{name}` of {model.name} is never used")
+                build.warn("unused", span, f"the {noun} `{name}` of {model.name} is never used")
     for definition in tree.defs:
         if not isinstance(definition.body, tuple):
             continue
         used = read_names(definition)
         for name, span, noun in _bindings(definition):
             if name not in used and not name.startswith("_"):
-                build.warn(span, f"the {noun} `{name}` of {definition.name} is never used")
+                build.warn("unused", span, f"the {noun} `{name}` of {definition.name} is never used")
     everywhere = read_names(tree)
     for item in tree.imports:
         if item.name not in everywhere:
-            build.warn(item.name_span, f"the import `{item.name}` is never used")
+            build.warn("unused", item.name_span, f"the import `{item.name}` is never used")
 
 
 def _bindings(tree):

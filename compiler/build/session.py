@@ -17,7 +17,7 @@ from ..model import Variable
 from ..types import DType, i64
 from .scope import Files, PreludeScope, Scope, is_prelude
 from .shapes import Arithmetic
-from .values import Fault, Instance, Poisoned
+from .values import CODES, Fault, Instance, Poisoned
 
 MOST_DIAGNOSTICS = 40
 MOST_NESTED_CALLS = 100
@@ -33,7 +33,7 @@ class Sink:
     def __init__(self):
         self.items: list[Diagnostic] = []
         self.places: set[tuple] = set()
-        self.warnings: list[str] = []
+        self.warnings: list[Diagnostic] = []
         self.initials: dict[Any, Any] = {}           # initial graphs, by variable path and type
         self.visited: set[int] = set()               # ids of the trees of the models that were elaborated
 
@@ -48,9 +48,11 @@ class Sink:
     def full(self) -> bool:
         return len(self.items) >= MOST_DIAGNOSTICS
 
-    def warn(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
+    def warn(self, warning: Diagnostic) -> None:
+        place = (warning.span, warning.code, warning.message)
+        if place not in self.places:
+            self.places.add(place)
+            self.warnings.append(warning)
 
     def raise_errors(self) -> None:
         if self.items:
@@ -198,8 +200,8 @@ class Build:
         for item in errors:
             self.sink.add(item)
 
-    def warn(self, span: Span, message: str) -> None:
-        self.sink.warn(f"{span.file}:{span.line}:{span.column}: {message}")
+    def warn(self, kind: str, span: Span, message: str) -> None:
+        self.sink.warn(Diagnostic(code=CODES[kind], message=message, span=span, severity="warning"))
 
     # --- constants ----------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ def run_block(build: Build, scope, statements):
                 raise Poisoned from None          # what follows an assertion relies on it
             result = _poison(scope, statement)
         except TypeRuleError as error:
-            build.report(Fault("primitive", str(error)), statement.span)
+            build.report(Fault("shape", str(error)), statement.span)
             result = _poison(scope, statement)
         except Poisoned:
             result = _poison(scope, statement)

@@ -20,14 +20,14 @@ CODES = {
     "name": "E0201", "twice": "E0202", "unassigned": "E0203", "output": "E0204", "unused": "E0205", "member": "E0206",
     "reserved": "E0207", "const": "E0208", "shape": "E0301", "dtype": "E0302", "type": "E0303", "rank": "E0304",
     "range": "E0305", "size": "E0306", "count": "E0307", "axis": "E0308", "compile-time": "E0309",
-    "element-type": "E0310", "primitive": "E0311", "scalar": "E0312", "setting": "E0401", "missing": "E0402",
+    "element-type": "E0310", "scalar": "E0311", "zero-gradient": "E0312", "setting": "E0401", "missing": "E0402",
     "given-twice": "E0403", "arguments": "E0404", "setting-type": "E0405", "value": "E0406", "input-missing": "E0407",
     "call": "E0408", "instance": "E0409", "input": "E0410", "assert": "E0411", "place": "E0501", "return": "E0502",
     "outputs": "E0503", "signature": "E0504", "scan": "E0505", "gradient": "E0506", "loop": "E0507",
     "condition": "E0508", "no-model": "E0509", "declaration": "E0510", "train": "E0601", "no-loss": "E0602",
     "train-model": "E0603", "loss-scalar": "E0604", "optimizer": "E0605", "loss-twice": "E0607",
-    "optimizer-twice": "E0608", "import": "E0701", "import-cycle": "E0702", "import-errors": "E0703",
-    "import-outside": "E0704", "nested": "E0801", "number": "E0802", "limit": "E0805", "recursion": "E0806",
+    "optimizer-twice": "E0608", "import": "E0701", "import-cycle": "E0702", "import-outside": "E0703",
+    "nested": "E0801", "number": "E0802", "limit": "E0805", "recursion": "E0806",
 }
 
 

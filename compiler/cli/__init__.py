@@ -16,6 +16,7 @@ import click
 # In the order of the help text.
 COMMANDS = {
     "check": "Check a file and report every error with its place.",
+    "explain": "Explain an error by its code; without one, list them all.",
     "fmt": "Bring files into the canonical style; comments stay.",
     "summary": "Show the layers, their shapes, parameters, costs and kernels.",
     "emit": "Print one stage of the compilation.",
@@ -68,7 +69,9 @@ def main(arguments: list[str] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *place: click.echo(f"warning: {message}", err=True)
             cli.main(args=arguments, prog_name="netc")
-    except (Diagnostics, NetcError) as error:
+    except Diagnostics as error:
+        _fail(f"{error}\n\n{error.advice}")
+    except NetcError as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))

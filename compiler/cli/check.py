@@ -17,5 +17,5 @@ def check(file: Path, model: str | None, precision: str) -> None:
     """Check a file and report every error with its place."""
     function = compile_file(file, model, precision=precision)
     for warning in function.model.warnings:
-        click.echo(warning, err=True)
+        click.echo(warning.render(), err=True)
     click.echo(f"{file}: fine: {function!r}")
