@@ -59,7 +59,7 @@ def test_the_mistake_provokes_this_error(path):
     if UPDATE:
         path.write_text(page.text.replace(page.message, message), encoding="utf-8")
     else:
-        assert message == page.message
+        assert message == page.message, "after a deliberate change of the messages run this with NETC_UPDATE_GOLDEN=1"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
