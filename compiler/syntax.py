@@ -466,7 +466,7 @@ class File(Node):
 
 def parse(text: str | bytes, filename: str = "<text>") -> File:
     """The tree of a source text. Raises diagnostics.Diagnostics with every syntax error found."""
-    from .parser import parse as parse_text  # Lark is imported only where a text is parsed
+    from .kept_trees import parse as parse_text
 
     return parse_text(text, filename)
 

@@ -226,11 +226,12 @@ def _assert(build, scope, tree):
 
 def interpolate(build, scope, message: str) -> str:
     """The message with ``{expression}`` replaced by compile-time values."""
+    from ..parser import parse
     from .expressions import evaluate
 
     def value(found):
         try:
-            tree = syntax.parse(f"net 1\nconst value = {found.group(1).strip()}\n", "<message>").consts[0].value
+            tree = parse(f"net 1\nconst value = {found.group(1).strip()}\n", "<message>").consts[0].value
             return show(evaluate(build, scope, tree))
         except (Diagnostics, Fault, Poisoned, IndexError):
             return found.group(0)

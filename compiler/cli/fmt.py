@@ -49,7 +49,7 @@ def fmt(files: tuple[Path, ...], check: bool, diff: bool) -> None:
 def _format(path: Path) -> tuple[str, str, bytes]:
     """(the text, the text formatted, the line end of the file), line ends made plain in both."""
     from ..format import format_text
-    from ..parser import read
+    from ..source import read
     data = sys.stdin.buffer.read() if path == Path("-") else path.read_bytes()
     name = "<stdin>" if path == Path("-") else str(path)
     source = read(data, name)

@@ -1,0 +1,107 @@
+"""Syntax trees in the cache, by the text that they stand for: a file that was parsed once is not parsed again, and a process
+that only meets such files never imports Lark.
+
+A tree is kept as rows, one a node, children before parents: the node's class, then its fields in order.  A span is four
+numbers, a child is the number of its row, everything else stands for itself; so nothing is executed to read it back,
+and there is no recursion.
+"""
+
+from __future__ import annotations
+
+import marshal
+import sys
+from dataclasses import fields
+from functools import cache as once
+from pathlib import Path
+
+from ..runtime import cache
+from . import syntax
+from .diagnostics import Source, Span
+from .source import read
+
+# Texts that shape the tree of a text.
+MAKERS = ("diagnostics.py", "explain.py", "kept_trees.py", "layout.py", "parser.py", "source.py", "syntax.py", "tree.py",
+          "../grammar/net.lark")
+PLAIN = {"str", "int", "float", "bool", "None"}
+
+
+def parse(text: str | bytes, filename: str) -> syntax.File:
+    """As ``parser.parse``, but a tree that is in the cache is taken from there, and a new one is put there."""
+    source = read(text, filename)
+    key = cache.key_of("syntax tree", *_version(), source.text)
+    kept = cache.get(key)
+    if kept is not None:
+        return decode(kept, source)
+    from .parser import parse as parse_text         # imports Lark
+    tree = parse_text(text, filename)
+    cache.put(key, encode(tree))
+    return tree
+
+
+@once
+def _version() -> tuple[str | bytes, ...]:
+    here = Path(__file__).parent
+    return sys.version, *((here / name).read_bytes() for name in MAKERS)
+
+
+@once
+def _classes() -> tuple[tuple[type, tuple[str, ...], tuple[str, ...]], ...]:
+    """The classes of nodes, each with its fields and what kind of value each of these has."""
+    found = [value for value in vars(syntax).values() if isinstance(value, type) and issubclass(value, syntax.Node)]
+    return tuple((kind, tuple(field.name for field in fields(kind)), tuple(_kind(field.type) for field in fields(kind)))
+                 for kind in sorted(found, key=lambda kind: kind.__name__))
+
+
+def _kind(annotation: str) -> str:
+    if annotation == "Span":
+        return "span"
+    return "plain" if {part.strip() for part in annotation.split("|")} <= PLAIN else "nodes"
+
+
+def encode(root: syntax.File) -> bytes:
+    """The tree without its text."""
+    places = {kind: (place, names, kinds) for place, (kind, names, kinds) in enumerate(_classes())}
+    rows: list[tuple] = []
+    numbers: dict[int, int] = {}            # of nodes, by id
+
+    def value(kind: str, given):
+        if kind == "span":
+            return given.line, given.column, given.end_line, given.end_column
+        if kind == "plain" or given is None:
+            return given
+        return tuple(numbers[id(node)] for node in given) if isinstance(given, tuple) else numbers[id(given)]
+
+    pending: list[tuple[syntax.Node, bool]] = [(root, False)]
+    while pending:
+        node, is_ready = pending.pop()
+        if id(node) in numbers:
+            continue
+        place, names, kinds = places[type(node)]
+        values = [getattr(node, name) for name in names]
+        if is_ready:
+            numbers[id(node)] = len(rows)
+            rows.append((place, *map(value, kinds, values)))
+            continue
+        pending.append((node, True))
+        for kind, given in zip(kinds, values):
+            if kind == "nodes" and given is not None:
+                pending += [(child, False) for child in (given if isinstance(given, tuple) else (given,))]
+    return marshal.dumps(rows)
+
+
+def decode(content: bytes, source: Source) -> syntax.File:
+    """The tree of ``encode``, which comes from the cache and so is believed, over its text."""
+    classes = _classes()
+    nodes: list[syntax.Node] = []
+    for place, *values in marshal.loads(content):
+        kind, _, kinds = classes[place]
+        given = []
+        for what, value in zip(kinds, values):
+            if what == "span":
+                given.append(Span(source, *value))
+            elif what == "plain" or value is None:
+                given.append(value)
+            else:
+                given.append(nodes[value] if isinstance(value, int) else tuple([nodes[number] for number in value]))
+        nodes.append(kind(*given))
+    return nodes[-1]
