@@ -24,13 +24,20 @@ def _infer_random_bits(types, attrs) -> TensorType:
     return TensorType(i32, attrs["shape"])
 
 
+CHUNK = 8192            # elements whose words stay in the cache through all rounds
+
+
 def _evaluate_random_bits(arrays, current, sizes):
     shape = numbers(current.shape, sizes)
     seed = int(arrays[0])
-    index = np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.uint64)
-    words = [index & np.uint64(MASK), index >> np.uint64(32),
-             np.full_like(index, current.attrs["stream"]), np.zeros_like(index)]
-    return (_philox(words, [seed & MASK, seed >> 32 & MASK])[0] >> np.uint64(8)).astype(np.int32).reshape(shape)
+    keys = [seed & MASK, seed >> 32 & MASK]
+    result = np.empty(int(np.prod(shape, dtype=np.int64)), np.int32)
+    for start in range(0, result.size, CHUNK):
+        index = np.arange(start, min(start + CHUNK, result.size), dtype=np.uint64)
+        words = [index & np.uint64(MASK), index >> np.uint64(32),
+                 np.full_like(index, current.attrs["stream"]), np.zeros_like(index)]
+        result[start:start + CHUNK] = _philox(words, keys)[0] >> np.uint64(8)
+    return result.reshape(shape)
 
 
 def _philox(words: list, keys: list[int]) -> list:
@@ -38,8 +45,12 @@ def _philox(words: list, keys: list[int]) -> list:
     mask, shift = np.uint64(MASK), np.uint64(32)
     for _ in range(ROUNDS):
         first, second = (words[2 * k] * np.uint64(MULTIPLIERS[k]) for k in (0, 1))
-        words = [(second >> shift) ^ words[1] ^ np.uint64(keys[0]), second & mask,
-                 (first >> shift) ^ words[3] ^ np.uint64(keys[1]), first & mask]
+        # In place: most of the time would go into fresh memory.
+        for product, other, key in ((second, words[1], keys[0]), (first, words[3], keys[1])):
+            np.bitwise_xor(other, np.uint64(key), out=other)
+            np.bitwise_xor(other, product >> shift, out=other)
+            np.bitwise_and(product, mask, out=product)
+        words = [words[1], second, words[3], first]
         keys = [(key + weyl) & MASK for key, weyl in zip(keys, WEYL)]
     return words
 
