@@ -8,7 +8,7 @@ floor divisions of such polynomials.  Arithmetic on sizes collapses to ``int`` a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Mapping, Union
 
 import numpy as np
@@ -110,16 +110,13 @@ class Dim:
         return total
 
     def __eq__(self, other) -> bool:
-        return isinstance(other, Dim) and self.terms == other.terms
+        return self is other or (isinstance(other, Dim) and self._hash == other._hash and self.terms == other.terms)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __add__(self, other: Size) -> Size:
-        terms = dict(self.terms)
-        for monomial, coefficient in _terms(other).items():
-            terms[monomial] = terms.get(monomial, 0) + coefficient
-        return _collapse(terms)
+        return _sum(self, other)
 
     __radd__ = __add__
 
@@ -133,12 +130,7 @@ class Dim:
         return -self + other
 
     def __mul__(self, other: Size) -> Size:
-        terms: dict[tuple, int] = {}
-        for left, a in self.terms.items():
-            for right, b in _terms(other).items():
-                monomial = tuple(sorted(left + right, key=str))
-                terms[monomial] = terms.get(monomial, 0) + a * b
-        return _collapse(terms)
+        return _product(self, other)
 
     __rmul__ = __mul__
 
@@ -174,6 +166,25 @@ class Dim:
         return head + "".join(f" {sign} {text}" for sign, text in pieces[1:])
 
     __repr__ = __str__
+
+
+# A program's shapes are few, and the same sums and products of sizes are asked for thousands of times.
+@lru_cache(maxsize=1 << 16)
+def _sum(left: Dim, right: Size) -> Size:
+    terms = dict(left.terms)
+    for monomial, coefficient in _terms(right).items():
+        terms[monomial] = terms.get(monomial, 0) + coefficient
+    return _collapse(terms)
+
+
+@lru_cache(maxsize=1 << 16)
+def _product(left: Dim, right: Size) -> Size:
+    terms: dict[tuple, int] = {}
+    for one, a in left.terms.items():
+        for other, b in _terms(right).items():
+            monomial = tuple(sorted(one + other, key=str))
+            terms[monomial] = terms.get(monomial, 0) + a * b
+    return _collapse(terms)
 
 
 def _terms(size: Size) -> Mapping[tuple, int]:

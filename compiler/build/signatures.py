@@ -54,8 +54,8 @@ def declared_shape(build: Build, scope, annotation: syntax.TypeAnnotation) -> li
                 raise Fault("signature", "a shape may have one `...`", span=dim.span)
             shape.append(Ellipsis)
             continue
-        if isinstance(dim, syntax.Name) and dim.name not in scope.known() and dim.name != "training" \
-                and not dim.name[:1].isupper():
+        if isinstance(dim, syntax.Name) and not dim.name[:1].isupper() and dim.name != "training" \
+                and dim.name not in scope.known():
             raise Fault("name", f"the dimension `{dim.name}` is not defined", span=dim.span,
                         hint=f"the names of dimensions are capitalised: `{dim.name.capitalize()}`")
         size = evaluate(build, scope, dim)

@@ -43,6 +43,7 @@ def _evaluate_random_bits(arrays, current, sizes):
 def _philox(words: list, keys: list[int]) -> list:
     """Philox4x32-10 (Salmon et al., 2011) on four 32-bit words held in uint64 arrays, and two key words."""
     mask, shift = np.uint64(MASK), np.uint64(32)
+    words = [word.copy() for word in words]
     for _ in range(ROUNDS):
         first, second = (words[2 * k] * np.uint64(MULTIPLIERS[k]) for k in (0, 1))
         # In place: most of the time would go into fresh memory.
