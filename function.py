@@ -30,13 +30,15 @@ PROGRAMS = ("predict", "evaluate", "gradient", "update", "step")
 
 
 def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterable[str] | None = None,
-            target: str = "cpu", precision: str = "f32", settings: Mapping[str, Any] | None = None) -> "Function":
+            target: str = "cpu", precision: str = "f32", settings: Mapping[str, Any] | None = None,
+            optimizer: str | None = None, lr: str | float | None = None) -> "Function":
     """Compile a ``.net`` file, or source text (a string with a line break in it).
 
     ``model`` names the model; without it, the one that is trained, or the last one.  ``outputs`` names the values to
     give back, inner ones by their path (``features.conv2d_1``).  ``target``: "cpu", or "numpy" for the slow oracle.
     ``precision``: "f32", or "f64" to compute in double precision throughout.  ``settings``: values for the model's own
-    settings, by name.
+    settings, by name.  ``optimizer`` and ``lr`` replace those of the train block by expressions of the language:
+    "sgd(momentum = 0.9)", "cosine_decay(initial = 1e-3, decay_steps = 1_000)", or a number.
 
     Raises CompileError with every fault found in the text, ModelError for an unknown output, OSError.
     """
@@ -49,7 +51,7 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
     from .compiler.build import elaborate
     text, name = read_source(source)
     return Function(elaborate(text, name, model=model, precision=precision,
-                              settings=dict(settings or {})), outputs, target, text)
+                              settings=dict(settings or {}), optimizer=optimizer, lr=lr), outputs, target, text)
 
 
 def read_source(source: str | os.PathLike) -> tuple[str, str]:
@@ -195,27 +197,23 @@ class Function:
         return Trainer(self, weights, optimizer, seed=seed, metrics=metrics)
 
     def fit(self, weights: Weights, data, *, epochs: int = 1, batch_size: int = 32, validation=None, seed: int = 0,
-            shuffle: bool = True, callbacks: Iterable = (), optimizer: Mapping[str, np.ndarray] | None = None):
+            shuffle: bool = True, callbacks: Iterable = (), optimizer: Mapping[str, np.ndarray] | None = None,
+            resume: str | os.PathLike | None = None, check_finite: bool = False, progress: bool = False):
         """Train on data: (new weights, History).  ``weights`` stay as they are.
 
         ``data``: a mapping of input and target names to arrays, or a tuple in the order of ``inputs`` and ``targets``.
         ``validation``: such data, or the fraction of the samples to hold out, chosen by ``seed``.  The last batch of
         an epoch may be smaller.  Ctrl-C stops after the current batch and returns what was trained.
-        ``optimizer``: ``history.optimizer`` of an earlier run, to go on where it ended.
+        ``callbacks``: ``netc.EarlyStopping``, ``netc.Checkpoint``, ``netc.Log``, or yours: a function called with a Progress
+        after each epoch, or an object with ``on_start``, ``on_batch``, ``on_epoch``, ``on_end``.
+        ``resume``: a checkpoint, or a folder of which the newest is taken: training goes on from there, to the same bits as if
+        it had never stopped; where the folder has none yet, it begins.  ``optimizer``: ``history.optimizer`` of an earlier
+        run, to go on from its state.  ``check_finite``: raise NotFiniteError at the first loss that is NaN or infinite, saying
+        where that comes from.  ``progress``: show it.
         """
-        trainer = self.trainer(weights, optimizer, seed=seed, metrics=True)
-        train_data, held_out = self.dataset(data), None
-        if isinstance(validation, (int, float)):
-            train_data, held_out = train_data.split(validation, seed)
-        elif validation is not None:
-            held_out = self.dataset(validation)
-
-        def validate():
-            return self._measure(trainer.slots, held_out, max(batch_size, 256), seed)
-        history = train.fit(trainer, train_data, epochs=epochs, batch_size=batch_size, seed=seed, shuffle=shuffle,
-                            validate=validate if held_out is not None else None, callbacks=callbacks)
-        history.optimizer = trainer.optimizer
-        return trainer.weights, history
+        from .fitting import fit
+        return fit(self, weights, data, epochs, batch_size, validation, seed, shuffle, callbacks, optimizer, resume,
+                   check_finite, progress)
 
     def evaluate(self, weights: Weights, data, *, batch_size: int = 256, seed: int = 0) -> dict[str, float]:
         """Losses and metrics over all samples of the data, in inference mode."""

@@ -6,9 +6,10 @@ from typing import Any, Mapping
 
 import numpy as np
 
-from .compiler.programs import WEIGHTS, optimizer_slot
+from .compiler.programs import LOSS, WEIGHTS, optimizer_slot
 from .function import Function
 from .inputs import convert_seed, step_seed
+from .runtime.errors import NotFiniteError
 from .runtime.weights import Weights
 
 
@@ -16,19 +17,25 @@ class Trainer:
     """``losses = trainer(**batch)`` does one step; ``trainer.weights`` is a copy of the weights as of now.
 
     Where the model is random, step number k (from 0) draws from ``netc.step_seed(seed, k)``, so a run repeats.  With
-    ``metrics``, a step reports those of its batch too.
+    ``metrics``, a step reports those of its batch too.  With ``check_finite``, a step whose loss is NaN or infinite raises
+    NotFiniteError, which says where that comes from.
     """
 
     def __init__(self, function: Function, weights: Weights, optimizer: Mapping[str, np.ndarray] | None = None, *,
-                 seed: int = 0, metrics: bool = False):
+                 seed: int = 0, metrics: bool = False, check_finite: bool = False):
         self._function = function
         self._program = function.program("step_metrics" if metrics else "step")
         self._seed = int(convert_seed(seed))
-        self.steps = 0
+        self._check_finite = check_finite
         self._paths = {variable.path: optimizer_slot(variable) for variable in function.model.optimizer.states}
-        state = function.init_optimizer() if optimizer is None else optimizer
+        self.restore(weights, function.init_optimizer() if optimizer is None else optimizer)
+
+    def restore(self, weights: Weights, optimizer: Mapping[str, np.ndarray], steps: int = 0) -> None:
+        """Go on from these weights and this state of the optimiser, as after so many steps."""
+        function = self._function
+        self.steps = steps
         self._current = {slot: array.copy() for slot, array in function._slots(weights).items()}
-        self._current |= {slot: array.copy() for slot, array in function._optimizer_slots(state).items()}
+        self._current |= {slot: array.copy() for slot, array in function._optimizer_slots(optimizer).items()}
         # A step reads one set and writes the other: the input of a step is intact until the step is done.
         self._spare = {slot: np.empty_like(array) for slot, array in self._current.items()}
 
@@ -36,13 +43,24 @@ class Trainer:
         """One step on a batch, by name or as a mapping: "loss", what is minimised, and each loss under its name."""
         program = self._program
         values = program.signature.collect((batch,) if batch is not None else (), named)
-        key = None
-        if program.uses_seed:
-            key = convert_seed(step_seed(self._seed, self.steps) if seed is None else seed)
-        results = program.run(self._current, values, key, self._spare)
+        seed = step_seed(self._seed, self.steps) if seed is None else seed
+        results = program.run(self._current, values, convert_seed(seed) if program.uses_seed else None, self._spare)
         self._current, self._spare = self._spare, self._current
         self.steps += 1
+        if self._check_finite and not np.isfinite(results[LOSS]):
+            self._hunt(values, seed)
         return program.report(results)
+
+    def _hunt(self, batch: Mapping[str, Any], seed: int) -> None:
+        """Raise the report of where the last step stopped being finite."""
+        random = self._function.program("trace_training").uses_seed
+        self._function.trace(self.previous, batch, training=True, seed=seed if random else None).check_finite()
+        raise NotFiniteError(f"the loss of step {self.steps} is not finite, but every value is when it is computed by itself")
+
+    @property
+    def previous(self) -> Weights:
+        """A copy of the weights that the last step started from, valid until the next step."""
+        return self._weights(self._spare)
 
     @property
     def slots(self) -> Mapping[str, np.ndarray]:
@@ -52,9 +70,12 @@ class Trainer:
     @property
     def weights(self) -> Weights:
         """A copy of the weights as of now."""
-        apart = {entry.path: self._current[f"state/{entry.path}"]
-                 for entry in self._function.layout.entries if entry.offset is None}
-        return Weights(self._function.layout, self._current[WEIGHTS], apart)
+        return self._weights(self._current)
+
+    def _weights(self, slots: Mapping[str, np.ndarray]) -> Weights:
+        layout = self._function.layout
+        apart = {entry.path: slots[f"state/{entry.path}"] for entry in layout.entries if entry.offset is None}
+        return Weights(layout, slots[WEIGHTS], apart)
 
     @property
     def optimizer(self) -> dict[str, np.ndarray]:

@@ -359,24 +359,38 @@ def save(weights: Weights, path: str | os.PathLike, model: str = "") -> None:
 
 
 def load(layout: Layout, path: str | os.PathLike) -> Weights:
-    """Read weights that ``save`` (or anything that writes safetensors) wrote.
+    """Read weights that ``save`` (or anything that writes safetensors) wrote, or those of a checkpoint.
 
     Names, dtypes and shapes are compared with the layout before anything is allocated.  Raises WeightsError, or
     OSError where the file cannot be read.
     """
-    _check_header(layout, path)
+    header = _read_header(os.fspath(path))
+    prefix = IN_CHECKPOINT if any(name.startswith(IN_CHECKPOINT) for name in header) else ""
+    _check_header(layout, path, {name.removeprefix(prefix): value for name, value in header.items() if name.startswith(prefix)})
+    return Weights.of(layout, read_tensors(path, prefix)[0])
+
+
+IN_CHECKPOINT = "weights/"         # before the paths of the weights in a checkpoint, which holds other tensors too
+
+
+def read_tensors(path: str | os.PathLike, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors whose names begin with ``prefix``, without it, and the metadata of a safetensors file.
+
+    Raises WeightsError, or OSError where the file cannot be read.
+    """
     from safetensors import SafetensorError, safe_open
+    _read_header(os.fspath(path))                              # which says clearly what is no such file at all
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
-            return Weights.of(layout, {name: file.get_tensor(name) for name in file.keys()})
+            names = [name for name in file.keys() if name.startswith(prefix)]
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except SafetensorError as error:
         raise WeightsError(f"{os.fspath(path)} is damaged: {error}") from None
 
 
-def _check_header(layout: Layout, path) -> None:
-    """Refuse a file whose variables are not the layout's; reads the header alone."""
+def _check_header(layout: Layout, path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Refuse a file whose variables, given as its header says, are not the layout's."""
     name = os.fspath(path)
-    tensors = _read_header(name)
     missing = [path for path in layout.by_path if path not in tensors]
     unknown = [path for path in tensors if path not in layout.by_path]
     problems = [f"missing from the file: {listing(missing)}"] * bool(missing)

@@ -17,7 +17,7 @@ PLAIN_DATA = {"runtime.errors", "runtime.weights", "runtime.cache"}
 # Modules that meet the machine: they may import the runtime where they compile or run something.
 BACK_END = {"compiler.pipeline", "compiler.emit_cpu", "compiler.stages", "compiler.lower",
             "compiler.contraction", "compiler.tiling"}
-FACE = {"function", "trainer", "inputs", "profiling", "tracing"}
+FACE = {"function", "trainer", "inputs", "profiling", "tracing", "fitting"}
 HEAVY = {"numba", "llvmlite", "torch", "keras", "jax", "tensorflow", "sklearn", "scipy"}
 
 

@@ -11,6 +11,7 @@ compile-time language (settings, ``if``, ``for``, functions, instances) and leav
     expressions, statements, calls, signatures, models, scans, train
     builtins, spatial, randomness
     lint         unused and unknown names
+    override     another optimiser than the file's
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from . import lint
 from .builtins import scope_names
 from .calls import Arguments
 from .models import call_instance, root_inputs, settings_of
+from .override import override
 from .scope import FileScope
 from .session import Build, Sink
 from .shapes import LARGEST_SHAPE
@@ -38,26 +40,28 @@ RECURSION_LIMIT = 30_000           # Python frames; expressions and calls are bo
 
 
 def elaborate(text: str | bytes, filename: str = "<text>", model: str | None = None, precision: str = "f32",
-              loader=None, settings: dict | None = None) -> Model:
+              loader=None, settings: dict | None = None, optimizer: str | None = None,
+              lr: str | float | None = None) -> Model:
     """The model of a source text as graphs.
 
     ``model`` names it; by default the one that has a ``train`` block, else the last of the file.  ``precision``
     "f64" computes every f32 in f64.  ``loader`` reads an imported file, given its path; by default from the disk,
-    below the folder of ``filename``.  ``settings`` are values for the model's own settings.
+    below the folder of ``filename``.  ``settings`` are values for the model's own settings; ``optimizer`` and ``lr`` are
+    expressions that replace those of the ``train`` block.
     Raises Diagnostics with every mistake found.
     """
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, RECURSION_LIMIT))
     try:
-        return _elaborate(text, filename, model, precision, loader, settings or {})
+        tree = override(syntax.parse(text, filename), model, optimizer, lr)
+        return _elaborate(tree, filename, model, precision, loader, settings or {})
     except RecursionError:
         raise Diagnostics(Diagnostic(code="E0801", message="the file is nested too deep")) from None
     finally:
         sys.setrecursionlimit(limit)
 
 
-def _elaborate(text, filename, name, precision, loader, settings) -> Model:
-    tree = syntax.parse(text, filename)
+def _elaborate(tree, filename, name, precision, loader, settings) -> Model:
     sink = Sink()
     passes = []
     for training in (False, True):

@@ -21,12 +21,12 @@ FILE = click.argument("file", type=click.Path(path_type=Path))
 FILES = click.argument("files", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
 
 
-def compile_file(file: Path, model=None, outputs=None, target="cpu", precision="f32", threads=None):
+def compile_file(file: Path, model=None, outputs=None, target="cpu", precision="f32", threads=None, **overrides):
     from ...function import compile
     if threads is not None:
         from ...runtime.pool import set_threads
         set_threads(threads)
-    return compile(file, model=model, outputs=outputs, target=target, precision=precision)
+    return compile(file, model=model, outputs=outputs, target=target, precision=precision, **overrides)
 
 
 def net_files(paths: Iterable[Path], stdin: bool = False) -> list[Path]:

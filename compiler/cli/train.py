@@ -8,32 +8,49 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, MODEL, PRECISION, SEED, TARGET, THREADS, compile_file, save_path
+from .options import FILE, MODEL, PRECISION, SEED, TARGET, THREADS, check_target, compile_file, save_path
+
+PATH = click.Path(path_type=Path)
 
 
 @click.command()
 @FILE
-@click.option("--data", type=click.Path(path_type=Path), required=True, help=".npz with one array an input and target.")
+@click.option("--data", type=PATH, required=True, help=".npz with one array an input and target.")
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--validation", metavar="FRACTION|FILE", help="Held out: a fraction of the samples, or an .npz file.")
-@click.option("--save", type=click.Path(path_type=Path), help="Where to; without it, FILE's name with .safetensors.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Start from these weights, not from fresh ones.")
+@click.option("--save", type=PATH, help="Where to; without it, FILE's name with .safetensors.")
+@click.option("--weights", type=PATH, help="Start from these weights, not from fresh ones.")
+@click.option("--optimizer", metavar="EXPRESSION", help="Instead of the file's: \"sgd(momentum = 0.9)\".")
+@click.option("--lr", metavar="EXPRESSION", help="The learning rate: a number, or a schedule such as "
+              "\"cosine_decay(initial = 1e-3, decay_steps = 1_000)\".")
+@click.option("--patience", type=click.IntRange(1), metavar="EPOCHS",
+              help="Stop when nothing became better for so long, and keep the best weights.")
+@click.option("--monitor", metavar="NAME", help="What --patience watches; without it val_loss, or loss.")
+@click.option("--checkpoint", type=PATH, metavar="FOLDER", help="Keep checkpoints, one an epoch, in this folder.")
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the folder, if it has one.")
+@click.option("--log", type=PATH, metavar="FILE", help="Write losses and metrics by epoch: .csv or .json.")
+@click.option("--check-finite", is_flag=True, help="Stop at the first loss that is NaN or infinite, and say where it is from.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @MODEL
 @SEED
 @TARGET
 @PRECISION
 @THREADS
-def train(file, data, epochs, batch_size, validation, save, weights, quiet, model, seed, target, precision,
-          threads) -> None:
+def train(file, data, epochs, batch_size, validation, save, weights, optimizer, lr, patience, monitor, checkpoint, resume,
+          log, check_finite, quiet, model, seed, target, precision, threads) -> None:
     """Train a model on data and save its weights.
 
     Ctrl-C stops after the current batch and saves what was trained.
     """
     from ...runtime.data import load_arrays
-    function = compile_file(file, model, None, target, precision, threads)
+    if resume and checkpoint is None:
+        raise click.UsageError("--resume needs --checkpoint FOLDER: where are the checkpoints?")
+    if monitor is not None and patience is None:
+        raise click.UsageError("--monitor says what --patience watches: give both")
+    function = compile_file(file, model, None, target, precision, threads, optimizer=optimizer, lr=lr)
     target_path = save_path(file, save, data)
+    callbacks = _callbacks(patience, monitor, checkpoint, log, (file, data, target_path))
     names = [*function.inputs, *function.targets]
     arrays = load_arrays(data, names)
     held_out = _validation(validation, names)
@@ -41,22 +58,55 @@ def train(file, data, epochs, batch_size, validation, save, weights, quiet, mode
     click.echo(f"{function.model.name}: {function.layout.trainable_size:,} parameters")
     started = time.perf_counter()
     samples = function.dataset(arrays)
-    first = samples.take(slice(0, min(batch_size, samples.samples)))
-    function.program("step_metrics").prepare(first)
+    function.program("step_metrics").prepare(samples.take(slice(0, min(batch_size, samples.samples))))
     click.echo(f"{samples.samples:,} samples; compiled in {time.perf_counter() - started:.1f} s")
-    from ..progress import distinct, progress
-    with progress(quiet) as show:
-        trained, history = function.fit(start, arrays, epochs=epochs, batch_size=batch_size, validation=held_out,
-                                        seed=seed, callbacks=[show])
+    _tell_where_from(checkpoint, resume)
+    trained, history = function.fit(start, arrays, epochs=epochs, batch_size=batch_size, validation=held_out, seed=seed,
+                                    callbacks=callbacks, resume=checkpoint if resume else None,
+                                    check_finite=check_finite, progress=not quiet)
     function.save(trained, target_path)
+    _report(history, callbacks)
+    click.echo(f"weights saved to {target_path.resolve()}")
+
+
+def _callbacks(patience, monitor, checkpoint, log, taken) -> list:
+    from ...runtime.callbacks import Checkpoint, EarlyStopping, Log
+    made: list = []
+    if patience is not None:
+        made.append(EarlyStopping(monitor, patience))
+    if log is not None:
+        made.append(Log(log))
+        check_target(log, *taken)
+    if checkpoint is not None:
+        if checkpoint.exists() and not checkpoint.is_dir():
+            raise OSError(f"cannot keep checkpoints in {checkpoint}: it is no folder")
+        made.append(Checkpoint(checkpoint))
+    return made
+
+
+def _tell_where_from(checkpoint: Path | None, resume: bool) -> None:
+    if not resume:
+        return
+    from ...runtime.checkpoint import find
+    found = find(checkpoint)
+    click.echo(f"resuming from {found}" if found is not None else f"no checkpoint in {checkpoint} yet: starting afresh")
+
+
+def _report(history, callbacks: list) -> None:
+    """What was done, and what came of it."""
+    from ...runtime.callbacks import EarlyStopping
+    from ..progress import numbers
     done = f"{len(history.epochs)} epochs in {history.seconds:.1f} s"
     click.echo(f"interrupted after {done}" if history.interrupted else done)
-    if history.last:
-        click.echo("  ".join(f"{name} {value:.4f}" for name, value in distinct(history.last).items()))
-    click.echo(f"weights saved to {target_path.resolve()}")
-    if not all(map(math.isfinite, history.last.values())):
-        click.echo("warning: the loss is no longer a finite number: look for NaN in the data, or lower the learning rate",
-                   err=True)
+    if history.stopped and not history.interrupted:
+        click.echo(f"stopped early: {history.stopped}")
+    best = next((each.best_epoch for each in callbacks if isinstance(each, EarlyStopping) and each.best_epoch), None)
+    kept = history.epochs[best - 1] if best is not None and best <= len(history.epochs) else history.last
+    if kept:
+        click.echo(("" if kept is history.last else f"best epoch {best}: ") + numbers(kept))
+    if not all(map(math.isfinite, kept.values())):
+        click.echo("warning: the loss is no longer a finite number: look for NaN in the data, or lower the learning rate; "
+                   "--check-finite says where it begins", err=True)
 
 
 def _validation(text: str | None, names: list[str]):

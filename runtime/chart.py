@@ -1,0 +1,60 @@
+"""A line chart as SVG, for a notebook: no library is needed to look at a curve."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import Mapping, Sequence
+
+COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 220, 52, 10, 26, 26
+VALIDATION = "val_"
+
+
+def lines(title: str, curves: Mapping[str, Sequence[float]]) -> str:
+    """Curves over 1, 2, 3 ...; those of validation are dashed in the colour of their training curve.  What is no finite
+    number is left out."""
+    values = [value for curve in curves.values() for value in curve if math.isfinite(value)]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    count = max((len(curve) for curve in curves.values()), default=0)
+
+    def x(number: int) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * ((number - 1) / (count - 1) if count > 1 else 0.5)
+
+    def y(value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
+    parts = [f'<text x="{LEFT}" y="14" font-weight="600">{escape(title)}</text>']
+    for tick in ticks(low, high):
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="currentColor" '
+                     f'stroke-opacity="0.15"/><text x="{LEFT - 5}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
+    for number in dict.fromkeys((1, count)):
+        parts.append(f'<text x="{x(number):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{number}</text>')
+    plain = [name for name in curves if not name.startswith(VALIDATION)]
+    for position, (name, curve) in enumerate(curves.items()):
+        base = name.removeprefix(VALIDATION)
+        colour = COLOURS[(plain.index(base) if base in plain else position) % len(COLOURS)]
+        parts.append(_curve([(x(k), y(value)) for k, value in enumerate(curve, 1) if math.isfinite(value)], colour,
+                            name.startswith(VALIDATION)))
+        parts.append(f'<text x="{WIDTH - RIGHT - 2}" y="{TOP + 12 + 13 * position}" text-anchor="end" fill="{colour}">'
+                     f'{escape(name)}</text>')
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" font-size="11" '
+            f'font-family="sans-serif" fill="currentColor">{"".join(parts)}</svg>')
+
+
+def _curve(points: list[tuple[float, float]], colour: str, dashed: bool) -> str:
+    dash = ' stroke-dasharray="5 3"' if dashed else ""
+    if len(points) == 1:
+        (x, y), = points
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>'
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>'
+
+
+def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
+    """Round numbers between two ends: multiples of 1, 2 or 5 times a power of ten."""
+    step = 10 ** math.floor(math.log10((high - low) / wanted))
+    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= wanted)
+    first = math.ceil(low / step - 1e-9)
+    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
