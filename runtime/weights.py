@@ -355,7 +355,8 @@ def save(weights: Weights, path: str | os.PathLike, model: str = "") -> None:
     from safetensors.numpy import save as encode
     # Not np.ascontiguousarray: that turns a scalar into a vector.
     tensors = {name: np.array(value, order="C") for name, value in weights.items()}
-    write_atomically(path, encode(tensors, metadata={"format": "netc 1", "model": model}))
+    # One entry: several would be written in an order that changes from run to run, and equal weights are to give equal files.
+    write_atomically(path, encode(tensors, metadata={"netc": json.dumps({"format": "netc weights 1", "model": model})}))
 
 
 def load(layout: Layout, path: str | os.PathLike) -> Weights:

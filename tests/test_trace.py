@@ -116,3 +116,10 @@ def test_many_values_are_cut_short():
     lines = _ranges({f"v{k}": np.zeros(2) for k in range(20)})
     assert len(lines) == 13 and lines[-1] == "    and 8 more"
     assert _ranges({}) == [] and "[0]" in _ranges({"empty": np.zeros(0)})[0]
+
+
+@pytest.mark.parametrize("name", ["relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "hard_sigmoid",
+                                  "hard_silu", "mish", "softsign", "sigmoid", "tanh"])
+def test_no_activation_hides_a_nan(name):
+    fn = netc.compile(f"net 1\nmodel M(x: f32[N]) -> f32[N]:\n    return {name}(x)\n", target="numpy")
+    assert np.isnan(fn(fn.init(), np.array([np.nan, 1], np.float32))).tolist() == [True, False]

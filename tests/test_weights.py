@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -191,3 +193,13 @@ def test_a_header_that_promises_too_much_allocates_nothing(tmp_path):
     (tmp_path / "w").write_bytes(_file(header.encode()))
     with pytest.raises(WeightsError, match="does not fit the model"):
         storage.load(Layout.of("float32", [("huge", "float32", (4,), True)]), tmp_path / "w")
+
+
+def test_equal_weights_give_equal_files(tmp_path):
+    """In other processes too, whose hash tables run in other orders."""
+    code = ("import sys; import numpy as np; from netc.runtime.weights import Layout, Weights, save;"
+            "layout = Layout.of('float32', [(f'v{k}', 'float32', (2,), True) for k in range(9)]);"
+            "save(Weights(layout, np.arange(18)), sys.argv[1], 'M')")
+    for name in ("a", "b", "c"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True, timeout=60)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
