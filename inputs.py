@@ -44,6 +44,10 @@ class Signature:
         """What an input's elements must stay below, where they are indices or labels."""
         return min((evaluate(limit, sizes) for ranged, limit in self._ranges if ranged == name), default=None)
 
+    def takes_as_is(self, values: Mapping[str, Any]) -> bool:
+        """Whether arrays of this form are used as they are, whatever their elements."""
+        return not self._ranges and all(value.dtype == self._wanted[name][0] for name, value in values.items())
+
     def collect(self, args: tuple, named: Mapping[str, Any]) -> Mapping[str, Any]:
         """Positional values, named ones or one mapping, as one mapping."""
         if not args and named.keys() == self.types.keys():

@@ -6,12 +6,15 @@ batch size evaluates the formulas (``Binding``); it compiles nothing.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections import OrderedDict
-from typing import Mapping
+from math import prod
+from typing import Callable, Mapping, Sequence
 
 import numpy as np
 
+from ..runtime.addresses import address_of
 from . import emit_cpu
 from .fuse import LEAVES, fuse
 from .interpreted import InterpretedExecutable
@@ -28,6 +31,8 @@ from .verify import verify
 
 ARENA, CONSTANTS = 0, 1            # slots that every program has; externals follow
 GRAIN_WORK = 20_000                # scalar operations that are worth claiming by themselves
+PARALLEL_WORK = 100_000            # scalar operations below which a program is not worth a second thread: some 20 us
+PRODUCT_RATE = 4                   # multiply-adds of the tile kernel in the time of a scalar operation
 BINDINGS_KEPT = 32                 # argument tables kept, one for each combination of sizes
 
 
@@ -127,12 +132,16 @@ class Binding:
         self.live_bytes = live_bound(spans, nbytes)
         self.rows: list[tuple[Step, Mapping[str, int]]] = []       # of the table: the step, and the sizes of its turn
         self._constants: dict[tuple[float, ...], int] = {}
-        self._pool: list[np.ndarray] = []
+        self._frames: list[Frame] = []
+        self._arguments = [(slot, position) for slot, position in self.slots.items() if not slot.startswith("out:")]
+        self._results = [(name, self.slots[f"out:{name}"]) for name in self.shapes]
         self._table: list[tuple[int, int, int, int]] = []
+        self._work = 0
         self._words: list[int] = []
         self._expand(executable.steps, dict(sizes))
         self.constants = np.array([value for row in self._constants for value in row] or [0.0], np.float64)
-        self.runner = Runner(np.array(self._table, np.int64).reshape(-1, 4), np.array(self._words or [0], np.int64))
+        self.runner = Runner(np.array(self._table, np.int64).reshape(-1, 4), np.array(self._words or [0], np.int64),
+                             self._work >= PARALLEL_WORK)
         del self._table, self._words, self._sources, self._addresses
 
     # --- the table
@@ -164,6 +173,7 @@ class Binding:
             self._words += [CONSTANTS, 8 * self._constant_row(source.constants)]
         self._words += [evaluate(size, sizes) for size in source.integers]
         self._table.append((self._addresses[source.text], offset, units, grain))
+        self._work += units * work
         self.rows.append((step, sizes))
 
     def _append_product(self, step: Step, sizes: Mapping[str, int]) -> None:
@@ -182,6 +192,7 @@ class Binding:
             self._words += self._locate(view, sizes)
         self._words += made.words
         self._table.append((made.address, offset, made.units, made.grain))
+        self._work += prod(axis.size for axis in (*batch, *rows, *sums)) * evaluate(matrix.columns, sizes) // PRODUCT_RATE
         self.rows.append((step, sizes))
 
     def _constant_row(self, constants: tuple[float, ...]) -> int:
@@ -210,20 +221,57 @@ class Binding:
         """The outputs by name, and what the runner gives."""
         results = {name: out[name] if name in out else np.empty(shape, dtype)
                    for name, (shape, dtype) in self.shapes.items()}
-        try:
-            arena = self._pool.pop()
-        except IndexError:
-            arena = np.empty(self.arena_bytes + 64, np.uint8)
-        bases = np.empty(CONSTANTS + 1 + len(self.slots), np.intp)
-        start = arena.ctypes.data
-        bases[ARENA] = start + -start % 64
-        bases[CONSTANTS] = self.constants.ctypes.data
-        for slot, position in self.slots.items():
-            array = results[slot[4:]] if slot.startswith("out:") else arrays[slot]
-            bases[position] = array.ctypes.data
-        given = runner(bases.ctypes.data)
-        self._pool.append(arena)
+        frame = self._frame()
+        bases = frame.bases
+        for slot, position in self._arguments:
+            bases[position] = address_of(arrays[slot])
+        for name, position in self._results:
+            bases[position] = address_of(results[name])
+        given = runner(frame.address)
+        self._frames.append(frame)
         return results, given
+
+    def caller(self, slots: Sequence[str], outputs: Sequence[str]) -> Callable[..., list[np.ndarray]]:
+        """``run`` as a function of arrays in the order of these slots, which gives the outputs in order: what a call
+        costs beside the kernels is microseconds, and matters to small models."""
+        positions = [self.slots[slot] if slot in self.slots else None for slot in slots]
+        made = [(*self.shapes[name], self.slots[f"out:{name}"]) for name in outputs]
+        frames, run = self._frames, self.runner.direct()
+
+        def call(*arrays: np.ndarray) -> list[np.ndarray]:
+            frame = frames.pop() if frames else self._frame()
+            bases = frame.bases
+            for position, array in zip(positions, arrays):
+                if position is not None:
+                    bases[position] = address_of(array)
+            results = []
+            for shape, dtype, position in made:
+                array = np.empty(shape, dtype)
+                bases[position] = address_of(array)
+                results.append(array)
+            run(frame.address)
+            frames.append(frame)
+            return results
+        return call
+
+    def _frame(self) -> "Frame":
+        """An arena and a table of addresses; several threads may be in the same program, each with its own."""
+        try:
+            return self._frames.pop()
+        except IndexError:
+            return Frame(self.arena_bytes, CONSTANTS + 1 + len(self.slots), address_of(self.constants))
+
+
+class Frame:
+    """The memory that one run of a program needs beside its inputs and outputs."""
+
+    def __init__(self, arena_bytes: int, slots: int, constants: int):
+        self.arena = np.empty(arena_bytes + 64, np.uint8)
+        self.bases = (ctypes.c_ssize_t * slots)()
+        self.address = ctypes.addressof(self.bases)
+        start = address_of(self.arena)
+        self.bases[ARENA] = start + -start % 64
+        self.bases[CONSTANTS] = constants
 
 
 def _flat(steps):

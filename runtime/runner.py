@@ -54,11 +54,11 @@ class Runner:
     with its own ``bases``, as long as their slots do not overlap.
     """
 
-    def __init__(self, steps: np.ndarray, args: np.ndarray):
+    def __init__(self, steps: np.ndarray, args: np.ndarray, worth_threads: bool = True):
         self.steps = np.ascontiguousarray(steps, dtype=np.int64).reshape(-1, STEP_WORDS)
         self.args = np.ascontiguousarray(args, dtype=np.int64)
         self.count = len(self.steps)
-        self.is_parallel = bool((self.steps[:, 2] > np.maximum(self.steps[:, 3], 1)).any())
+        self.is_parallel = worth_threads and bool((self.steps[:, 2] > np.maximum(self.steps[:, 3], 1)).any())
         self._program = np.array([self.steps.ctypes.data, self.count, self.args.ctypes.data], np.int64)
         self.address = self._program.ctypes.data
         self._serial = native_function("serial")
@@ -75,6 +75,10 @@ class Runner:
             if threads is not None and threads.run(self, bases):
                 return
         self._serial(self.address, bases)
+
+    def direct(self):
+        """``self`` as a function of ``bases``; the native one where no other thread takes part."""
+        return self if self.is_parallel else functools.partial(self._serial, self.address)
 
     def serial(self, bases: int) -> None:
         """Run every step on the calling thread."""
