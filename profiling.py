@@ -206,7 +206,7 @@ def profile(function: "Function", program: str, data: Mapping[str, Any] | None, 
 
 
 def _measure(function: "Function", program: str, compiled: "Compiled", slots, sizes: Mapping[str, int]) -> Profile:
-    binding = compiled.executable.bind(sizes)
+    binding = compiled.executable.bind(sizes, flat=True)
     out = binding.run(slots, {})            # once untimed, into memory that later runs take too
     plain, clocked = [], []
     started = time.perf_counter()

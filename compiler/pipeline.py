@@ -15,6 +15,7 @@ from typing import Callable, Mapping, Sequence
 import numpy as np
 
 from ..runtime.addresses import address_of
+from ..runtime.runner import STEP_WORDS
 from . import emit_cpu
 from .fuse import LEAVES, fuse
 from .interpreted import InterpretedExecutable
@@ -24,6 +25,7 @@ from .loops import format_kernel
 from .memory import lifetimes, live_bound, plan
 from .nest import View
 from .prepare import prepare
+from .regions import samples_of
 from .schedule import Buffer, External, ScanStep, Step
 from .simplify import erase_gradient_marks, simplify_graph
 from .types import Dim, TensorType, evaluate
@@ -32,6 +34,7 @@ from .verify import verify
 ARENA, CONSTANTS = 0, 1            # slots that every program has; externals follow
 GRAIN_WORK = 20_000                # scalar operations that are worth claiming by themselves
 PARALLEL_WORK = 100_000            # scalar operations below which a program is not worth a second thread: some 20 us
+REGION_SAMPLES = 48                # of a block that a thread takes through a scan
 PRODUCT_RATE = 4                   # multiply-adds of the tile kernel in the time of a scalar operation
 BINDINGS_KEPT = 32                 # argument tables kept, one for each combination of sizes
 
@@ -97,15 +100,16 @@ class Executable:
         texts = (format_kernel(step.kernel) for step in _flat(self.steps) if step.kernel is not None)
         return "\n\n".join(dict.fromkeys(texts))
 
-    def bind(self, sizes: Mapping[str, int]) -> "Binding":
-        """The program for these sizes; the last few are kept."""
-        key = tuple(sorted(sizes.items()))
+    def bind(self, sizes: Mapping[str, int], flat: bool = False) -> "Binding":
+        """The program for these sizes; the last few are kept.  ``flat``: with every kernel's run a row of the table, as
+        profiles want it."""
+        key = (flat, *sorted(sizes.items()))
         with self._lock:
             if self._addresses is None:
                 from ..runtime.kernels import kernel_addresses
                 self._addresses = kernel_addresses(source.text for source in self.sources.values())
             if key not in self._bindings:
-                self._bindings[key] = Binding(self, sizes, self._addresses)
+                self._bindings[key] = Binding(self, sizes, self._addresses, flat)
                 if len(self._bindings) > BINDINGS_KEPT:
                     self._bindings.popitem(last=False)
             self._bindings.move_to_end(key)
@@ -120,7 +124,7 @@ class Executable:
 class Binding:
     """A program whose sizes are numbers: a table of steps and an arena."""
 
-    def __init__(self, executable: Executable, sizes: Mapping[str, int], addresses: Mapping[str, int]):
+    def __init__(self, executable: Executable, sizes: Mapping[str, int], addresses: Mapping[str, int], flat: bool):
         from ..runtime.runner import Runner
         self.slots = executable.slots
         self._sources, self._addresses = executable.sources, addresses
@@ -130,13 +134,14 @@ class Binding:
         nbytes = {buffer: evaluate(buffer.size, sizes) * buffer.dtype.itemsize for buffer in spans}
         self.offsets, self.arena_bytes = plan(spans, nbytes)
         self.live_bytes = live_bound(spans, nbytes)
-        self.rows: list[tuple[Step, Mapping[str, int]]] = []       # of the table: the step, and the sizes of its turn
+        self.rows: list[tuple[Step, Mapping[str, int]]] = []       # of a flat table: the step, and the sizes of its turn
         self._constants: dict[tuple[float, ...], int] = {}
         self._frames: list[Frame] = []
         self._arguments = [(slot, position) for slot, position in self.slots.items() if not slot.startswith("out:")]
         self._results = [(name, self.slots[f"out:{name}"]) for name in self.shapes]
         self._table: list[tuple[int, int, int, int]] = []
         self._work = 0
+        self._is_flat = flat
         self._words: list[int] = []
         self._expand(executable.steps, dict(sizes))
         self.constants = np.array([value for row in self._constants for value in row] or [0.0], np.float64)
@@ -149,35 +154,65 @@ class Binding:
     def _expand(self, steps, sizes: dict[str, int]) -> None:
         for step in steps:
             if isinstance(step, ScanStep):
-                length = evaluate(step.length, sizes)
-                for turn in range(length):
-                    inner = sizes | {step.time: length - 1 - turn if step.reverse else turn, step.parity: turn % 2}
-                    self._expand(step.body, inner)
+                self._expand_scan(step, sizes)
             else:
                 self._append(step, sizes)
 
+    def _expand_scan(self, scan: ScanStep, sizes: dict[str, int]) -> None:
+        """A scan's steps, turn by turn; or one step whose units take blocks of samples through all turns."""
+        length = evaluate(scan.length, sizes)
+        turns = [sizes | {scan.time: length - 1 - turn if scan.reverse else turn, scan.parity: turn % 2}
+                 for turn in range(length)]
+        samples = None if self._is_flat else samples_of(scan, turns)
+        if samples is None:
+            for inner in turns:
+                self._expand(scan.body, inner)
+        else:
+            self._append_region([(step, inner) for inner in turns for step in scan.body], samples)
+
+    def _append_region(self, rows: list[tuple[Step, Mapping[str, int]]], samples: int) -> None:
+        """One step for many, each of whose units does a block of samples' part of all of them."""
+        from ..runtime.pool import threads
+        from ..runtime.runner import region_address
+        block = min(-(-samples // threads()), REGION_SAMPLES)
+        start, words = len(self._words), [len(rows)]
+        inner: list[int] = []
+        first = 1 + STEP_WORDS * len(rows)
+        for step, sizes in rows:
+            if step.matrix is None:
+                address, units, _, arguments = self._kernel(step, sizes)
+            else:
+                address, units, _, arguments = self._product(step, sizes, block)
+            each = units // samples * block if step.matrix is None else 1
+            words += [address, first + len(inner), units, each]
+            inner += arguments
+        self._words += words + inner
+        self._table.append((region_address(), start, -(-samples // block), 1))
+
     def _append(self, step: Step, sizes: Mapping[str, int]) -> None:
-        if step.matrix is not None:
-            self._append_product(step, sizes)
-            return
+        address, units, grain, arguments = (self._kernel if step.matrix is None else self._product)(step, sizes)
+        self._table.append((address, len(self._words), units, grain))
+        self._words += arguments
+        self.rows.append((step, sizes))
+
+    def _kernel(self, step: Step, sizes: Mapping[str, int]) -> tuple[int, int, int, list[int]]:
+        """Address, units, grain and argument words of a step of a generated kernel."""
         source = self._sources[step]
         units = evaluate(step.units, sizes)
         work = max(1, evaluate(step.work, sizes))
+        self._work += units * work
         grain = max(1, GRAIN_WORK // work)
         if step.vector:
             grain = -(-grain // 64) * 64       # whole vectors, and no cache line in two threads
-        offset = len(self._words)
-        for view in step.views:
-            self._words += self._locate(view, sizes)
+        arguments = [word for view in step.views for word in self._locate(view, sizes)]
         if source.constants:
-            self._words += [CONSTANTS, 8 * self._constant_row(source.constants)]
-        self._words += [evaluate(size, sizes) for size in source.integers]
-        self._table.append((self._addresses[source.text], offset, units, grain))
-        self._work += units * work
-        self.rows.append((step, sizes))
+            arguments += [CONSTANTS, 8 * self._constant_row(source.constants)]
+        arguments += [evaluate(size, sizes) for size in source.integers]
+        return self._addresses[source.text], units, grain, arguments
 
-    def _append_product(self, step: Step, sizes: Mapping[str, int]) -> None:
-        """A step of the runtime's tile kernel, which plans tiles and units for these sizes."""
+    def _product(self, step: Step, sizes: Mapping[str, int],
+                 block_rows: int | None = None) -> tuple[int, int, int, list[int]]:
+        """The same of a step of the runtime's tile kernel, which plans tiles and units for these sizes."""
         from ..runtime.tile import Axis, plan as plan_product, prepare as prepare_tiles
         matrix = step.matrix
         any_columns = isinstance(matrix.columns, Dim)
@@ -185,15 +220,12 @@ class Binding:
             prepare_tiles(matrix.c.dtype.name, None if any_columns else 0 if matrix.is_dot else matrix.columns)
         batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
                              for group in (matrix.batch, matrix.rows, matrix.sums))
-        made = plan_product(matrix.c.dtype.name, batch, rows, sums, evaluate(matrix.columns, sizes),
-                            evaluate(matrix.column_stride, sizes), any_columns=any_columns)
-        offset = len(self._words)
-        for view in step.views:
-            self._words += self._locate(view, sizes)
-        self._words += made.words
-        self._table.append((made.address, offset, made.units, made.grain))
-        self._work += prod(axis.size for axis in (*batch, *rows, *sums)) * evaluate(matrix.columns, sizes) // PRODUCT_RATE
-        self.rows.append((step, sizes))
+        columns = evaluate(matrix.columns, sizes)
+        made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, evaluate(matrix.column_stride, sizes),
+                            any_columns=any_columns, block_rows=block_rows)
+        self._work += prod(axis.size for axis in (*batch, *rows, *sums)) * columns // PRODUCT_RATE
+        arguments = [word for view in step.views for word in self._locate(view, sizes)]
+        return made.address, made.units, made.grain, arguments + list(made.words)
 
     def _constant_row(self, constants: tuple[float, ...]) -> int:
         """Where a kernel's constants stand in the table of constants."""

@@ -18,7 +18,7 @@ import functools
 import numpy as np
 from . import machine
 
-STEP_WORDS = 4
+STEP_WORDS = 4          # of a step, in the table and within a region
 COUNTER_WORDS = 8       # a step's two counters fill a cache line, so that steps do not share one
 
 # The pool's control block, int64 words.  Words written by different threads are 64 bytes apart.
@@ -44,6 +44,18 @@ def native_function(name: str):
         return build(name)
     compiled = machine.code(f"runner {name}", build)
     return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS[name])(compiled.address)
+
+
+def region_address() -> int:
+    """The kernel whose units each do their part of many steps, one after the other.
+
+    Its arguments: how many steps; for each the address of a kernel, where its arguments begin (in words, from here), its
+    number of units, and how many of them belong to a unit of the region; then these arguments.
+    """
+    def build():
+        from .walker import build
+        return build("region")
+    return machine.code("runner region", build).address
 
 
 class Runner:

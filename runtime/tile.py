@@ -151,21 +151,22 @@ def _chunks(sums: list[Axis], room: int) -> list[int]:
 
 
 def plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int = 1, accumulate: bool = False,
-         any_columns: bool = False) -> Plan:
+         any_columns: bool = False, block_rows: int | None = None) -> Plan:
     """The step for C = (or, with ``accumulate``, +=) sum of A * B; sizes are numbers here.
 
     dtype: "f32" or "f64"; batch, rows, sums: sequences of at most four Axis, outermost first; the column is contiguous
     in C, has ``column_stride_b`` in B (1 is fast, any other is packed; 0 for a single column whose last sum index is
     contiguous in A and B), and does not occur in A.  An empty sum gives zeros.  C must not overlap A or B.  ``any_columns``: use tiles that serve every number of columns.
+    ``block_rows``: a unit is exactly so many rows (the last one fewer) and all columns.
     The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
     """
     return _plan(dtype, tuple(batch), tuple(rows), tuple(sums), columns, column_stride_b, accumulate,
-                 any_columns, threads())
+                 any_columns, threads(), block_rows)
 
 
 @functools.lru_cache(4096)
 def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, accumulate: bool, any_columns: bool,
-          thread_count: int) -> Plan:
+          thread_count: int, unit_rows: int | None) -> Plan:
     itemsize = 8 if dtype == "f64" else 4
     batch, rows, sums = _pad(batch), _pad(rows), _pad(sums)
     row_count, depth, batches = (_count(axes) for axes in (rows, sums, batch))
@@ -174,7 +175,10 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     is_dot = columns == 1 and column_stride_b == 0
     tiles = _dot_tiles(dtype) if is_dot else _tiles(dtype, row_count, max(columns, 1), any_columns)
     (tall, half, _), wide, last_wide = tiles.heights, tiles.wide, tiles.last_wide
-    block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide, 4 * thread_count)
+    if unit_rows is None:
+        block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide, 4 * thread_count)
+    else:
+        block_rows, block_columns = unit_rows, _up(max(columns, 1), wide)
     # A row of B that is long makes a panel's rows fall into few cache sets; copying it pays if enough rows use it.
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
     packs = not is_dot and (column_stride_b != 1 or (far and block_rows >= 24 and depth >= 32))

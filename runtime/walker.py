@@ -5,7 +5,7 @@ from __future__ import annotations
 from numba import njit, types
 
 from .machine import Object
-from .native import (ARGS, BASES, bases_at, call_kernel, compile_native, exchange, fetch_add, load_acquire,
+from .native import (ARGS, BASES, KERNEL, bases_at, call_kernel, compile_native, exchange, fetch_add, load_acquire,
                      nanoseconds, pause, sched_yield, store_release, words_at)
 from .runner import (ACTIVE, COUNTER_WORDS, CURRENT, JOB_BASES, JOB_COUNTERS, JOB_PROGRAM, NUMBER, OPEN,
                      PROGRAM_ARGS, PROGRAM_COUNT, PROGRAM_STEPS, STEP_WORDS, STOP)
@@ -126,7 +126,19 @@ def _define_work():
     return work
 
 
+def _define_region():
+    def region(bases, args, begin, end):
+        for unit in range(begin, end):
+            for step in range(args[0]):
+                row = 1 + step * STEP_WORDS
+                first = unit * args[row + 3]
+                if first < args[row + 2]:
+                    call_kernel(args, row, bases, args, args[row + 1], first, min(first + args[row + 3], args[row + 2]))
+    return region
+
+
 _SIGNATURES = {
+    "region": (_define_region, KERNEL),
     "serial": (_define_serial, types.void(ARGS, BASES)),
     "timed": (_define_timed, types.void(ARGS, BASES, ARGS)),
     "parallel": (_define_parallel, types.void(ARGS, *[types.int64] * 3, ARGS, types.int64)),
@@ -135,6 +147,6 @@ _SIGNATURES = {
 
 
 def build(name: str) -> Object:
-    """The object of "serial", "timed", "parallel" or "work"."""
+    """The object of "serial", "timed", "parallel", "work" or "region"."""
     define, sig = _SIGNATURES[name]
     return compile_native(define(), sig, f"runner_{name}")
