@@ -57,15 +57,18 @@ WORDS = CHUNKS + LEVELS
 # --- machine code -----------------------------------------------------------------------------------------------------
 
 
-def tile_text(dtype: str, rows: int, vectors: int, masked: bool) -> str:
-    """What stands for the register tile of these rows and vectors (0: one column, vectors along k); ``masked``: the last
-    vector has fewer columns than lanes."""
-    return f"tile {dtype} {rows} {vectors} {masked}"
+WHOLE, MASKED, PADDED = range(3)        # whether a tile's last vector is whole; or masked in B and C, or in C alone
 
 
-def _build_tile(dtype: str, rows: int, vectors: int, masked: bool) -> machine.Object:
+def tile_text(dtype: str, rows: int, vectors: int, last: int) -> str:
+    """What stands for the register tile of these rows and vectors (0: one column, vectors along k), whose last vector is
+    WHOLE, MASKED or PADDED."""
+    return f"tile {dtype} {rows} {vectors} {last}"
+
+
+def _build_tile(dtype: str, rows: int, vectors: int, last: int) -> machine.Object:
     from .tile_code import build_tile
-    return build_tile(dtype, rows, vectors, masked)
+    return build_tile(dtype, rows, vectors, last)
 
 
 @functools.cache
@@ -181,7 +184,7 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
         block_rows, block_columns = unit_rows, _up(max(columns, 1), wide)
     # A row of B that is long makes a panel's rows fall into few cache sets; copying it pays if enough rows use it.
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
-    packs = not is_dot and (column_stride_b != 1 or (far and block_rows >= 24 and depth >= 32))
+    packs = not is_dot and (tiles.is_padded or column_stride_b != 1 or (far and block_rows >= 24 and depth >= 32))
     group = PACKED_BYTES // (wide * itemsize) * wide        # columns packed at once: whole panels
     stride = next((abs(axis.a) for axis in reversed(sums) if axis.size > 1), 1)
     packs_a = _packs_a(rows, stride * itemsize, min(depth, STRIDED_DEPTH), min(block_columns, columns))
@@ -217,12 +220,17 @@ def _packs_a(rows: list[Axis], stride: int, depth: int, columns: int) -> bool:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of a contraction: their heights, their width in columns, that of the last ones, and their addresses."""
+    """The tiles of a contraction: their heights, their width in columns, that of the last ones, and their addresses.
+
+    ``is_padded``: the last tiles read whole vectors of B, which must be packed.  A masked load in the innermost loop
+    would cost more.
+    """
 
     heights: tuple[int, int, int]
     wide: int
     last_wide: int
     addresses: tuple[int, ...]
+    is_padded: bool = False
 
 
 @functools.cache
@@ -235,11 +243,13 @@ def _tiles(dtype: str, rows: int, columns: int, any_columns: bool) -> Tiles:
     vectors = ANY_COLUMNS_VECTORS if any_columns else _tile_vectors(width, rows, columns)
     wide = vectors * width
     rest = wide - 1 if any_columns else columns % wide
+    is_padded = rows > 1 and not any_columns and rest % width != 0
     heights = tile_heights(rows, vectors)
     wanted: list[tuple | None] = []
     for here, needed in ((wide, any_columns or columns >= wide), (rest, rest > 0)):
-        wanted += [(dtype, height, -(-here // width), here % width != 0) if needed else None for height in heights]
-    return Tiles(heights, wide, _up(rest, width), _addresses(wanted))
+        last = WHOLE if here % width == 0 else PADDED if is_padded else MASKED
+        wanted += [(dtype, height, -(-here // width), last) if needed else None for height in heights]
+    return Tiles(heights, wide, _up(rest, width), _addresses(wanted), is_padded)
 
 
 def _addresses(tiles: list[tuple | None]) -> tuple[int, ...]:
@@ -255,7 +265,7 @@ DOT_ROWS = 8            # rows of a tile of one column: as many sums are under w
 def _dot_tiles(dtype: str) -> Tiles:
     """The tiles for a single column, with vectors along k."""
     heights = DOT_ROWS, DOT_ROWS // 2, 1
-    return Tiles(heights, 1, 1, _addresses([(dtype, height, 0, False) for height in heights] + [None] * HEIGHTS))
+    return Tiles(heights, 1, 1, _addresses([(dtype, height, 0, WHOLE) for height in heights] + [None] * HEIGHTS))
 
 
 def prepare(dtype: str, columns: int | None) -> None:

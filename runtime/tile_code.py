@@ -15,10 +15,38 @@ from .machine import Object
 from .native import ARGS, BASES, KERNEL, _address, compile_native
 from .simd import F32, F64, I1, I32, I64, call_intrinsic, lanes, suffix
 from .tile import (ACCUMULATE, BATCH, BLOCK_COLUMNS, BLOCK_ROWS, CHUNKS, COLUMN_STRIDE_B, COLUMNS, HALF, HEIGHTS,
-                   LANES, LAST_WIDE, LEVELS, MAX_DEPTH, MAX_ROWS, PACKED_A, PACKED_BYTES, PACKS, PACKS_A,
-                   PREFETCH_ROWS, ROWS, SUMS, TALL, TILES, WIDE)
+                   LANES, LAST_WIDE, LEVELS, MASKED, MAX_DEPTH, MAX_ROWS, PACKED_A, PACKED_BYTES, PACKS, PACKS_A,
+                   PREFETCH_ROWS, ROWS, SUMS, TALL, TILES, WHOLE, WIDE)
 
 # --- the register tile --------------------------------------------------------------------------------------------
+
+
+def lanes_below(builder, element, count, first: int = 0):
+    """A mask: lane i is true where first + i < count."""
+    width = lanes(element)
+    many = ir.VectorType(I64, width)
+    numbers = ir.Constant(many, [ir.Constant(I64, first + i) for i in range(width)])
+    spread = ir.Constant(many, ir.Undefined)
+    for i in range(width):
+        spread = builder.insert_element(spread, count, ir.Constant(I32, i))
+    return builder.icmp_signed("<", numbers, spread)
+
+
+def masked_function(builder, vector, kind: str):
+    """LLVM's masked "load" or "store" of a vector."""
+    pointer, mask = vector.as_pointer(), ir.VectorType(I1, vector.count)
+    if kind == "load":
+        function = ir.FunctionType(vector, [pointer, I32, mask, vector])
+    else:
+        function = ir.FunctionType(ir.VoidType(), [vector, pointer, I32, mask])
+    return cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.{kind}.{suffix(vector)}.p0")
+
+
+def load_masked(builder, place, mask):
+    """The vector at a place, zeros where the mask is false."""
+    vector = place.type.pointee
+    align = ir.Constant(I32, 8 if vector.element == F64 else 4)
+    return builder.call(masked_function(builder, vector, "load"), [place, align, mask, ir.Constant(vector, None)])
 
 
 class _Tile:
@@ -40,29 +68,6 @@ class _Tile:
 
     def word(self, pointer, index):
         return self.builder.load(self.builder.gep(pointer, [ir.Constant(I64, index)]))
-
-    def lanes_below(self, count, first: int = 0):
-        """Lane i is true where first + i < count."""
-        many = ir.VectorType(I64, self.width)
-        numbers = ir.Constant(many, [ir.Constant(I64, first + i) for i in range(self.width)])
-        spread = ir.Constant(many, ir.Undefined)
-        for i in range(self.width):
-            spread = self.builder.insert_element(spread, count, ir.Constant(I32, i))
-        return self.builder.icmp_signed("<", numbers, spread)
-
-    def masked_function(self, kind: str):
-        align, mask = I32, ir.VectorType(I1, self.width)
-        pointer = self.vector.as_pointer()
-        if kind == "load":
-            function = ir.FunctionType(self.vector, [pointer, align, mask, self.vector])
-        else:
-            function = ir.FunctionType(ir.VoidType(), [self.vector, pointer, align, mask])
-        name = f"llvm.masked.{kind}.{suffix(self.vector)}.p0"
-        return cgutils.get_or_insert_function(self.builder.module, function, name)
-
-    def load_masked(self, place, mask):
-        arguments = [place, ir.Constant(I32, self.bytes), mask, ir.Constant(self.vector, None)]
-        return self.builder.call(self.masked_function("load"), arguments)
 
     def fma(self, place, x, y):
         """Add x * y to the accumulator at ``place``."""
@@ -108,18 +113,19 @@ class _Tile:
 class _OuterTile(_Tile):
     """A tile that adds outer products: A is broadcast, B and C are read by vectors along the columns.
 
-    ``columns`` is read by the masked variant only: how many columns there are; the last vector has less than its width
-    of them.
+    ``columns`` is how many columns there are: if the last vector is not WHOLE, it has less than its width of them, and
+    more must not be touched in C; in B neither, if it is MASKED.
     """
 
-    def __init__(self, builder, values, element, rows: int, vectors: int, masked: bool):
+    def __init__(self, builder, values, element, rows: int, vectors: int, last: int):
         super().__init__(builder, values, element, rows)
-        self.vectors, self.masked = vectors, masked
+        self.vectors = vectors
         _, _, b, c, rows_c, _, columns, accumulate = values
         self.sums = [[cgutils.alloca_once(builder, self.vector) for _ in range(vectors)] for _ in range(rows)]
         self.places = [[self.place(builder.gep(c, [self.word(rows_c, r)]), v) for v in range(vectors)]
                        for r in range(rows)]
-        self.mask = self.lanes_below(columns, (vectors - 1) * self.width) if masked else None
+        self.mask = lanes_below(builder, element, columns, (vectors - 1) * self.width) if last != WHOLE else None
+        self.mask_b = self.mask if last == MASKED else None
         self.each(lambda r, v: builder.store(ir.Constant(self.vector, None), self.sums[r][v]))
         with builder.if_then(builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))):
             self.each(lambda r, v: builder.store(self.load_c(r, v), self.sums[r][v]))
@@ -135,25 +141,25 @@ class _OuterTile(_Tile):
         shifted = self.builder.gep(row, [ir.Constant(I64, v * self.width)])
         return self.builder.bitcast(shifted, self.vector.as_pointer())
 
-    def load(self, place, v):
-        if not (self.masked and v == self.vectors - 1):
+    def load(self, place, v, mask):
+        if mask is None or v < self.vectors - 1:
             return self.builder.load(place, align=self.bytes)
-        return self.load_masked(place, self.mask)
+        return load_masked(self.builder, place, mask)
 
     def load_c(self, r, v):
-        return self.load(self.places[r][v], v)
+        return self.load(self.places[r][v], v, self.mask)
 
     def store_c(self, value, r, v):
-        if not (self.masked and v == self.vectors - 1):
+        if self.mask is None or v < self.vectors - 1:
             self.builder.store(value, self.places[r][v], align=self.bytes)
         else:
-            self.builder.call(self.masked_function("store"),
+            self.builder.call(masked_function(self.builder, self.vector, "store"),
                               [value, self.places[r][v], ir.Constant(I32, self.bytes), self.mask])
 
     def step(self, at_a, at_b):
         """One k: every accumulator += A broadcast * B."""
         builder = self.builder
-        vectors = [self.load(self.place(at_b, v), v) for v in range(self.vectors)]
+        vectors = [self.load(self.place(at_b, v), v, self.mask_b) for v in range(self.vectors)]
         zero = ir.Constant(I32, 0)
         spread = ir.Constant(ir.VectorType(I32, self.width), None)
         for r in range(self.rows):
@@ -180,7 +186,7 @@ class _DotTile(_Tile):
         depth = self.sizes[2]
         rest = builder.srem(depth, width)
         self.whole = builder.sub(depth, rest)
-        self.mask = self.lanes_below(rest)
+        self.mask = lanes_below(builder, element, rest)
         self.sizes[2] = builder.sdiv(depth, width)
         self.strides_a[2] = self.strides_b[2] = width
         self.loop(0, ir.Constant(I64, 0), b)
@@ -204,7 +210,7 @@ class _DotTile(_Tile):
     def step(self, at_a, at_b, mask=None):
         def load(pointer):
             place = self.builder.bitcast(pointer, self.vector.as_pointer())
-            return self.builder.load(place, align=self.bytes) if mask is None else self.load_masked(place, mask)
+            return self.builder.load(place, align=self.bytes) if mask is None else load_masked(self.builder, place, mask)
         b = load(at_b)
         for row, place in zip(self.rows_a, self.sums):
             self.fma(place, load(self.builder.gep(row, [at_a])), b)
@@ -236,9 +242,9 @@ def _dtype(is_double: int):
 
 
 @intrinsic(prefer_literal=True)
-def _tile_body(typingctx, a, rows_a, b, c, rows_c, depth, columns, accumulate, rows, vectors, masked):
+def _tile_body(typingctx, a, rows_a, b, c, rows_c, depth, columns, accumulate, rows, vectors, last):
     """``vectors`` is 0 for a tile of one column."""
-    shape = [_literal(rows), _literal(vectors), _literal(masked)]
+    shape = [_literal(rows), _literal(vectors), _literal(last)]
     if None in shape or not isinstance(a, types.CPointer):
         return None
     element = F64 if a.dtype == types.float64 else F32
@@ -249,20 +255,20 @@ def _tile_body(typingctx, a, rows_a, b, c, rows_c, depth, columns, accumulate, r
         else:
             _DotTile(builder, values[:8], element, shape[0])
         return context.get_dummy_value()
-    return signature(types.none, a, ARGS, a, a, ARGS, ARGS, types.int64, types.int64, rows, vectors, masked), codegen
+    return signature(types.none, a, ARGS, a, a, ARGS, ARGS, types.int64, types.int64, rows, vectors, last), codegen
 
 
-def _define_tile(rows, vectors, masked):
+def _define_tile(rows, vectors, last):
     def tile(a, rows_a, b, c, rows_c, depth, columns, accumulate):
-        _tile_body(a, rows_a, b, c, rows_c, depth, columns, accumulate, rows, vectors, masked)
+        _tile_body(a, rows_a, b, c, rows_c, depth, columns, accumulate, rows, vectors, last)
     return tile
 
 
-def build_tile(dtype: str, rows: int, vectors: int, masked: bool) -> Object:
+def build_tile(dtype: str, rows: int, vectors: int, last: int) -> Object:
     """The tile as a C function."""
     values = types.CPointer(_dtype(dtype == "f64"))
     sig = types.void(values, ARGS, values, values, ARGS, ARGS, types.int64, types.int64)
-    return compile_native(_define_tile(rows, vectors, masked), sig, f"tile_{dtype}_{rows}_{vectors}_{int(masked)}")
+    return compile_native(_define_tile(rows, vectors, last), sig, f"tile_{dtype}_{rows}_{vectors}_{last}")
 
 
 @intrinsic
@@ -354,6 +360,29 @@ def _copy(typingctx, target, source, count):
             copy(loop.index, width, vector)
         with cgutils.for_range(builder, count_value, builder.mul(whole, ir.Constant(I64, width))) as loop:
             copy(loop.index, 1, target_value.type)
+        return context.get_dummy_value()
+    return signature(types.none, target, target, types.int64), codegen
+
+
+@intrinsic
+def _copy_padded(typingctx, target, source, count):
+    """Copy ``count`` values and, up to a whole vector, zeros after them."""
+    def codegen(context, builder, sig, values):
+        target_value, source_value, count_value = values
+        element = F64 if target.dtype == types.float64 else F32
+        width, align = lanes(element), 8 if element == F64 else 4
+        vector = ir.VectorType(element, width)
+
+        def places(at):
+            return [builder.bitcast(builder.gep(p, [at]), vector.as_pointer()) for p in (target_value, source_value)]
+        rest = builder.srem(count_value, ir.Constant(I64, width))
+        whole = builder.sub(count_value, rest)
+        with cgutils.for_range_slice(builder, ir.Constant(I64, 0), whole, ir.Constant(I64, width)) as (at, _):
+            to, origin = places(at)
+            builder.store(builder.load(origin, align=align), to, align=align)
+        with builder.if_then(builder.icmp_signed(">", rest, ir.Constant(I64, 0))):
+            to, origin = places(whole)
+            builder.store(load_masked(builder, origin, lanes_below(builder, element, rest)), to, align=align)
         return context.get_dummy_value()
     return signature(types.none, target, target, types.int64), codegen
 
@@ -482,7 +511,7 @@ def _pack_rows(panels, b, depth, columns, wide, last_wide):
                     here = min(wide, columns - p * wide)
                     # The hardware does not foresee rows that are far apart.
                     _prefetch(from_row, p * wide + PREFETCH_ROWS * depth[8])
-                    _copy(offset(panels, p * panel_size + row * width), offset(from_row, p * wide), here)
+                    _copy_padded(offset(panels, p * panel_size + row * width), offset(from_row, p * wide), here)
                 row += 1
 
 
@@ -512,6 +541,11 @@ def _pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, lan
                     for j in range(here):
                         to[k0 * width + j] = origin[k0 * depth[8] + j * column_stride]
                 column += here
+            if columns % wide != 0:
+                to = offset(panels, columns // wide * panel_size + row * last_wide)
+                for k0 in range(size0):
+                    for j in range(columns % wide, last_wide):
+                        to[k0 * last_wide + j] = 0
 
 
 @njit(nogil=True, error_model="numpy")
