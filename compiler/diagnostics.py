@@ -177,7 +177,7 @@ class Diagnostic:
     related: tuple[tuple[str, Span], ...] = ()
     chain: tuple[tuple[str, Span | None], ...] = ()
     hint: str | None = None
-    severity: str = "error"          # or "warning"
+    severity: str = "error"          # or "warning", or "note"
 
     @property
     def title(self) -> str:

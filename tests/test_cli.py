@@ -157,7 +157,7 @@ def test_faulty_data_is_the_users_error(folder, netc_command, kind, message):
     (["check", "data.npz"], "error"),
     (["check", "line.net", "--model", "Lime"], "Lime"),
     (["run", "line.net", "--data", "data.npz", "--output", "z"], "no value `z`"),
-    (["check", "."], "directory"),
+    (["summary", "."], "directory"),
 ])
 def test_the_users_errors(folder, netc_command, arguments, message):
     code, _, err = netc_command(*arguments)

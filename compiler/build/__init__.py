@@ -17,6 +17,8 @@ compile-time language (settings, ``if``, ``for``, functions, instances) and leav
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from .. import syntax
 from ..diagnostics import Diagnostic, Diagnostics
@@ -34,7 +36,7 @@ from .shapes import LARGEST_SHAPE
 from .train import Training, make_optimizer, run_train, sizes_of
 from .values import POISON, Fault, Instance, ModelValue, Poisoned, Record, is_tensor, nearest
 
-__all__ = ["elaborate"]
+__all__ = ["Inspection", "elaborate", "inspect"]
 
 RECURSION_LIMIT = 30_000           # Python frames; expressions and calls are bounded long before (see session)
 
@@ -50,22 +52,28 @@ def elaborate(text: str | bytes, filename: str = "<text>", model: str | None = N
     expressions that replace those of the ``train`` block.
     Raises Diagnostics with every mistake found.
     """
+    with _deep_recursion():
+        tree = override(syntax.parse(text, filename), model, optimizer, lr)
+        return _elaborate(tree, filename, model, precision, loader, settings or {}, Sink())
+
+
+@contextmanager
+def _deep_recursion():
+    """Room for the recursion over a file's trees and calls, whose depth is bounded long before (see session)."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, RECURSION_LIMIT))
     try:
-        tree = override(syntax.parse(text, filename), model, optimizer, lr)
-        return _elaborate(tree, filename, model, precision, loader, settings or {})
+        yield
     except RecursionError:
         raise Diagnostics(Diagnostic(code="E0801", message="the file is nested too deep")) from None
     finally:
         sys.setrecursionlimit(limit)
 
 
-def _elaborate(tree, filename, name, precision, loader, settings) -> Model:
-    sink = Sink()
+def _elaborate(tree: syntax.File, filename, name, precision, loader, settings, sink: Sink, observer=None) -> Model:
     passes = []
     for training in (False, True):
-        build = Build(sink, {"f32": f32, "f64": f64}[precision], training, scope_names(), loader)
+        build = Build(sink, {"f32": f32, "f64": f64}[precision], training, scope_names(), loader, observer)
         passes.append(_run(build, tree, filename, name, settings))
         if sink.items:
             break                       # the other mode would repeat what is wrong
@@ -78,6 +86,111 @@ def _elaborate(tree, filename, name, precision, loader, settings) -> Model:
     return _assemble(sink, passes, precision, loader)
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What there is to say about a whole file."""
+
+    file: syntax.File | None                # its tree; None where it is no text at all
+    diagnostics: tuple[Diagnostic, ...]     # errors, and the warnings of the models without any, in the order of the text
+    model: Model | None                     # the one that is compiled by default, where the file has it and it is right
+    read: frozenset[str]                    # the paths of the files that it imports
+
+    @property
+    def errors(self) -> list[Diagnostic]:
+        return [item for item in self.diagnostics if item.severity == "error"]
+
+
+def inspect(text: str | bytes, filename: str = "<text>", model: str | None = None, precision: str = "f32", loader=None,
+            observer=None) -> Inspection:
+    """Checks a whole file: each model that is trained, the one that is compiled by default, and all others as far as they
+    are settled by themselves.  A file of layers and functions alone is fine.
+
+    The arguments are those of ``elaborate``; with ``model`` only that one.  ``observer.see(tree, value)`` is told of every value
+    that an expression or a binding of any file has on the way, in every call; ``observer`` makes it elaborate every model.
+    """
+    from ..parser import parse_stages
+    try:
+        with _deep_recursion():
+            parsed = parse_stages(text, filename)
+            if parsed.errors:
+                return Inspection(parsed.file, tuple(parsed.errors), None, frozenset())
+            return _inspect(parsed.file, filename, [model] if model else _roots(parsed.file), precision, loader, observer)
+    except Diagnostics as error:
+        return Inspection(None, tuple(error), None, frozenset())
+
+
+def _inspect(tree: syntax.File, filename, names, precision, loader, observer) -> Inspection:
+    found: dict[tuple, Diagnostic] = {}
+    models, visited, read = [], set(), set()
+    for name in names or [None]:
+        sink = Sink()
+        try:
+            if name is None:
+                _check_library(sink, tree, filename, loader, observer)
+            else:
+                models.append(_elaborate(tree, filename, name, precision, loader, {}, sink, observer))
+        except Diagnostics as error:
+            models.append(None)
+            lenient = name is not None and _may_be_a_layer(tree, name)
+            for item in error:
+                note = lenient and (item.code in UNDECIDED or item.code.startswith("E03"))
+                found[item.span, item.code, item.message] = replace(item, severity="note") if note else item
+        found |= {(item.span, item.code, item.message): item for item in sink.warnings}
+        visited |= sink.visited
+        read |= sink.read
+    if observer is not None:
+        for model in tree.models:
+            if id(model) not in visited and not _open_settings(model):
+                _run(Build(Sink(), f32, False, scope_names(), loader, observer), tree, filename, model.name, {})
+    ordered = sorted(found.values(), key=lambda item: (item.span.file, item.span.line, item.span.column) if item.span else ("", 0, 0))
+    return Inspection(tree, tuple(ordered), models[0] if models else None, frozenset(read))
+
+
+def _may_be_a_layer(tree: syntax.File, name: str) -> bool:
+    """Whether a model may be meant for callers that settle what is open: it is not trained, has settings, and sizes besides the
+    batch that are symbols.  What is wrong with it by itself is then worth a note, and no error.
+    """
+    model = next((model for model in tree.models if model.name == name), None)
+    if model is None or any(train.model == name for train in tree.trains) or not model.settings:
+        return False
+    return any(not isinstance(dim, syntax.Number) for parameter in model.inputs for dim in parameter.annotation.dims[1:]) \
+        or any(not parameter.annotation.dims[1:] for parameter in model.inputs)
+
+
+def _check_library(sink: Sink, tree: syntax.File, filename, loader, observer) -> None:
+    """A file without a model that could be compiled by itself."""
+    build = Build(sink, f32, False, scope_names(), loader, observer)
+    build.files.opened(filename)
+    scope = FileScope(build, tree, build.prelude, filename)
+    _check_top_level(build, tree)
+    scope.check()
+    _check_unreached(sink, tree, filename, loader)
+    lint.check_names(build, scope, tree)
+    sink.raise_errors()
+    lint.warn_unused(build, tree)
+
+
+def _roots(tree: syntax.File) -> list[str]:
+    """The models to compile for a check: the trained ones, or the last one that could be compiled."""
+    models = {model.name: model for model in tree.models}
+    trained = list(dict.fromkeys(train.model for train in tree.trains if train.model in models))
+    if trained:
+        return trained
+    complete = [name for name, model in models.items() if not _open_settings(model) and not any(map(_open_input, model.inputs))]
+    return complete[-1:]
+
+
+def _open_settings(model: syntax.Model) -> bool:
+    """Whether the model needs a setting from its caller."""
+    return any(setting.default is None and not setting.variadic for setting in model.settings)
+
+
+def _open_input(parameter: syntax.Parameter) -> bool:
+    """Whether the type of an input is left to the caller."""
+    annotation = parameter.annotation
+    return not isinstance(annotation, syntax.TypeAnnotation) or any(isinstance(dim, syntax.Ellipsis) for dim in annotation.dims)
+
+
 UNDECIDED = {"E0306", "E0309", "E0402", "E0504", "E0509"}     # what a caller might have settled
 
 
@@ -87,7 +200,7 @@ def _check_unreached(sink: Sink, tree: syntax.File, filename: str, loader) -> No
     Only those that are complete by themselves: no settings without a default, every size but the batch known.
     """
     for model in tree.models:
-        if id(model) in sink.visited or any(s.default is None and not s.variadic for s in model.settings):
+        if id(model) in sink.visited or _open_settings(model):
             continue
         aside = Sink()
         aside.visited = sink.visited

@@ -228,6 +228,7 @@ def call_def(build: Build, function: Function, bound, tree):
                 what = f"the argument `{param.name}` of {function.name}"
                 value = check_annotation(build, scope, value, param.annotation, what, span, param.variadic)
             scope.set(param.name, value)
+            build.see(param, value)
         plain = Scope(scope, scope.names)
         if not isinstance(definition.body, tuple):
             result = evaluate(build, scope, definition.body)

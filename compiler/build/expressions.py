@@ -21,7 +21,9 @@ def evaluate(build: Build, scope, tree):
     try:
         if build.depth > MOST_NESTED_EXPRESSIONS:
             raise Fault("nested", "expressions and calls are nested too deep", span=tree.span)
-        return _EVALUATE[type(tree)](build, scope, tree)
+        value = _EVALUATE[type(tree)](build, scope, tree)
+        build.see(tree, value)
+        return value
     except Fault as fault:
         build.place(fault, tree.span)
         raise
@@ -298,6 +300,7 @@ def _pipe(build, scope, tree):
             else:
                 function = evaluate(build, scope, stage)
                 value = call_value(build, function, Arguments([(value, start)], {}), stage, None, piped=True)
+            build.see(stage, value)
         except Fault as fault:
             build.place(fault, stage.span)
             raise

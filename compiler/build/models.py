@@ -37,6 +37,7 @@ def settings_of(build: Build, model: ModelValue, bound: dict, span) -> dict:
             what = f"the setting `{setting.name}` of {model.name}"
             value = check_annotation(build, scope, value, setting.annotation, what, where, setting.variadic)
         scope.set(setting.name, value)
+        build.see(setting, value)
     return scope.names
 
 
@@ -191,6 +192,7 @@ def _bind_inputs(build: Build, instance: Instance, scope, given, bindings, call_
         elif annotation is not None and value is not None:
             value = check_annotation(build, scope, value, annotation, what, span, param.variadic)
         scope.set(param.name, value)
+        build.see(param, value)
     bind_symbols(scope, bindings)
 
 
@@ -301,6 +303,7 @@ def declare(build: Build, scope, tree, trainable: bool) -> None:
     if not trainable:
         frame.states[tree.name] = (path, type_)
     scope.set(tree.name, build.updates.get(path, leaf))
+    build.see(tree, leaf)
     try:
         _initialise(build, scope, tree, path, type_)
     except Fault as fault:

@@ -27,11 +27,13 @@ def run_scan(build: Build, scope, tree: syntax.Scan) -> None:
         holder = build.placeholder(value.dtype, value.shape[1:])
         slices.append(holder)
         body.set(source.name, holder)
+        build.see(source, holder)
     holders = []
     for carry, value in zip(tree.carries, carries):
         holder = build.placeholder(value.dtype, value.shape)
         holders.append(holder)
         body.set(carry.name, holder)
+        build.see(carry, holder)
     frame.placeholders |= {*slices, *holders}
     build.scans.append(frame)
     try:
@@ -172,12 +174,13 @@ def _bind_results(build: Build, scope, tree, node: Node, carries: int, axis: int
     frame = scope.frame
     results = []
     for i, carry in enumerate(tree.carries):
-        results.append((carry.name, ops.item(node, i)))
+        results.append((carry, ops.item(node, i)))
     for i, collect in enumerate(tree.collects):
         value = ops.item(node, carries + i)
         position = axis if axis >= 0 else max(value.type.rank + axis, 0)
-        results.append((collect.name, shapes.move_axis(value, 0, min(position, value.type.rank - 1))))
-    for name, value in results:
-        scope.set(name, value)
+        results.append((collect, shapes.move_axis(value, 0, min(position, value.type.rank - 1))))
+    for part, value in results:
+        scope.set(part.name, value)
+        build.see(part, value)
         if frame is not None and not scope.closed:
-            build.record(join(frame.prefix, name), value, tree.span)
+            build.record(join(frame.prefix, part.name), value, tree.span)

@@ -177,6 +177,7 @@ class Files:
                                 + [os.path.basename(path)])
             raise Fault("import-cycle", "these files import each other", span=item.path_span, found=cycle)
         if path not in self.scopes:
+            self.build.sink.read.add(path)
             self.opening.append(path)
             try:
                 tree = syntax.parse(self._read(path, item), path)

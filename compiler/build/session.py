@@ -36,6 +36,7 @@ class Sink:
         self.warnings: list[Diagnostic] = []
         self.initials: dict[Any, Any] = {}           # initial graphs, by variable path and type
         self.visited: set[int] = set()               # ids of the trees of the models that were elaborated
+        self.read: set[str] = set()                  # paths of the files that were imported
 
     def add(self, diagnostic: Diagnostic) -> None:
         span = diagnostic.span
@@ -105,8 +106,8 @@ def stable_stream(key: str) -> int:
 class Build:
     """One pass of elaboration in one mode."""
 
-    def __init__(self, sink: Sink, precision: DType, training: bool, builtins: dict, loader=None):
-        self.sink, self.precision, self.training = sink, precision, training
+    def __init__(self, sink: Sink, precision: DType, training: bool, builtins: dict, loader=None, observer=None):
+        self.sink, self.precision, self.training, self.observer = sink, precision, training, observer
         self.arithmetic = Arithmetic(precision)
         self.files = Files(self, loader)
         names = dict(builtins)
@@ -135,6 +136,11 @@ class Build:
         self.placeholders = 0
         self.depth = self.steps = 0
         self.seed = ops.input("seed", i64, ())
+
+    def see(self, tree, value) -> None:
+        """Tells the observer, if there is one, that a tree has a value here."""
+        if self.observer is not None:
+            self.observer.see(tree, value)
 
     # --- where we are -------------------------------------------------------------------------------------------
 

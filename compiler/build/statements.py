@@ -124,6 +124,7 @@ def bind_name(build: Build, scope, target, value, tree) -> None:
         raise Fault("scan", f"`{name}` is bound outside the scan", span=target.span,
                     hint=f"to pass it from step to step, carry it: `carrying {name} = ...`")
     scope.set(name, value)
+    build.see(target, value)
     if frame is not None and not scope.closed:
         build.record(join(frame.prefix, name), value, target.span)
 
@@ -187,6 +188,7 @@ def _for(build, scope, tree):
         values = (item,) if len(tree.targets) == 1 else _unpacked(item, len(tree.targets), tree.iterable.span)
         for target, value in zip(tree.targets, values):
             scope.set(target.name, value)
+            build.see(target, value)
         result = run_block(build, scope, tree.body)
         if result is not NOTHING:
             return result

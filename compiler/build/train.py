@@ -67,6 +67,7 @@ def _input(build: Build, scope, tree):
     leaf = ops.input(tree.name, dtype_of(build, tree.annotation), checked_shape(shape))
     training.targets.append(leaf)
     scope.set(tree.name, leaf)
+    build.see(tree, leaf)
     return NOTHING
 
 
@@ -101,6 +102,7 @@ def _reported(build: Build, scope, tree, noun: str, table: dict):
     if noun == "loss" and value.dtype.kind != "float":
         raise Fault("loss-scalar", f"the loss `{tree.name}` must be a float", span=tree.value.span,
                     expected=f"{build.precision}[]", found=str(value.type))
+    build.see(tree, value)
     table[tree.name] = build.arithmetic.to_float(value) if value.dtype.kind == "bool" else value
     try:
         scope.find(tree.name)                  # a loss may carry an output's name: that name keeps its meaning

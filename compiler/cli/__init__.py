@@ -15,7 +15,7 @@ import click
 
 # In the order of the help text.
 COMMANDS = {
-    "check": "Check a file and report every error with its place.",
+    "check": "Check files and report every error with its place.",
     "explain": "Explain an error by its code; without one, list them all.",
     "fmt": "Bring files into the canonical style; comments stay.",
     "summary": "Show the layers, their shapes, parameters, costs and kernels.",

@@ -51,9 +51,13 @@ def net_files(paths: Iterable[Path], stdin: bool = False) -> list[Path]:
 
 
 def echo_error(message: str) -> None:
-    """A message on the error output; a name or a path in it may hold anything, the terminal must show it all the same."""
+    """A message on the error output, marked as an error; a name or a path in it may hold anything."""
+    echo_aside(message if message.startswith(("error", "warning")) or "error[" in message else f"error: {message}")
+
+
+def echo_aside(text: str) -> None:
+    """Text on the error output; what the terminal cannot show is written as an escape."""
     encoding = sys.stderr.encoding or "utf-8"
-    text = message if message.startswith(("error", "warning")) or "error[" in message else f"error: {message}"
     click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=True)
 
 
