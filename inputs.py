@@ -14,6 +14,7 @@ import numpy as np
 from .compiler.bounds import Range
 from .compiler.ir import Node
 from .compiler.types import Dim, Size, TensorType, evaluate, substitute
+from .runtime.arrays import as_array
 from .runtime.errors import InputError, listing, nearest
 from .runtime.weights import LARGEST
 
@@ -161,13 +162,11 @@ def _solve(size: Dim, value: int) -> dict[str, int] | None:
 
 
 def convert(name: str, value: Any, type_: TensorType) -> np.ndarray:
-    """The value as a C-contiguous array of the input's dtype and rank.  Raises InputError."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise InputError(f"`{name}` is a masked array, expected {type_}: fill it first")
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"`{name}` is no array of numbers, expected {type_}: {error}") from None
+    """The value as a C-contiguous array of the input's dtype and rank: the caller's own memory where it is that already.
+
+    Anything with NumPy's protocols or DLPack will do.  Raises InputError.
+    """
+    array = as_array(name, value, str(type_))
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise InputError(f"`{name}` has dtype {array.dtype}, expected {type_}")
     if array.ndim != type_.rank:

@@ -18,6 +18,7 @@ from typing import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from .arrays import as_array
 from .errors import WeightsError, listing, nearest
 
 LARGEST = 2 ** 36                  # elements of one array: 256 GiB in f32; anything above is a mistake in a shape
@@ -306,7 +307,7 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 
 def _fitting(entry: Entry, value) -> np.ndarray:
     """The value as the variable's dtype; only its shape and the kind of its numbers must fit."""
-    array = np.asarray(value)
+    array = as_array(entry.path, value, f"{entry.dtype}{list(entry.shape)}", WeightsError)
     if array.shape != entry.shape:
         turned = entry.shape[::-1] == array.shape and len(array.shape) > 1
         raise WeightsError(f"`{entry.path}` has shape {list(array.shape)}, expected {list(entry.shape)}"

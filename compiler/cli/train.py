@@ -15,10 +15,10 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @FILE
-@click.option("--data", type=PATH, required=True, help=".npz with one array an input and target.")
+@click.option("--data", type=PATH, required=True, help="One array an input and target: .npz, .npy, .csv, .safetensors, a folder.")
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--validation", metavar="FRACTION|FILE", help="Held out: a fraction of the samples, or an .npz file.")
+@click.option("--validation", metavar="FRACTION|FILE", help="Held out: a fraction of the samples, or data as --data.")
 @click.option("--save", type=PATH, help="Where to; without it, FILE's name with .safetensors.")
 @click.option("--weights", type=PATH, help="Start from these weights, not from fresh ones.")
 @click.option("--optimizer", metavar="EXPRESSION", help="Instead of the file's: \"sgd(momentum = 0.9)\".")
@@ -51,9 +51,9 @@ def train(file, data, epochs, batch_size, validation, save, weights, optimizer, 
     function = compile_file(file, model, None, target, precision, threads, optimizer=optimizer, lr=lr)
     target_path = save_path(file, save, data)
     callbacks = _callbacks(patience, monitor, checkpoint, log, (file, data, target_path))
-    names = [*function.inputs, *function.targets]
-    arrays = load_arrays(data, names)
-    held_out = _validation(validation, names)
+    types = {**function.inputs, **function.targets}
+    arrays = load_arrays(data, types)
+    held_out = _validation(validation, types)
     start = function.load(weights) if weights is not None else function.init(seed)
     click.echo(f"{function.model.name}: {function.layout.trainable_size:,} parameters")
     started = time.perf_counter()
@@ -109,7 +109,7 @@ def _report(history, callbacks: list) -> None:
                    "--check-finite says where it begins", err=True)
 
 
-def _validation(text: str | None, names: list[str]):
+def _validation(text: str | None, types: dict):
     """A fraction as a number, a file's arrays, or None."""
     if text is None:
         return None
@@ -117,7 +117,7 @@ def _validation(text: str | None, names: list[str]):
         fraction = float(text)
     except ValueError:
         from ...runtime.data import load_arrays
-        return load_arrays(text, names)
+        return load_arrays(text, types)
     if not 0 < fraction < 1:
         raise click.BadParameter(f"{text} is not between 0 and 1", param_hint="--validation")
     return fraction

@@ -1,0 +1,40 @@
+"""Arrays of others: whatever offers NumPy's protocols or DLPack becomes a NumPy array, without a copy where that can be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError, NetcError
+
+
+def as_array(name: str, value: Any, expected: str, error: type[NetcError] = InputError) -> np.ndarray:
+    """The value as a NumPy array: lists, and objects with ``__array__``, ``__array_interface__`` or ``__dlpack__``, such as
+    PyTorch's tensors and JAX's arrays.
+
+    Memory on the CPU is shared, so the result may be read-only or of another dtype than is wanted.  Raises ``error``.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise error(f"`{name}` is a masked array, expected {expected}: fill it first")
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            array = np.from_dlpack(value)
+        else:
+            array = np.asarray(value)
+    except Exception as fault:                  # the other library's own, of any class
+        raise error(f"`{name}` is no array of numbers, expected {expected}: {_hint(value, fault)}") from None
+    # JAX's half precision, which NumPy has no kind for.
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _hint(value: Any, fault: Exception) -> str:
+    """Why it cannot be read, with what mends the usual cases."""
+    device = str(getattr(value, "device", ""))
+    if device and not device.startswith(("cpu", "Cpu", "TFRT_CPU")):
+        return f"it is on the device {device}; bring it to the CPU first, as `.cpu()` does"
+    if getattr(value, "requires_grad", False):
+        return "it is part of PyTorch's graph; take it out of there first, as `.detach()` does"
+    if "bfloat16" in str(getattr(value, "dtype", "")).lower():
+        return "NumPy has no bfloat16; convert it first, as `.float()` does"
+    return str(fault).splitlines()[0] if str(fault) else type(fault).__name__
