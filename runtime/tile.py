@@ -57,12 +57,13 @@ WORDS = CHUNKS + LEVELS
 # --- machine code -----------------------------------------------------------------------------------------------------
 
 
-WHOLE, MASKED, PADDED = range(3)        # whether a tile's last vector is whole; or masked in B and C, or in C alone
+# Whether a tile's vectors are whole; or the last one masked in B and C; or all in C alone, as many columns as there are.
+WHOLE, MASKED, PADDED = range(3)
 
 
 def tile_text(dtype: str, rows: int, vectors: int, last: int) -> str:
-    """What stands for the register tile of these rows and vectors (0: one column, vectors along k), whose last vector is
-    WHOLE, MASKED or PADDED."""
+    """What stands for the register tile of these rows and vectors (0: one column, vectors along k), which is WHOLE, MASKED
+    or PADDED."""
     return f"tile {dtype} {rows} {vectors} {last}"
 
 
@@ -104,7 +105,7 @@ class Plan:
 
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8)      # of tiles, in vectors
-ANY_COLUMNS_VECTORS = 1             # for an unknown number of columns: one masked tile then fits any rest
+ANY_COLUMNS_VECTORS = 2             # for an unknown number of columns, if there are many rows: a padded tile fits any rest
 
 
 def _tile_cost(rows: int, vectors: int) -> float:
@@ -114,6 +115,7 @@ def _tile_cost(rows: int, vectors: int) -> float:
     return max(rows * vectors / 2, (rows + vectors) / 2, 4) + 0.05 * rows + 0.1 * vectors
 
 
+LONG_SUM = 1024         # terms from which on reading the operands costs more than an uneven end
 MANY_ROWS = 240         # stands for "many" where a tile is chosen: which tile must not depend on how many rows come
 
 
@@ -178,13 +180,16 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     is_dot = columns == 1 and column_stride_b == 0
     tiles = _dot_tiles(dtype) if is_dot else _tiles(dtype, row_count, max(columns, 1), any_columns)
     (tall, half, _), wide, last_wide = tiles.heights, tiles.wide, tiles.last_wide
-    if unit_rows is None:
-        block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide, 4 * thread_count)
-    else:
-        block_rows, block_columns = unit_rows, _up(max(columns, 1), wide)
     # A row of B that is long makes a panel's rows fall into few cache sets; copying it pays if enough rows use it.
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
-    packs = not is_dot and (tiles.is_padded or column_stride_b != 1 or (far and block_rows >= 24 and depth >= 32))
+    must_pack = not is_dot and (tiles.is_padded or column_stride_b != 1)
+    if unit_rows is None:
+        # Every unit packs, or at least reads, its part of B and of A by itself.
+        units_a_thread = 2 if must_pack or far or depth >= LONG_SUM else 4
+        block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide, units_a_thread * thread_count)
+    else:
+        block_rows, block_columns = unit_rows, _up(max(columns, 1), wide)
+    packs = must_pack or (not is_dot and far and block_rows >= 24 and depth >= 32)
     group = PACKED_BYTES // (wide * itemsize) * wide        # columns packed at once: whole panels
     stride = next((abs(axis.a) for axis in reversed(sums) if axis.size > 1), 1)
     packs_a = _packs_a(rows, stride * itemsize, min(depth, STRIDED_DEPTH), min(block_columns, columns))
@@ -240,10 +245,13 @@ def _tiles(dtype: str, rows: int, columns: int, any_columns: bool) -> Tiles:
     if rows > 1 and rows != MANY_ROWS:
         return _tiles(dtype, MANY_ROWS, columns, any_columns)
     width = machine.vector_bytes() // (8 if dtype == "f64" else 4)
-    vectors = ANY_COLUMNS_VECTORS if any_columns else _tile_vectors(width, rows, columns)
+    if any_columns:
+        vectors = ANY_COLUMNS_VECTORS if rows > 1 else 1
+    else:
+        vectors = _tile_vectors(width, rows, columns)
     wide = vectors * width
     rest = wide - 1 if any_columns else columns % wide
-    is_padded = rows > 1 and not any_columns and rest % width != 0
+    is_padded = rows > 1 and rest % width != 0
     heights = tile_heights(rows, vectors)
     wanted: list[tuple | None] = []
     for here, needed in ((wide, any_columns or columns >= wide), (rest, rest > 0)):

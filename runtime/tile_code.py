@@ -16,7 +16,7 @@ from .native import ARGS, BASES, KERNEL, _address, compile_native
 from .simd import F32, F64, I1, I32, I64, call_intrinsic, lanes, suffix
 from .tile import (ACCUMULATE, BATCH, BLOCK_COLUMNS, BLOCK_ROWS, CHUNKS, COLUMN_STRIDE_B, COLUMNS, HALF, HEIGHTS,
                    LANES, LAST_WIDE, LEVELS, MASKED, MAX_DEPTH, MAX_ROWS, PACKED_A, PACKED_BYTES, PACKS, PACKS_A,
-                   PREFETCH_ROWS, ROWS, SUMS, TALL, TILES, WHOLE, WIDE)
+                   PADDED, PREFETCH_ROWS, ROWS, SUMS, TALL, TILES, WHOLE, WIDE)
 
 # --- the register tile --------------------------------------------------------------------------------------------
 
@@ -113,8 +113,8 @@ class _Tile:
 class _OuterTile(_Tile):
     """A tile that adds outer products: A is broadcast, B and C are read by vectors along the columns.
 
-    ``columns`` is how many columns there are: if the last vector is not WHOLE, it has less than its width of them, and
-    more must not be touched in C; in B neither, if it is MASKED.
+    ``columns`` is how many columns there are.  A WHOLE tile has that many; a MASKED one lacks some of its last vector's,
+    which are not touched in B and C; a PADDED one may lack any, and reads B as if it had them.
     """
 
     def __init__(self, builder, values, element, rows: int, vectors: int, last: int):
@@ -124,8 +124,9 @@ class _OuterTile(_Tile):
         self.sums = [[cgutils.alloca_once(builder, self.vector) for _ in range(vectors)] for _ in range(rows)]
         self.places = [[self.place(builder.gep(c, [self.word(rows_c, r)]), v) for v in range(vectors)]
                        for r in range(rows)]
-        self.mask = lanes_below(builder, element, columns, (vectors - 1) * self.width) if last != WHOLE else None
-        self.mask_b = self.mask if last == MASKED else None
+        masked = range({WHOLE: vectors, MASKED: vectors - 1, PADDED: 0}[last], vectors)
+        self.masks = {v: lanes_below(builder, element, columns, v * self.width) for v in masked}
+        self.masks_b = self.masks if last == MASKED else {}
         self.each(lambda r, v: builder.store(ir.Constant(self.vector, None), self.sums[r][v]))
         with builder.if_then(builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))):
             self.each(lambda r, v: builder.store(self.load_c(r, v), self.sums[r][v]))
@@ -141,25 +142,25 @@ class _OuterTile(_Tile):
         shifted = self.builder.gep(row, [ir.Constant(I64, v * self.width)])
         return self.builder.bitcast(shifted, self.vector.as_pointer())
 
-    def load(self, place, v, mask):
-        if mask is None or v < self.vectors - 1:
+    def load(self, place, mask):
+        if mask is None:
             return self.builder.load(place, align=self.bytes)
         return load_masked(self.builder, place, mask)
 
     def load_c(self, r, v):
-        return self.load(self.places[r][v], v, self.mask)
+        return self.load(self.places[r][v], self.masks.get(v))
 
     def store_c(self, value, r, v):
-        if self.mask is None or v < self.vectors - 1:
+        if v not in self.masks:
             self.builder.store(value, self.places[r][v], align=self.bytes)
         else:
             self.builder.call(masked_function(self.builder, self.vector, "store"),
-                              [value, self.places[r][v], ir.Constant(I32, self.bytes), self.mask])
+                              [value, self.places[r][v], ir.Constant(I32, self.bytes), self.masks[v]])
 
     def step(self, at_a, at_b):
         """One k: every accumulator += A broadcast * B."""
         builder = self.builder
-        vectors = [self.load(self.place(at_b, v), v, self.mask_b) for v in range(self.vectors)]
+        vectors = [self.load(self.place(at_b, v), self.masks_b.get(v)) for v in range(self.vectors)]
         zero = ir.Constant(I32, 0)
         spread = ir.Constant(ir.VectorType(I32, self.width), None)
         for r in range(self.rows):
@@ -415,16 +416,19 @@ def _product(words, first):
 
 
 @njit(nogil=True, error_model="numpy")
-def _batch_offset(args, batch, strides):
-    """Offset of batch element ``batch`` in the operand whose strides are at args[strides]."""
+def _batch_offsets(args, batch, offsets):
+    """Offsets of batch element ``batch`` in A, B and C."""
     compact()
-    total, rest = 0, batch
+    rest = batch
+    offsets[0] = offsets[1] = offsets[2] = 0
     for i in range(LEVELS):
-        level = LEVELS - 1 - i
-        size = args[BATCH + level]
-        total += rest % size * args[strides + level]
-        rest //= size
-    return total
+        level = BATCH + LEVELS - 1 - i
+        size = args[level]
+        if size > 1:        # a division costs more than all the rest
+            place = rest % size
+            rest //= size
+            for operand in range(3):
+                offsets[operand] += place * args[level + (1 + operand) * LEVELS]
 
 
 @njit(nogil=True, error_model="numpy")
@@ -435,8 +439,10 @@ def _row_offsets(args, first, count, rows_a, rows_c, position):
     for i in range(LEVELS):
         level = LEVELS - 1 - i
         size = args[ROWS + level]
-        position[level] = rest % size
-        rest //= size
+        position[level] = 0
+        if size > 1:
+            position[level] = rest % size
+            rest //= size
         at_a += position[level] * args[ROWS + LEVELS + level]
         at_c += position[level] * args[ROWS + 2 * LEVELS + level]
     for row in range(count):
@@ -649,9 +655,8 @@ def _define_contract(is_double):
                 packed_rows[row] = min(row, count - 1)
             first_column = column_block * args[BLOCK_COLUMNS]
             last_column = min(first_column + args[BLOCK_COLUMNS], columns)
-            unit_a = offset(a, _batch_offset(args, batch, BATCH + LEVELS))
-            unit_b = offset(b, _batch_offset(args, batch, BATCH + 2 * LEVELS))
-            unit_c = offset(c, _batch_offset(args, batch, BATCH + 3 * LEVELS))
+            _batch_offsets(args, batch, position)
+            unit_a, unit_b, unit_c = offset(a, position[0]), offset(b, position[1]), offset(c, position[2])
             accumulate = args[ACCUMULATE]
             # Chunks of k; even an empty sum has one, which stores the zeros.
             for k3 in range(0, size3, chunk3):
