@@ -1,0 +1,95 @@
+"""The same bits: whatever the number of threads, whatever the samples beside, however often."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import netc
+from netc.profiling import random_inputs
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+# Every example that is a whole model: those that others import give a model no data.
+PROGRAMS = [path.stem for path in sorted(EXAMPLES.glob("*.net"))
+            if not re.search(r"f32\[N, H, W, C\]", path.read_text(encoding="utf-8")) and path.stem != "inception_block"]
+THREADS = (1, 2, 4)
+BATCHES = (1, 7, 32)
+SIZES = 6           # of every symbol but the batch's
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    from netc.runtime import pool
+    before = pool.threads()
+    yield
+    netc.set_threads(before)
+
+
+def compiled(name: str) -> netc.Function:
+    return netc.compile(EXAMPLES / f"{name}.net")
+
+
+def inputs_of(fn, program: str, batch: int) -> dict[str, np.ndarray]:
+    return random_inputs(fn.program(program).signature, batch, {name: SIZES for name in symbols(fn) if name != batch_of(fn)})
+
+
+def symbols(fn) -> set[str]:
+    types = [*fn.inputs.values(), *fn.targets.values()]
+    return {symbol for type_ in types for size in type_.shape if not isinstance(size, int) for symbol in size.symbols}
+
+
+def batch_of(fn) -> str | None:
+    return fn.program("predict").signature.batch
+
+
+def seed_of(fn, program: str) -> dict[str, int]:
+    return {"seed": 3} if fn.program(program).uses_seed else {}
+
+
+def outputs(fn, weights, inputs) -> list[np.ndarray]:
+    result = fn(weights, inputs, **seed_of(fn, "predict"))
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_outputs_do_not_depend_on_threads_or_repetition(name):
+    fn = compiled(name)
+    weights, inputs = fn.init(seed=1), inputs_of(fn, "predict", 32)
+    found = set()
+    for threads in THREADS:
+        netc.set_threads(threads)
+        fn = compiled(name)
+        for _ in range(8):
+            found.add(tuple(array.tobytes() for array in outputs(fn, weights, inputs)))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_sample_does_not_depend_on_those_beside_it(name):
+    fn = compiled(name)
+    batch = batch_of(fn)
+    if batch is None or not all(type_.shape and batch in getattr(type_.shape[0], "symbols", ()) for type_ in fn.outputs.values()):
+        pytest.skip("the outputs are not one row a sample")
+    weights, inputs = fn.init(seed=1), inputs_of(fn, "predict", max(BATCHES))
+    batched = fn.program("predict").signature.batched()
+    whole = outputs(fn, weights, inputs)
+    for samples in BATCHES:
+        part = {key: value[:samples] if key in batched else value for key, value in inputs.items()}
+        for array, some in zip(whole, outputs(fn, weights, part)):
+            assert array[:samples].tobytes() == some.tobytes(), f"{samples} of {max(BATCHES)} samples"
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if compiled(name).model.optimizer is not None])
+def test_trained_weights_do_not_depend_on_threads(name):
+    fn = compiled(name)
+    start, batch = fn.init(seed=1), inputs_of(fn, "step", 8)
+    found = set()
+    for threads in THREADS:
+        netc.set_threads(threads)
+        step = compiled(name).trainer(start, seed=5)
+        losses = [step(batch) for _ in range(2)]
+        found.add((step.weights.flat.tobytes(), str(losses)))
+    assert len(found) == 1
