@@ -18,7 +18,8 @@ from .reduce import reduce
 from .scan import item, scan
 
 # Values of the forward body that are kept for the way back rather than computed again.
-KEPT = {"contract", "item", "reduce", "window_argmax", "window_take", "random_bits"}
+KEPT = {"contract", "item", "reduce", "window_argmax", "window_take", "random_bits",
+        "exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos", "pow"}
 # Linear in their first operand, so that the sum over time may be taken before them.
 LINEAR = {"reshape", "transpose", "reverse", "slice", "neg"}
 
