@@ -411,6 +411,55 @@ def test_convolution_and_its_weight_gradient(size, channels, outputs, width, str
     np.testing.assert_allclose(dw, np.einsum("nyxcij,nyxo->ijco", windows, y), rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_weight_gradients_whose_lines_collide_in_the_cache(dtype):
+    """A is read along its columns, far apart by a power of two: it is packed, in runs where it is not contiguous."""
+    numpy_dtype = "f4" if dtype == "f32" else "f8"
+    numbers = np.random.default_rng(6)
+    for batch, inputs, outputs, group in [(300, 1024, 48, 1024), (130, 2048, 100, 2048), (260, 1024, 64, 100)]:
+        x, dy = numbers.normal(size=(batch, inputs)).astype(numpy_dtype), numbers.normal(size=(batch, outputs)).astype(numpy_dtype)
+        kept = inputs // group * (group - 3) if group < inputs else inputs      # rows in groups with gaps between them
+        rows = [Axis(kept, a=1, c=outputs)] if kept == inputs else \
+            [Axis(inputs // group, a=group, c=(group - 3) * outputs), Axis(group - 3, a=1, c=outputs)]
+        dw = np.empty((kept, outputs), numpy_dtype)
+        run_plan(plan(dtype, [], rows, [Axis(batch, a=inputs, b=outputs)], outputs), x, dy, dw)
+        taken = x if kept == inputs else x[:, :inputs // group * group].reshape(batch, -1, group)[:, :, :group - 3]
+        np.testing.assert_allclose(dw, taken.reshape(batch, kept).T.astype("f8") @ dy, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_products_of_one_column(dtype):
+    """Dot products: the rest of a vector along k, chunks of k, and values beside that must not be touched."""
+    numpy_dtype = "f4" if dtype == "f32" else "f8"
+    numbers = np.random.default_rng(7)
+    for m, k in [(1, 1), (1, 7), (13, 8), (9, 33), (40, 1000), (8, 0)]:
+        a, b = numbers.normal(size=(m, k + 2)).astype(numpy_dtype), numbers.normal(size=k).astype(numpy_dtype)
+        a[:, k:] = np.nan
+        guarded = np.full(m + 8, 2.0, numpy_dtype)
+        run_plan(plan(dtype, [], [Axis(m, a=k + 2, c=1)], [Axis(k, a=1, b=1)], 1, 0), a, b, guarded)
+        np.testing.assert_allclose(guarded[:m], a[:, :k].astype("f8") @ b, rtol=1e-4, atol=1e-4)
+        assert (guarded[m:] == 2).all()
+        alone = np.empty(1, numpy_dtype)
+        run_plan(plan(dtype, [], [Axis(1, a=k + 2, c=1)], [Axis(k, a=1, b=1)], 1, 0), a[m - 1:].copy(), b, alone)
+        assert alone[0] == guarded[m - 1]
+
+
+def test_any_number_of_columns_and_units_of_so_many_rows():
+    numbers = np.random.default_rng(8)
+    for m, n, k in [(1, 5, 9), (7, 1, 40), (13, 16, 3), (20, 31, 64), (50, 100, 20)]:
+        a, b = numbers.normal(size=(m, k)).astype(np.float32), numbers.normal(size=(k, n)).astype(np.float32)
+        exact = None
+        for settings in ({}, {"any_columns": True}, {"block_rows": 4}, {"any_columns": True, "block_rows": 16}):
+            guarded = np.full(m * n + 16, 2.0, np.float32)
+            made = plan("f32", [], [Axis(m, a=k, c=n)], [Axis(k, a=1, b=n)], n, **settings)
+            assert "block_rows" not in settings or made.units == -(-m // settings["block_rows"])
+            run_plan(made, a, b, guarded)
+            exact = guarded[:m * n].copy() if exact is None else exact
+            np.testing.assert_array_equal(guarded[:m * n], exact)
+            assert (guarded[m * n:] == 2).all()
+        np.testing.assert_allclose(exact.reshape(m, n), a @ b, rtol=1e-4, atol=1e-4)
+
+
 def test_tiles_fit_the_registers():
     for vectors in (1, 2, 3, 5):
         assert tile_rows(vectors) * vectors + vectors + 1 <= 32
