@@ -431,7 +431,7 @@ def split(build, x, n, axis=-1):
     axis = on_axis(shapes.axis_of, axis, x.type.rank)
     whole = x.shape[axis]
     if isinstance(n, tuple):
-        sizes = shapes.checked_shape(n, "`n`") if len(n) <= shapes.LARGEST_RANK else n
+        sizes = tuple(shapes.checked_shape((size,), "`n`")[0] for size in n)
         if sum(sizes) != whole:
             raise about("n", Fault("shape", "the parts do not add up to the axis", expected=str(whole), found=str(sum(sizes))))
     else:
