@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 def fit(function: "Function", weights: Weights, data, epochs: int, batch_size: int, validation, seed: int, shuffle: bool,
         callbacks: Iterable, optimizer: Mapping[str, np.ndarray] | None, resume: str | os.PathLike | None,
-        check_finite: bool, progress: bool) -> tuple[Weights, History]:
+        check_finite: bool, progress: bool, allow_nan: bool) -> tuple[Weights, History]:
     """See ``Function.fit``."""
     trainer = Trainer(function, weights, optimizer, seed=seed, metrics=True, check_finite=check_finite)
-    samples, held_out = _datasets(function, data, validation, seed)
+    samples, held_out = _datasets(function, data, validation, seed, allow_nan)
     # Checkpoints come last: they keep what the others have just decided.
     calls = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
     run = checkpoint.Run(function.model.name, {
@@ -47,11 +47,12 @@ def fit(function: "Function", weights: Weights, data, epochs: int, batch_size: i
     return best[0] if best else trainer.weights, history
 
 
-def _datasets(function: "Function", data, validation, seed: int) -> tuple[train.Dataset, train.Dataset | None]:
-    samples = function.dataset(data)
+def _datasets(function: "Function", data, validation, seed: int,
+              allow_nan: bool) -> tuple[train.Dataset, train.Dataset | None]:
+    samples = function.dataset(data, allow_nan)
     if isinstance(validation, (int, float)):
         return samples.split(validation, seed)
-    return samples, function.dataset(validation) if validation is not None else None
+    return samples, function.dataset(validation, allow_nan) if validation is not None else None
 
 
 def _fingerprint(function: "Function") -> str:

@@ -18,7 +18,7 @@ from .compiler.ir import Graph
 from .compiler.model import Model, Variable
 from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program, new_state, optimizer_slot
 from .compiler.types import TensorType, evaluate, known_nonnegative
-from .inputs import Signature, convert_seed
+from .inputs import Signature, convert_seed, require_finite
 from .runtime import train
 from .runtime import weights as storage
 from .runtime.errors import InputError, ModelError, NetcError, WeightsError, listing
@@ -219,7 +219,8 @@ class Function:
 
     def fit(self, weights: Weights, data, *, epochs: int = 1, batch_size: int = 32, validation=None, seed: int = 0,
             shuffle: bool = True, callbacks: Iterable = (), optimizer: Mapping[str, np.ndarray] | None = None,
-            resume: str | os.PathLike | None = None, check_finite: bool = False, progress: bool = False):
+            resume: str | os.PathLike | None = None, check_finite: bool = False, progress: bool = False,
+            allow_nan: bool = False):
         """Train on data: (new weights, History).  ``weights`` stay as they are.
 
         ``data``: a mapping of input and target names to arrays, or a tuple in the order of ``inputs`` and ``targets``.
@@ -230,25 +231,29 @@ class Function:
         ``resume``: a checkpoint, or a folder of which the newest is taken: training goes on from there, to the same bits as if
         it had never stopped; where the folder has none yet, it begins.  ``optimizer``: ``history.optimizer`` of an earlier
         run, to go on from its state.  ``check_finite``: raise NotFiniteError at the first loss that is NaN or infinite, saying
-        where that comes from.  ``progress``: show it.
+        where that comes from.  ``progress``: show it.  ``allow_nan``: take data with NaN or infinities, which are else
+        refused with the first row.
         """
         from .fitting import fit
         return fit(self, weights, data, epochs, batch_size, validation, seed, shuffle, callbacks, optimizer, resume,
-                   check_finite, progress)
+                   check_finite, progress, allow_nan)
 
-    def evaluate(self, weights: Weights, data, *, batch_size: int = 256, seed: int = 0) -> dict[str, float]:
-        """Losses and metrics over all samples of the data, in inference mode."""
+    def evaluate(self, weights: Weights, data, *, batch_size: int = 256, seed: int = 0,
+                 allow_nan: bool = False) -> dict[str, float]:
+        """Losses and metrics over all samples of the data, in inference mode.  ``allow_nan`` as in ``fit``."""
         train.check_count("batch_size", batch_size)
-        return self._measure(self._slots(weights), self.dataset(data), batch_size, seed)
+        return self._measure(self._slots(weights), self.dataset(data, allow_nan), batch_size, seed)
 
-    def dataset(self, data) -> train.Dataset:
-        """Data checked and converted whole, so that a wrong label is found before training starts."""
+    def dataset(self, data, allow_nan: bool = False) -> train.Dataset:
+        """Data checked and converted whole, so that a wrong label or a NaN is found before training starts."""
         signature = self.program("evaluate").signature
         args = tuple(data) if isinstance(data, (tuple, list)) else (data,)
         if len(args) == 1 and not isinstance(args[0], Mapping):
             raise InputError(f"data is {type(args[0]).__name__}, expected a mapping of names to arrays, or a tuple: "
                              f"{signature}")
         arrays, _ = signature.bind(signature.collect(args, {}))
+        if not allow_nan:
+            require_finite(arrays)
         return train.Dataset(arrays, signature.batched())
 
     def _measure(self, slots: Mapping[str, np.ndarray], data: train.Dataset, batch_size: int, seed: int):

@@ -14,7 +14,7 @@ import numpy as np
 from .compiler.bounds import Range
 from .compiler.ir import Node
 from .compiler.types import Dim, Size, TensorType, evaluate, substitute
-from .runtime.arrays import as_array
+from .runtime.arrays import as_array, uneven
 from .runtime.errors import InputError, listing, nearest
 from .runtime.weights import LARGEST
 
@@ -168,7 +168,8 @@ def convert(name: str, value: Any, type_: TensorType) -> np.ndarray:
     """
     array = as_array(name, value, str(type_))
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise InputError(f"`{name}` has dtype {array.dtype}, expected {type_}")
+        rows = uneven(value)
+        raise InputError(f"`{name}` has dtype {array.dtype}, expected {type_}" + (f": {rows}" if rows else ""))
     if array.ndim != type_.rank:
         raise InputError(f"`{name}` has {array.ndim} dimensions ({_shown(array.shape)}), expected "
                          f"{type_.rank}: {type_}{_rank_hint(array, type_)}")
@@ -210,6 +211,22 @@ def _check_range(name: str, array: np.ndarray, limit: int, shown: Size) -> None:
     allowed = f"0 to {limit - 1}" + (f" ({shown} - 1)" if isinstance(shown, Dim) else "")
     place = f" at {list(position)}" if position else ""
     raise InputError(f"`{name}` holds {int(array[position])}{place}, allowed are {allowed}")
+
+
+def require_finite(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise InputError where data hold NaN or an infinity, naming the first row."""
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            continue
+        finite = np.isfinite(array)
+        if finite.all():
+            continue
+        position = [int(axis) for axis in np.unravel_index(int(np.argmin(finite)), array.shape)]
+        value = array[tuple(position)]
+        what = "NaN" if np.isnan(value) else f"{value} (or a number too large for {array.dtype})"
+        rows = int(np.count_nonzero(~finite.reshape(len(array), -1).all(axis=1))) if array.ndim else 1
+        place = f" in row {position[0]}, at {position}; rows with such values: {rows} of {len(array):,}" if position else ""
+        raise InputError(f"`{name}` holds {what}{place}. Clean the data, or pass allow_nan=True to a model that expects this")
 
 
 def convert_seed(seed: Any) -> np.ndarray:

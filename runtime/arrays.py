@@ -37,4 +37,20 @@ def _hint(value: Any, fault: Exception) -> str:
         return "it is part of PyTorch's graph; take it out of there first, as `.detach()` does"
     if "bfloat16" in str(getattr(value, "dtype", "")).lower():
         return "NumPy has no bfloat16; convert it first, as `.float()` does"
-    return str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+    return uneven(value) or (str(fault).splitlines()[0] if str(fault) else type(fault).__name__)
+
+
+def uneven(value: Any) -> str | None:
+    """What is ragged about the rows of a list, or of an array of objects; None where they have one shape."""
+    if not isinstance(value, (list, tuple)) and not (isinstance(value, np.ndarray) and value.dtype == object and value.ndim):
+        return None
+    first = None
+    for number, row in enumerate(value):
+        try:
+            shape = list(np.shape(row))
+        except ValueError:
+            return f"its row {number} is ragged"
+        if first is not None and shape != first:
+            return f"it is ragged: row 0 has the shape {first}, row {number} {shape}"
+        first = shape
+    return None
