@@ -32,17 +32,29 @@ _PUBLIC = {
     "CompileError": (".compiler.diagnostics", "Diagnostics"),
     "set_threads": (".runtime.pool", "set_threads"),
 }
+# These need more than the core: public name -> (module, name there, what it needs, the extra that brings it)
+_OPTIONAL = {
+    "Classifier": (".estimators", "Classifier", "scikit-learn", "sklearn"),
+    "Regressor": (".estimators", "Regressor", "scikit-learn", "sklearn"),
+}
 __all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name):
-    if name not in _PUBLIC:
+    if name in _OPTIONAL:
+        module, attribute, needs, extra = _OPTIONAL[name]
+        try:
+            value = getattr(_import_module(module, __name__), attribute)
+        except ModuleNotFoundError as error:
+            raise ImportError(f"netc.{name} needs {needs}: pip install 'netc[{extra}]' ({error})") from None
+    elif name in _PUBLIC:
+        module, attribute = _PUBLIC[name]
+        value = getattr(_import_module(module, __name__), attribute)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _PUBLIC[name]
-    value = getattr(_import_module(module, __name__), attribute)
     globals()[name] = value            # the next access does not come here
     return value
 
 
 def __dir__():
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_OPTIONAL})

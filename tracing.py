@@ -142,7 +142,8 @@ def trace(function: "Function", weights: Weights, args: tuple, named: Mapping[st
     leaves = {leaf: _leaf(leaf, arrays, weights, key) for leaf in program.graph.inputs}
     wanted = programs.traced_values(function.model, training)
     canonical = {value: name for name, value in reversed(wanted.items()) if name in results}
-    values = {name: results[canonical[value]] if value in canonical else _leaf(value, arrays, weights, key)
+    # A value that is an input or a weight itself is copied: a trace keeps what was, and gives nobody's memory away.
+    values = {name: results[canonical[value]] if value in canonical else _leaf(value, arrays, weights, key).copy()
               for name, value in wanted.items()}
     mode = function.model.training if training else function.model.inference
     known = leaves | {node: results[name] for name, node in program.graph.outputs.items()}

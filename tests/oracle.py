@@ -32,24 +32,28 @@ keras = pytest.importorskip("keras")
 if keras.config.backend() != "torch":
     pytest.skip("the oracle is Keras over PyTorch: KERAS_BACKEND=torch", allow_module_level=True)
 
-SETTINGS = 24               # of each layer, at least 20
-DRAWS = 3000                # combinations to choose from, where there are more
+SETTINGS = 24  # of each layer, at least 20
+DRAWS = 3000  # combinations to choose from, where there are more
 KINDS = {"f": "f32", "i": "i32", "b": "bool"}
 
 
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
-def combinations(name: str, valid: Callable[..., bool] = lambda **_: True, count: int = SETTINGS,
-                 **axes: tuple) -> list[dict[str, Any]]:
+def combinations(
+    name: str, valid: Callable[..., bool] = lambda **_: True, count: int = SETTINGS, **axes: tuple
+) -> list[dict[str, Any]]:
     """``count`` different combinations out of all that are valid, drawn by the name.
 
     Every value of every axis occurs where a valid combination has it: the draw takes combinations with values that
     have not been seen first.
     """
     draw = random.Random(name)
-    every = list(product(*axes.values())) if math.prod(map(len, axes.values())) <= DRAWS else \
-        list(dict.fromkeys(tuple(map(draw.choice, axes.values())) for _ in range(DRAWS)))
+    every = (
+        list(product(*axes.values()))
+        if math.prod(map(len, axes.values())) <= DRAWS
+        else list(dict.fromkeys(tuple(map(draw.choice, axes.values())) for _ in range(DRAWS)))
+    )
     draw.shuffle(every)
     every = [one for values in every if valid(**(one := dict(zip(axes, values))))]
     unseen = {(axis, value) for one in every for axis, value in one.items()}
@@ -58,7 +62,7 @@ def combinations(name: str, valid: Callable[..., bool] = lambda **_: True, count
         new = unseen & set(one.items())
         unseen -= new
         (chosen if new else rest).append(one)
-    return (chosen + rest)[:max(count, len(chosen))]
+    return (chosen + rest)[: max(count, len(chosen))]
 
 
 def text_of(value) -> str:
@@ -98,13 +102,15 @@ class Case:
     preamble: str = ""
 
     def source(self) -> str:
-        inputs = ", ".join(f"{name}: {KINDS[self.kinds.get(name, 'f')[0]]}[{self.declared.get(name) or self._shape(shape)}]"
-                           for name, shape in self.inputs.items())
+        inputs = ", ".join(
+            f"{name}: {KINDS[self.kinds.get(name, 'f')[0]]}[{self.declared.get(name) or self._shape(shape)}]"
+            for name, shape in self.inputs.items()
+        )
         return f"net 1\n\n{self.preamble}\nmodel Case({inputs}):\n    return {self.text}\n"
 
     @staticmethod
     def _shape(shape: tuple[int, ...]) -> str:
-        return ", ".join(["N", *map(str, shape[1:])][:len(shape)])
+        return ", ".join(["N", *map(str, shape[1:])][: len(shape)])
 
     def arrays(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Numbers for the inputs."""
@@ -142,14 +148,24 @@ class Compiled:
         mode = self.model.training if case.training else self.model.inference
         self.output = output = mode.outputs["output"]
         leaves = {node.attrs["name"]: node for node in self.model.inputs}
-        leaves |= {v.path: (ops.param if v.trainable else ops.state)(v.path, v.type.dtype, v.type.shape)
-                   for v in variables_of(self.model)}
+        leaves |= {
+            v.path: (ops.param if v.trainable else ops.state)(v.path, v.type.dtype, v.type.shape)
+            for v in variables_of(self.model)
+        }
         cotangent = ops.input("cotangent", output.dtype, output.shape)
-        wrt = {name: leaves[name] for name in
-               (*(v.path for v in self.model.parameters), *(n for n in case.inputs if leaves[n].dtype.kind == "float"))}
+        wrt = {
+            name: leaves[name]
+            for name in (
+                *(v.path for v in self.model.parameters),
+                *(n for n in case.inputs if leaves[n].dtype.kind == "float"),
+            )
+        }
         slopes = gradient([(output, cotangent)], list(wrt.values()))
-        roots = {"output": output, **{f"new {path}": node for path, node in mode.updates.items()},
-                 **{f"d {name}": node for name, node in zip(wrt, slopes)}}
+        roots = {
+            "output": output,
+            **{f"new {path}": node for path, node in mode.updates.items()},
+            **{f"d {name}": node for name, node in zip(wrt, slopes)},
+        }
         leaves |= {"cotangent": cotangent, "seed": seed_leaf()}
         graph = Graph((), roots)
         used = {leaf for leaf in graph.nodes() if not leaf.args}
@@ -159,8 +175,13 @@ class Compiled:
 
     def sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
         """The symbols, by the shapes of the inputs."""
-        return {str(size): have for name, leaf in self._leaves.items() if name in arrays and name != "cotangent"
-                for size, have in zip(leaf.shape, np.shape(arrays[name])) if not isinstance(size, int)}
+        return {
+            str(size): have
+            for name, leaf in self._leaves.items()
+            if name in arrays and name != "cotangent"
+            for size, have in zip(leaf.shape, np.shape(arrays[name]))
+            if not isinstance(size, int)
+        }
 
     def output_shape(self, arrays: Mapping[str, np.ndarray]) -> tuple[int, ...]:
         sizes = self.sizes(arrays)
@@ -176,7 +197,9 @@ class Compiled:
 # --- Keras's ------------------------------------------------------------------------------------------------------
 
 
-def expected_of(case: Case, arrays: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray], rng) -> dict[str, np.ndarray]:
+def expected_of(
+    case: Case, arrays: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray], rng
+) -> dict[str, np.ndarray]:
     """Keras's results under our names, and the cotangent that the gradients belong to."""
     tensors = {name: torch.tensor(arrays[name], requires_grad=arrays[name].dtype == np.float64) for name in case.inputs}
     layer = case.layer
@@ -190,8 +213,11 @@ def expected_of(case: Case, arrays: Mapping[str, np.ndarray], weights: Mapping[s
             variable.assign(weights[path])
     elif weights:
         raise AssertionError(f"the reference of {case.text} takes no weights")
-    output = layer(*tensors.values(), training=case.training) if isinstance(layer, keras.layers.Layer) \
+    output = (
+        layer(*tensors.values(), training=case.training)
+        if isinstance(layer, keras.layers.Layer)
         else layer(*tensors.values())
+    )
     cotangent = rng.normal(size=tuple(output.shape))
     if output.requires_grad:
         output.backward(torch.tensor(cotangent))
@@ -202,7 +228,7 @@ def expected_of(case: Case, arrays: Mapping[str, np.ndarray], weights: Mapping[s
     for variable, path in zip(trainable, weights):
         slope = variable.value.grad
         results[f"d {path}"] = np.zeros(tuple(variable.shape)) if slope is None else slope.numpy().copy()
-    for variable, path in zip(others, list(weights)[len(trainable):]):
+    for variable, path in zip(others, list(weights)[len(trainable) :]):
         results[f"new {path}"] = variable.value.detach().numpy().copy()
     return results
 
@@ -236,19 +262,22 @@ class Joined:
 def double_precision():
     """Keras computes in float64 throughout: over PyTorch it narrows most results to float32 by a table of its own.
 
-    Some of PyTorch's float64 functions refuse to give the gradient of a transposed view, which is what Keras hands them.
+    Some of PyTorch's float64 functions refuse to give the gradient of a transposed view, as Keras hands them.
     """
     functional = torch.nn.functional
     names = ["nll_loss", *(f"{kind}{rank}d" for kind in ("conv", "conv_transpose") for rank in (1, 2, 3))]
 
     def contiguous(function):
         return lambda a, b, *args, **named: function(a.contiguous(), b.contiguous(), *args, **named)
+
     before, threads = keras.config.floatx(), torch.get_num_threads()
     keras.config.set_floatx("float64")
-    torch.set_num_threads(1)                        # the tensors are tiny
+    torch.set_num_threads(1)  # the tensors are tiny
     try:
-        with mock.patch.dict(keras.src.backend.common.dtypes.BIT64_TO_BIT32_DTYPE, {"float64": "float64"}), \
-                mock.patch.multiple(functional, **{name: contiguous(getattr(functional, name)) for name in names}):
+        with (
+            mock.patch.dict(keras.src.backend.common.dtypes.BIT64_TO_BIT32_DTYPE, {"float64": "float64"}),
+            mock.patch.multiple(functional, **{name: contiguous(getattr(functional, name)) for name in names}),
+        ):
             yield
     finally:
         keras.config.set_floatx(before)
@@ -286,13 +315,20 @@ def check(table: str, row: str, case: Case, arrays, found, expected, precision: 
 
     A result a hundred times smaller than what it was made of is what cancellation left: its error is that of its parts.
     """
+
     def floor(values) -> float:
         return 1e-2 * max((float(np.abs(value).max()) for value in values if value.dtype.kind == "f"), default=0.0)
-    floors = {"forward": floor(arrays[name] for name in case.inputs), "state": 0.0,
-              "gradient": floor(value for name, value in expected.items() if name.startswith("d ") or name == "cotangent")}
+
+    floors = {
+        "forward": floor(arrays[name] for name in case.inputs),
+        "state": 0.0,
+        "gradient": floor(value for name, value in expected.items() if name.startswith("d ") or name == "cotangent"),
+    }
     for name, value in found.items():
         what = {"d": "gradient", "new": "state"}.get(name.split(" ")[0], "forward")
         error = relative_error(value, expected[name], floors[what])
         ERRORS.add(table, row, f"{what} {precision}", error)
         bound = tolerance(what, precision, row)
-        assert error <= bound, f"{name} of {case.text} on {dict(case.inputs)} is off by {error:.2g}, allowed {bound:.0e}"
+        assert error <= bound, (
+            f"{name} of {case.text} on {dict(case.inputs)} is off by {error:.2g}, allowed {bound:.0e}"
+        )

@@ -26,8 +26,12 @@ N = 6
 
 def batch() -> dict:
     rng = np.random.default_rng(0)
-    return {"x": rng.normal(size=(N, 4)).astype(np.float32), "item": rng.integers(0, 10, (N, 5)),
-            "target": rng.normal(size=(N, 1)).astype(np.float32), "label": rng.integers(0, 3, N)}
+    return {
+        "x": rng.normal(size=(N, 4)).astype(np.float32),
+        "item": rng.integers(0, 10, (N, 5)),
+        "target": rng.normal(size=(N, 1)).astype(np.float32),
+        "label": rng.integers(0, 3, N),
+    }
 
 
 def changed(array: np.ndarray, place, value) -> np.ndarray:
@@ -63,27 +67,52 @@ MISTAKES = {
     "label out of range": ({"label": changed(B["label"], 4, 3)}, "`label` holds 3 at [4], allowed are 0 to 2"),
     "label negative": ({"label": changed(B["label"], 2, -1)}, "`label` holds -1 at [2], allowed are 0 to 2"),
     "index out of range": ({"item": changed(B["item"], (3, 1), 10)}, "`item` holds 10 at [3, 1], allowed are 0 to 9"),
-    "no rows": ({name: array[:0] for name, array in B.items()},
-                "`x` is empty: its shape is [0, 4], expected f32[N, 4] with N at least 1"),
-    "no columns": ({"item": B["item"][:, :0]}, "`item` is empty: its shape is [6, 0], expected i32[N, T] with T at least 1"),
-    "too few labels": ({"label": B["label"][:4]}, "`x` and `label` disagree on N: N is 6 in `x`, 4 in `label` ([4], expected i32[N])"),
-    "one sample without a batch": ({"x": B["x"][0]}, "`x` has 1 dimensions ([4]), expected 2: f32[N, 4] (a batch is needed, even of one: "
-                                                     "value[None])"),
+    "no rows": (
+        {name: array[:0] for name, array in B.items()},
+        "`x` is empty: its shape is [0, 4], expected f32[N, 4] with N at least 1",
+    ),
+    "no columns": (
+        {"item": B["item"][:, :0]},
+        "`item` is empty: its shape is [6, 0], expected i32[N, T] with T at least 1",
+    ),
+    "too few labels": (
+        {"label": B["label"][:4]},
+        "`x` and `label` disagree on N: N is 6 in `x`, 4 in `label` ([4], expected i32[N])",
+    ),
+    "one sample without a batch": (
+        {"x": B["x"][0]},
+        "`x` has 1 dimensions ([4]), expected 2: f32[N, 4] (a batch is needed, even of one: value[None])",
+    ),
     "too wide": ({"x": np.zeros((N, 5))}, "dimension 1 of `x` is 5, expected 4 ([6, 5], expected f32[N, 4])"),
-    "ragged": ({"x": [[1.0] * 4, [2.0] * 4, [3.0] * 3, *[[1.0] * 4] * 3]},
-               "`x` is no array of numbers, expected f32[N, 4]: it is ragged: row 0 has the shape [4], row 2 [3]"),
-    "deeply ragged": ({"x": [[1.0, 2.0, 3.0, [4.0]]] * N}, "`x` is no array of numbers, expected f32[N, 4]: its row 0 is ragged"),
-    "ragged array of arrays": ({"item": np.array([np.arange(5), np.arange(4)] * 3, dtype=object)},
-                               "`item` has dtype object, expected i32[N, T]: it is ragged: row 0 has the shape [5], row 1 [4]"),
+    "ragged": (
+        {"x": [[1.0] * 4, [2.0] * 4, [3.0] * 3, *[[1.0] * 4] * 3]},
+        "`x` is no array of numbers, expected f32[N, 4]: it is ragged: row 0 has the shape [4], row 2 [3]",
+    ),
+    "deeply ragged": (
+        {"x": [[1.0, 2.0, 3.0, [4.0]]] * N},
+        "`x` is no array of numbers, expected f32[N, 4]: its row 0 is ragged",
+    ),
+    "ragged array of arrays": (
+        {"item": np.array([np.arange(5), np.arange(4)] * 3, dtype=object)},
+        "`item` has dtype object, expected i32[N, T]: it is ragged: row 0 has the shape [5], row 1 [4]",
+    ),
     "text": ({"x": np.full((N, 4), "a")}, "`x` has dtype <U1, expected f32[N, 4]"),
     "objects": ({"x": np.full((N, 4), None)}, "`x` has dtype object, expected f32[N, 4]"),
     "complex": ({"x": np.zeros((N, 4), complex)}, "`x` has dtype complex128, expected f32[N, 4]"),
     "dates": ({"x": np.zeros((N, 4), "datetime64[s]")}, "`x` has dtype datetime64[s], expected f32[N, 4]"),
-    "floats for integers": ({"label": B["label"].astype(float)}, "`label` has dtype float64, expected i32[N]; convert it first: "
-                                                                 "x.astype(np.int32)"),
-    "integers too large": ({"item": changed(B["item"], (0, 0), 2 ** 40)}, "`item` holds 1099511627776, which does not fit in i32"),
+    "floats for integers": (
+        {"label": B["label"].astype(float)},
+        "`label` has dtype float64, expected i32[N]; convert it first: x.astype(np.int32)",
+    ),
+    "integers too large": (
+        {"item": changed(B["item"], (0, 0), 2**40)},
+        "`item` holds 1099511627776, which does not fit in i32",
+    ),
     "masked": ({"x": np.ma.zeros((N, 4))}, "`x` is a masked array, expected f32[N, 4]: fill it first"),
-    "missing": ({"label": None}, "input `label` is missing; the inputs are x: f32[N, 4], item: i32[N, T], target: f32[N, 1], label: i32[N]"),
+    "missing": (
+        {"label": None},
+        "input `label` is missing; the inputs are x: f32[N, 4], item: i32[N, T], target: f32[N, 1], label: i32[N]",
+    ),
 }
 
 
@@ -101,14 +130,22 @@ def test_a_mistake_is_named_whatever_the_way(fn, w, mistake, way):
 
 CLEAN = "Clean the data, or pass allow_nan=True to a model that expects this"
 NOT_FINITE = {
-    "NaN": ({"x": changed(changed(B["x"], (2, 3), np.nan), (4, 0), np.nan)},
-            f"`x` holds NaN in row 2, at [2, 3]; rows with such values: 2 of 6. {CLEAN}"),
-    "NaN in a target": ({"target": changed(B["target"], 5, np.nan)},
-                        f"`target` holds NaN in row 5, at [5, 0]; rows with such values: 1 of 6. {CLEAN}"),
-    "infinity": ({"x": changed(B["x"], (1, 1), -np.inf)},
-                 f"`x` holds -inf (or a number too large for float32) in row 1, at [1, 1]; rows with such values: 1 of 6. {CLEAN}"),
-    "too large": ({"x": changed(B["x"].astype(float), (0, 2), 1e300)},
-                  f"`x` holds inf (or a number too large for float32) in row 0, at [0, 2]; rows with such values: 1 of 6. {CLEAN}"),
+    "NaN": (
+        {"x": changed(changed(B["x"], (2, 3), np.nan), (4, 0), np.nan)},
+        f"`x` holds NaN in row 2, at [2, 3]; rows with such values: 2 of 6. {CLEAN}",
+    ),
+    "NaN in a target": (
+        {"target": changed(B["target"], 5, np.nan)},
+        f"`target` holds NaN in row 5, at [5, 0]; rows with such values: 1 of 6. {CLEAN}",
+    ),
+    "infinity": (
+        {"x": changed(B["x"], (1, 1), -np.inf)},
+        f"`x` holds -inf (or a number too large for float32) in row 1, at [1, 1]; rows with such values: 1 of 6. {CLEAN}",
+    ),
+    "too large": (
+        {"x": changed(B["x"].astype(float), (0, 2), 1e300)},
+        f"`x` holds inf (or a number too large for float32) in row 0, at [0, 2]; rows with such values: 1 of 6. {CLEAN}",
+    ),
 }
 
 
@@ -122,7 +159,8 @@ def test_data_that_are_not_finite_are_refused(fn, w, mistake, way):
 
 
 def test_a_model_may_expect_nan():
-    fn = netc.compile("""net 1
+    fn = netc.compile(
+        """net 1
 
 model Gaps(x: f32[N, 3]) -> f32[N, 1]:
     return Dense(1)(where(is_finite(x), x, 0))
@@ -130,7 +168,9 @@ model Gaps(x: f32[N, 3]) -> f32[N, 1]:
 train Gaps:
     loss size = mean(output ** 2)
     optimizer = sgd()
-""", target="numpy")
+""",
+        target="numpy",
+    )
     data = {"x": np.array([[1, np.nan, 2], [3, 4, np.inf]], np.float32)}
     new, history = fn.fit(fn.init(), data, allow_nan=True)
     assert np.isfinite(new.flat).all() and np.isfinite(history["loss"]).all()
@@ -150,8 +190,10 @@ def test_a_single_call_computes_with_nan(fn, w):
 WEIGHTS = {
     "a vector": (lambda w: w.flat, "the weights are ndarray, expected netc.Weights: fn.init() or fn.load()"),
     "a list": (lambda w: list(w.values()), "the weights are list, expected netc.Weights: fn.init() or fn.load()"),
-    "another model's": (lambda w: netc.compile(SOURCE.replace("Dense(3)", "Dense(4)").replace("N, 3]", "N, 4]"), target="numpy").init(),
-                        "`logits.kernel` has shape [4, 4], expected [4, 3]"),
+    "another model's": (
+        lambda w: netc.compile(SOURCE.replace("Dense(3)", "Dense(4)").replace("N, 3]", "N, 4]"), target="numpy").init(),
+        "`logits.kernel` has shape [4, 4], expected [4, 3]",
+    ),
 }
 
 
@@ -164,24 +206,30 @@ def test_wrong_weights_are_named_whatever_the_way(fn, w, mistake, way):
     assert str(raised.value) == message
 
 
-@pytest.mark.parametrize("values, message", [
-    (lambda w: w.to_arrays()[:-1], r"4 arrays came, the model has 5 variables"),
-    (lambda w: [*w.to_arrays(), np.zeros(1)], r"6 arrays came, the model has 5 variables"),
-    (lambda w: [w.to_arrays()[0].T, *w.to_arrays()[1:]], r"5 variables; 1 differ in shape"),
-    (lambda w: w.flat[:-1], r"the flat vector has shape \[59\], expected \[60\]"),
-    (lambda w: np.zeros((2, 2)), "2 arrays came, the model has 5 variables"),
-])
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (lambda w: w.to_arrays()[:-1], r"4 arrays came, the model has 5 variables"),
+        (lambda w: [*w.to_arrays(), np.zeros(1)], r"6 arrays came, the model has 5 variables"),
+        (lambda w: [w.to_arrays()[0].T, *w.to_arrays()[1:]], r"5 variables; 1 differ in shape"),
+        (lambda w: w.flat[:-1], r"the flat vector has shape \[59\], expected \[60\]"),
+        (lambda w: np.zeros((2, 2)), "2 arrays came, the model has 5 variables"),
+    ],
+)
 def test_weights_of_a_wrong_length_or_shape(fn, w, values, message):
     with pytest.raises(netc.WeightsError, match=message):
         fn.weights_from(values(w))
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"epochs": 0}, "`epochs` is 0, expected a whole number of at least 1"),
-    ({"batch_size": -1}, "`batch_size` is -1, expected a whole number of at least 1"),
-    ({"seed": 0.5}, "`seed` is 0.5, expected an integer"),
-    ({"validation": 2.0}, "`validation` is 2.0, expected a fraction between 0 and 1, or data"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"epochs": 0}, "`epochs` is 0, expected a whole number of at least 1"),
+        ({"batch_size": -1}, "`batch_size` is -1, expected a whole number of at least 1"),
+        ({"seed": 0.5}, "`seed` is 0.5, expected an integer"),
+        ({"validation": 2.0}, "`validation` is 2.0, expected a fraction between 0 and 1, or data"),
+    ],
+)
 def test_wrong_settings_of_fit(fn, w, settings, message):
     with pytest.raises(netc.InputError) as raised:
         fn.fit(w, batch(), **settings)

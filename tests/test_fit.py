@@ -320,7 +320,9 @@ def test_a_loss_that_is_not_finite_is_traced_to_its_origin():
     spoilt["target"][7, 0] = np.nan
     calm = netc.compile(SOURCE, target="numpy")
     with pytest.raises(netc.NotFiniteError, match="is `target`"):
-        calm.fit(calm.init(1), spoilt, epochs=1, batch_size=8, seed=5, check_finite=True)
+        calm.fit(calm.init(1), spoilt, epochs=1, batch_size=8, seed=5, check_finite=True, allow_nan=True)
+    with pytest.raises(netc.InputError, match="`target` holds NaN in row 7"):
+        calm.fit(calm.init(1), spoilt, epochs=1, batch_size=8, seed=5)
 
 
 def test_the_optimiser_and_its_rate_can_be_given():

@@ -47,7 +47,7 @@ def losses(name: str):
     for s in combinations(name, shape=SHAPES, scale=(0.1, 1.0, 4.0, 20.0), **settings):
         own = {key: s[key] for key in settings} | ({"from_logits": True} if logits else {})
         shape, kinds = s["shape"], {}
-        if kind == "i":                                            # class numbers, one axis less
+        if kind == "i":  # class numbers, one axis less
             kinds, target = {"y": f"i{shape[-1]}"}, shape[:-1]
         else:
             kinds, target = ({"y": kind} if kind != "f" else {}), shape
@@ -56,6 +56,7 @@ def losses(name: str):
 
         def reference(x, y, own=own):
             return getattr(keras.losses, loss)(wanted[0](y), predicted[0](x), **own)
+
         yield Case(text, {"x": shape, "y": target}, reference, kinds, scale=s["scale"])
 
 
@@ -66,22 +67,35 @@ def test_loss_equals_keras(name):
 
 
 METRICS = {
-    "binary_accuracy": ("i2", {"threshold": (0.5, 0.2)}), "binary_accuracy of soft targets": ("f", {}),
-    "categorical_accuracy": ("f", {}), "sparse_categorical_accuracy": ("i", {}),
-    "top_k_categorical_accuracy": ("f", {"k": (1, 2)}), "sparse_top_k_categorical_accuracy": ("i", {"k": (1, 2)}),
+    "binary_accuracy": ("i2", {"threshold": (0.5, 0.2)}),
+    "binary_accuracy of soft targets": ("f", {}),
+    "categorical_accuracy": ("f", {}),
+    "sparse_categorical_accuracy": ("i", {}),
+    "top_k_categorical_accuracy": ("f", {"k": (1, 2)}),
+    "sparse_top_k_categorical_accuracy": ("i", {"k": (1, 2)}),
 }
 
 
 def metrics(name: str):
     kind, settings = METRICS[name]
     metric = name.partition(" of ")[0]
-    for s in combinations(name, lambda shape, **_: shape[-1] >= 2 or not settings.get("k"), shape=SHAPES + ((7, 5), (9, 2)),
-                          scale=(0.3, 1.0, 5.0), **settings):
+    for s in combinations(
+        name,
+        lambda shape, **_: shape[-1] >= 2 or not settings.get("k"),
+        shape=SHAPES + ((7, 5), (9, 2)),
+        scale=(0.3, 1.0, 5.0),
+        **settings,
+    ):
         own, shape = {key: s[key] for key in settings}, s["shape"]
         target = shape[:-1] if kind == "i" else shape
         kinds = {"i": {"y": f"i{shape[-1]}"}, "i2": {"y": "i2"}, "f": {}}[kind]
-        yield Case(f"where({metric}(x, y{settings_of(**own)}), 1.0, 0.0)", {"x": shape, "y": target},
-                   lambda x, y, own=own: getattr(keras.metrics, metric)(y, x, **own), kinds, scale=s["scale"])
+        yield Case(
+            f"where({metric}(x, y{settings_of(**own)}), 1.0, 0.0)",
+            {"x": shape, "y": target},
+            lambda x, y, own=own: getattr(keras.metrics, metric)(y, x, **own),
+            kinds,
+            scale=s["scale"],
+        )
 
 
 @pytest.mark.parametrize("name", METRICS)

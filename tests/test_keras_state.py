@@ -14,7 +14,7 @@ from oracle import Case, Compiled, double_precision, keras, torch
 from tolerances import relative_error, tolerance
 
 L, R = keras.layers, keras.regularizers
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")       # Keras's own
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")  # Keras's own
 
 
 def close(found, expected, what: str = "forward") -> None:
@@ -26,20 +26,39 @@ def close(found, expected, what: str = "forward") -> None:
 
 def initial(text: str, shape) -> np.ndarray:
     sizes = ", ".join(map(str, shape))
-    fn = netc.compile(f"net 1\n\nmodel M(x: f32[N]) -> f32[N]:\n    param p: f32[{sizes}] = {text}\n    return x * sum(p)\n",
-                      precision="f64", target="numpy")
+    fn = netc.compile(
+        f"net 1\n\nmodel M(x: f32[N]) -> f32[N]:\n    param p: f32[{sizes}] = {text}\n    return x * sum(p)\n",
+        precision="f64",
+        target="numpy",
+    )
     return fn.init(seed=5)["p"]
 
 
 @pytest.mark.parametrize("shape", [(300, 200), (3, 3, 40, 60), (5, 60, 70), (60, 4, 80), (2, 3, 3, 30, 50), (20000,)])
-@pytest.mark.parametrize("name", ["GlorotUniform", "GlorotNormal", "HeUniform", "HeNormal", "LecunUniform", "LecunNormal",
-                                  "RandomNormal", "RandomUniform", "TruncatedNormal"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "GlorotUniform",
+        "GlorotNormal",
+        "HeUniform",
+        "HeNormal",
+        "LecunUniform",
+        "LecunNormal",
+        "RandomNormal",
+        "RandomUniform",
+        "TruncatedNormal",
+    ],
+)
 def test_initial_values_spread_as_those_of_keras(name, shape):
     """The generators differ, so the numbers do; their spread and their bounds are the same."""
-    found = initial({"RandomNormal": "normal", "RandomUniform": "uniform", "TruncatedNormal": "truncated_normal"}.get(
-        name, re.sub(r"(.)([A-Z])", r"\1_\2", name).lower()), shape)
+    found = initial(
+        {"RandomNormal": "normal", "RandomUniform": "uniform", "TruncatedNormal": "truncated_normal"}.get(
+            name, re.sub(r"(.)([A-Z])", r"\1_\2", name).lower()
+        ),
+        shape,
+    )
     expected = np.asarray(getattr(keras.initializers, name)(seed=1)(shape).detach())
-    assert abs(found.mean()) < 4 * expected.std() / found.size ** 0.5
+    assert abs(found.mean()) < 4 * expected.std() / found.size**0.5
     assert abs(found.std() / expected.std() - 1) < 0.03
     if name != "RandomNormal":
         assert abs(np.abs(found).max() / np.abs(expected).max() - 1) < 0.03
@@ -47,7 +66,10 @@ def test_initial_values_spread_as_those_of_keras(name, shape):
 
 @pytest.mark.parametrize("shape", [(6, 6), (7, 3), (3, 7), (2, 3, 4)])
 def test_orthogonal_values_are_as_orthogonal_as_those_of_keras(shape):
-    found, expected = initial("orthogonal", shape), np.asarray(keras.initializers.Orthogonal(seed=1)(shape).detach(), float)
+    found, expected = (
+        initial("orthogonal", shape),
+        np.asarray(keras.initializers.Orthogonal(seed=1)(shape).detach(), float),
+    )
     for values in (found, expected):
         flat = values.reshape(-1, shape[-1])
         flat = flat if flat.shape[0] <= flat.shape[1] else flat.T
@@ -65,7 +87,10 @@ REGULARISED = {
     "Conv2D(2, 3, l1 = 0.1)": ((2, 5, 6, 3), lambda: L.Conv2D(2, 3, kernel_regularizer=R.L1(0.1))),
     "Conv3D(2, 2, l2 = 0.1)": ((1, 3, 4, 3, 2), lambda: L.Conv3D(2, 2, kernel_regularizer=R.L2(0.1))),
     "DepthwiseConv2D(3, l2 = 0.1)": ((2, 5, 6, 3), lambda: L.DepthwiseConv2D(3, depthwise_regularizer=R.L2(0.1))),
-    "Conv2DTranspose(2, 3, l1 = 0.1, l2 = 0.2)": ((2, 5, 6, 3), lambda: L.Conv2DTranspose(2, 3, kernel_regularizer=R.L1L2(0.1, 0.2))),
+    "Conv2DTranspose(2, 3, l1 = 0.1, l2 = 0.2)": (
+        (2, 5, 6, 3),
+        lambda: L.Conv2DTranspose(2, 3, kernel_regularizer=R.L1L2(0.1, 0.2)),
+    ),
     "Embedding(7, 3, l2 = 0.1)": ((2, 4), lambda: L.Embedding(7, 3, embeddings_regularizer=R.L2(0.1))),
     "SimpleRNN(3, l2 = 0.1)": ((2, 4, 3), lambda: L.SimpleRNN(3, kernel_regularizer=R.L2(0.1))),
     "LSTM(3, l1 = 0.1)": ((2, 4, 3), lambda: L.LSTM(3, kernel_regularizer=R.L1(0.1))),
@@ -73,10 +98,14 @@ REGULARISED = {
 }
 
 
-def trained(body: str, shape, kind: str = "f32", loss: str = "0 * sum(output)", optimizer: str = "sgd(lr = 0.1)", **options) -> netc.Function:
+def trained(
+    body: str, shape, kind: str = "f32", loss: str = "0 * sum(output)", optimizer: str = "sgd(lr = 0.1)", **options
+) -> netc.Function:
     sizes = ", ".join(["N", *map(str, shape[1:])])
-    return netc.compile(f"net 1\n\nmodel M(x: {kind}[{sizes}]):\n{body}\n\ntrain M:\n    loss value = {loss}\n    optimizer = {optimizer}\n",
-                        **{"precision": "f64", "target": "numpy"} | options)
+    return netc.compile(
+        f"net 1\n\nmodel M(x: {kind}[{sizes}]):\n{body}\n\ntrain M:\n    loss value = {loss}\n    optimizer = {optimizer}\n",
+        **{"precision": "f64", "target": "numpy"} | options,
+    )
 
 
 @pytest.mark.parametrize("text", REGULARISED)
@@ -107,7 +136,10 @@ def test_a_shared_layer_is_charged_once():
 
 
 def test_any_weight_may_be_charged_by_its_path():
-    fn = trained("    dense = Dense(5, bias_init = ones)\n    y = dense(x)\n    penalty 0.1 * sum(abs(dense.bias))\n    return y", (3, 5))
+    fn = trained(
+        "    dense = Dense(5, bias_init = ones)\n    y = dense(x)\n    penalty 0.1 * sum(abs(dense.bias))\n    return y",
+        (3, 5),
+    )
     close(fn.value_and_grad(fn.init(), x=np.ones((3, 5)))[0], 0.5)
 
 
@@ -150,14 +182,21 @@ def test_metrics_of_uneven_batches_are_those_of_keras():
     fn = netc.compile(METRICS, precision="f64", target="numpy")
     found = fn.evaluate(fn.init(), {"x": x, "label": label, "hot": hot}, batch_size=5)
     M = keras.metrics
-    metrics = {"sparse": (M.SparseCategoricalCrossentropy(), label), "dense": (M.CategoricalCrossentropy(), hot),
-               "binary": (M.BinaryAccuracy(), hot), "right": (M.CategoricalAccuracy(), hot), "accuracy": (M.SparseCategoricalAccuracy(), label),
-               "top": (M.SparseTopKCategoricalAccuracy(2), label), "squared": (M.MeanSquaredError(), hot),
-               "absolute": (M.MeanAbsoluteError(), hot), "distance": (M.KLDivergence(), hot)}
+    metrics = {
+        "sparse": (M.SparseCategoricalCrossentropy(), label),
+        "dense": (M.CategoricalCrossentropy(), hot),
+        "binary": (M.BinaryAccuracy(), hot),
+        "right": (M.CategoricalAccuracy(), hot),
+        "accuracy": (M.SparseCategoricalAccuracy(), label),
+        "top": (M.SparseTopKCategoricalAccuracy(2), label),
+        "squared": (M.MeanSquaredError(), hot),
+        "absolute": (M.MeanAbsoluteError(), hot),
+        "distance": (M.KLDivergence(), hot),
+    }
     prediction = fn(fn.init(), x)
     for start in range(0, 23, 5):
         for metric, target in metrics.values():
-            metric.update_state(torch.tensor(target[start:start + 5]), torch.tensor(prediction[start:start + 5]))
+            metric.update_state(torch.tensor(target[start : start + 5]), torch.tensor(prediction[start : start + 5]))
     for name, (metric, _) in metrics.items():
         close(found[name], float(metric.result()))
     close(found["cosine"], float(keras.losses.cosine_similarity(torch.tensor(hot), torch.tensor(prediction)).mean()))
@@ -174,10 +213,15 @@ def test_running_statistics_over_steps_of_training():
     fn, rng = trained(NORMALISED, (8, 5), loss="mean(output ** 2)"), np.random.default_rng(3)
     weights = fn.init(seed=2)
     step = fn.trainer(weights)
-    parts = [L.Dense(4, use_bias=False), L.BatchNormalization(momentum=0.8), L.ReLU(), L.Dense(3, use_bias=False),
-             L.BatchNormalization(center=False)]
+    parts = [
+        L.Dense(4, use_bias=False),
+        L.BatchNormalization(momentum=0.8),
+        L.ReLU(),
+        L.Dense(3, use_bias=False),
+        L.BatchNormalization(center=False),
+    ]
     net = keras.Sequential([L.Input((5,)), *parts])
-    net.set_weights(list(weights.values()))                 # Keras's order is that of the layers, states included
+    net.set_weights(list(weights.values()))  # Keras's order is that of the layers, states included
     optimizer = keras.optimizers.SGD(0.1)
     for _ in range(6):
         x = rng.normal(1.0, 2.0, (8, 5))
@@ -231,7 +275,9 @@ def test_a_mask_belongs_to_a_seed(layer, rate):
 
 def test_noise_is_normal():
     shape = (200, 100)
-    got = Compiled(Case("GaussianNoise(0.5)(x)", {"x": shape}, training=True))({"x": np.ones(shape), "cotangent": np.ones(shape)})
+    got = Compiled(Case("GaussianNoise(0.5)(x)", {"x": shape}, training=True))(
+        {"x": np.ones(shape), "cotangent": np.ones(shape)}
+    )
     assert abs(got["output"].mean() - 1) < 0.02 and abs(got["output"].std() - 0.5) < 0.02
     np.testing.assert_array_equal(got["d x"], 1)
 
@@ -239,8 +285,12 @@ def test_noise_is_normal():
 @double_precision()
 def test_training_with_dropout_is_keras_under_the_same_masks():
     """The mask of step k is that of the seed ``netc.step_seed(seed, k)``, whatever else is in the model."""
-    fn = trained("    h = Dense(6, tanh)(x)\n    return h |> Dropout(0.4) |> Dense(1)", (8, 5), loss="mean(output ** 2)",
-                 optimizer="adam(lr = 0.05)")
+    fn = trained(
+        "    h = Dense(6, tanh)(x)\n    return h |> Dropout(0.4) |> Dense(1)",
+        (8, 5),
+        loss="mean(output ** 2)",
+        optimizer="adam(lr = 0.05)",
+    )
     weights, rng = fn.init(seed=4), np.random.default_rng(4)
     step = fn.trainer(weights, seed=9)
     first, last = L.Dense(6, activation="tanh"), L.Dense(1)

@@ -17,7 +17,7 @@ PLAIN_DATA = {"runtime.errors", "runtime.weights", "runtime.cache"}
 # Modules that meet the machine: they may import the runtime where they compile or run something.
 BACK_END = {"compiler.pipeline", "compiler.emit_cpu", "compiler.stages", "compiler.lower",
             "compiler.contraction", "compiler.tiling"}
-FACE = {"function", "trainer", "inputs", "profiling", "tracing", "fitting"}
+FACE = {"function", "trainer", "inputs", "profiling", "tracing", "fitting", "estimators"}
 HEAVY = {"numba", "llvmlite", "torch", "keras", "jax", "tensorflow", "sklearn", "scipy"}
 
 
@@ -72,8 +72,8 @@ def test_only_the_runtimes_machine_modules_import_numba(path):
     name = name_of(path)
     for target, _ in imports(path, top_level_only=True):
         if target.split(".")[0] in HEAVY:
-            assert name.startswith("runtime.") and target.split(".")[0] in ("numba", "llvmlite"), \
-                f"{name} imports {target} when it is imported"
+            fine = {"sklearn"} if name == "estimators" else {"numba", "llvmlite"} if name.startswith("runtime.") else set()
+            assert target.split(".")[0] in fine, f"{name} imports {target} when it is imported"
 
 
 def test_the_packages_are_the_tree():
@@ -114,3 +114,10 @@ def test_checking_a_file_needs_no_numba():
             "assert 'numba' not in sys.modules")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_needs_an_extra_names_it():
+    code = ("import sys; sys.modules['sklearn'] = None; import netc; assert 'Classifier' in dir(netc);"
+            "from netc import *; netc.Classifier")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "ImportError: netc.Classifier needs scikit-learn: pip install 'netc[sklearn]'" in done.stderr

@@ -1,4 +1,4 @@
-"""How close is equal: the one table of tolerances for comparisons with Keras and PyTorch, and how errors are measured."""
+"""How close is equal: the one table of tolerances for comparisons with Keras, and how errors are measured."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ import numpy as np
 
 # (what, precision of the arithmetic): (largest error, why not smaller)
 TOLERANCES = {
-    ("forward", "f64"): (1e-12, "sums of at most some hundred products in another order: about sqrt(n) * 2^-53, with room"),
+    ("forward", "f64"): (
+        1e-12,
+        "sums of at most some hundred products in another order: about sqrt(n) * 2^-53, with room",
+    ),
     ("gradient", "f64"): (1e-11, "as forward, through every operation twice; a variance of few numbers loses a digit"),
-    ("forward", "f32"): (1e-5, "2^-24 = 6e-8 a rounding; a sum of n products in another order is off by about sqrt(n) of them"),
-    ("gradient", "f32"): (1e-4, "as forward, with sums over the batch and all places, and differences of near-equal numbers"),
+    ("forward", "f32"): (
+        1e-5,
+        "2^-24 = 6e-8 a rounding; a sum of n products in another order is off by about sqrt(n) of them",
+    ),
+    ("gradient", "f32"): (
+        1e-4,
+        "as forward, with sums over the batch and all places, and differences of near-equal numbers",
+    ),
     ("state", "f32"): (1e-5, "running means: as forward"),
     ("state", "f64"): (1e-12, "running means: as forward"),
     ("losses", "f64"): (1e-12, "50 steps feed each error into the next, and the losses fall from what they began with"),
@@ -67,9 +76,12 @@ class Errors:
             rows = {row: errors for (name, row), errors in self.rows.items() if name == table}
             columns = list(dict.fromkeys(column for errors in rows.values() for column in errors))
             lines += ["", f"| {table} | settings | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
-            lines += [f"| {row} | {self.counts[table, row]} | "
-                      + " | ".join(f"{errors[column]:.1e}" if column in errors else "" for column in columns) + " |"
-                      for row, errors in rows.items()]
+            lines += [
+                f"| {row} | {self.counts[table, row]} | "
+                + " | ".join(f"{errors[column]:.1e}" if column in errors else "" for column in columns)
+                + " |"
+                for row, errors in rows.items()
+            ]
         return "\n".join(lines)
 
 

@@ -36,7 +36,7 @@ from .shapes import LARGEST_SHAPE
 from .train import Training, make_optimizer, run_train, sizes_of
 from .values import POISON, Fault, Instance, ModelValue, Poisoned, Record, is_tensor, nearest
 
-__all__ = ["Inspection", "elaborate", "inspect"]
+__all__ = ["Inspection", "declared_settings", "elaborate", "inspect"]
 
 RECURSION_LIMIT = 30_000           # Python frames; expressions and calls are bounded long before (see session)
 
@@ -68,6 +68,15 @@ def _deep_recursion():
         raise Diagnostics(Diagnostic(code="E0801", message="the file is nested too deep")) from None
     finally:
         sys.setrecursionlimit(limit)
+
+
+def declared_settings(text: str | bytes, filename: str = "<text>", model: str | None = None) -> tuple[str, ...]:
+    """The names of the settings of the model that ``elaborate`` would take.  Raises Diagnostics where the text is no file."""
+    try:
+        chosen, _ = _choose(syntax.parse(text, filename), model)
+    except Fault:
+        return ()                       # there is no such model: elaboration says it, with its place
+    return tuple(setting.name for setting in chosen.settings)
 
 
 def _elaborate(tree: syntax.File, filename, name, precision, loader, settings, sink: Sink, observer=None) -> Model:
@@ -228,7 +237,7 @@ def _run(build: Build, tree: syntax.File, filename: str, name, settings) -> tupl
     _check_top_level(build, tree)
     scope.check()
     try:
-        model_tree, found.train = _choose(build, tree, name)
+        model_tree, found.train = _choose(tree, name)
         found.model = model = ModelValue(model_tree.name, model_tree, scope)
         _run_model(build, found, model, settings)
     except Fault as fault:
@@ -296,7 +305,7 @@ def _check_top_level(build: Build, tree: syntax.File) -> None:
         trained.add(block.model)
 
 
-def _choose(build: Build, tree: syntax.File, name):
+def _choose(tree: syntax.File, name):
     """The model to compile, and its train block."""
     models = {m.name: m for m in tree.models}
     trains = {t.model: t for t in tree.trains if t.model in models}
