@@ -49,7 +49,7 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
         raise ModelError(f"there is no precision {precision!r}: the precisions are {listing(PRECISIONS)}")
     if isinstance(outputs, str):
         raise ModelError(f"`outputs` is a list of paths: [{outputs!r}]")
-    from .compiler.build import elaborate
+    from .compiler.kept_models import elaborate
     text, name = read_source(source)
     return Function(elaborate(text, name, model=model, precision=precision,
                               settings=dict(settings or {}), optimizer=optimizer, lr=lr), outputs, target, text)
@@ -335,9 +335,19 @@ class Function:
         if found is None:
             with self._lock:
                 if kind not in self._compiled:
-                    self._compiled[kind] = Compiled(self.lower(kind), self.target)
+                    self._compiled[kind] = Compiled(*self._compile(kind))
                 found = self._compiled[kind]
         return found
+
+    def _compile(self, kind: str):
+        """A program and what runs it, kept in the cache where the model is known there."""
+        from .compiler import kept, pipeline
+
+        def make():
+            program = self.lower(kind)
+            return program, pipeline.compile_graph(program.graph, program.layout, self.target)
+        is_kept = self.model.identity and self.target == "cpu"
+        return kept.kept(kept.key_of("program", self.model.identity, kind, repr(self._paths)) if is_kept else None, make)
 
     def lower(self, kind: str) -> Program:
         """The program as a graph, before the back end.  Raises ModelError where the model has no such program."""
@@ -391,10 +401,9 @@ class Function:
 class Compiled:
     """One program of a model, ready to run."""
 
-    def __init__(self, program: Program, target: str):
-        from .compiler.pipeline import compile_graph
+    def __init__(self, program: Program, executable):
         self.program = program
-        self.executable = compile_graph(program.graph, program.layout, target)
+        self.executable = executable
         self.signature = Signature(program.inputs, program.ranges)
         self.reports = program.reports
         self.uses_seed = program.uses_seed

@@ -66,18 +66,31 @@ def node(op: Primitive, args: Iterable[Node] = (), **attrs) -> Node:
     Attributes must be hashable.  Raises TypeRuleError where the primitive's type rule refuses the arguments.
     """
     args = tuple(args)
-    # Values that compare equal but are not the same (1, 1.0, True; 0.0, -0.0) must not be interned together.
-    key = (op, args, tuple(sorted((name, type(value), repr(value) if isinstance(value, float) else value)
-                                  for name, value in attrs.items())) if attrs else ())
+    key = _key(op, args, attrs)
     try:
         found = _interned.get(key)
     except TypeError as error:
         raise TypeError(f"attributes of {op.name} must be hashable: {attrs}") from error
     if found is not None:
         return found
+    return _make(key, attrs, op.infer(tuple(arg.type for arg in args), attrs))
+
+
+def remake(op: Primitive, args: tuple[Node, ...], attrs: Mapping[str, Any], type_: Any) -> Node:
+    """``node`` for one that was made by it once: the type is known."""
+    key = _key(op, args, attrs)
+    return _interned.get(key) or _make(key, attrs, type_)
+
+
+def _key(op: Primitive, args: tuple[Node, ...], attrs: Mapping[str, Any]) -> tuple:
+    # Values that compare equal but are not the same (1, 1.0, True; 0.0, -0.0) must not be interned together.
+    return (op, args, tuple(sorted((name, type(value), repr(value) if isinstance(value, float) else value)
+                                   for name, value in attrs.items())) if attrs else ())
+
+
+def _make(key: tuple, attrs: Mapping[str, Any], type_: Any) -> Node:
     made = object.__new__(Node)
-    made.op, made.args, made.attrs = op, args, attrs
-    made.type = op.infer(tuple(arg.type for arg in args), attrs)
+    made.op, made.args, made.attrs, made.type = key[0], key[1], attrs, type_
     _interned[key] = made
     return made
 

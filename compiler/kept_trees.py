@@ -9,39 +9,28 @@ and there is no recursion.
 from __future__ import annotations
 
 import marshal
-import sys
 from dataclasses import fields
 from functools import cache as once
-from pathlib import Path
 
 from ..runtime import cache
-from . import syntax
+from . import kept, syntax
 from .diagnostics import Source, Span
 from .source import read
 
-# Texts that shape the tree of a text.
-MAKERS = ("diagnostics.py", "explain.py", "kept_trees.py", "layout.py", "parser.py", "source.py", "syntax.py", "tree.py",
-          "../grammar/net.lark")
 PLAIN = {"str", "int", "float", "bool", "None"}
 
 
 def parse(text: str | bytes, filename: str) -> syntax.File:
     """As ``parser.parse``, but a tree that is in the cache is taken from there, and a new one is put there."""
     source = read(text, filename)
-    key = cache.key_of("syntax tree", *_version(), source.text)
-    kept = cache.get(key)
-    if kept is not None:
-        return decode(kept, source)
+    key = kept.key_of("syntax tree", source.text)
+    content = cache.get(key)
+    if content is not None:
+        return decode(content, source)
     from .parser import parse as parse_text         # imports Lark
     tree = parse_text(text, filename)
     cache.put(key, encode(tree))
     return tree
-
-
-@once
-def _version() -> tuple[str | bytes, ...]:
-    here = Path(__file__).parent
-    return sys.version, *((here / name).read_bytes() for name in MAKERS)
 
 
 @once

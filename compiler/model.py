@@ -101,6 +101,8 @@ class Model:
     uses_seed: bool                         # an input "seed" must be given, in training mode at least
     warnings: tuple[Diagnostic, ...] = field(default=())
     structure: Structure = field(default_factory=Structure)
+    imports: tuple[tuple[str, str], ...] = ()       # the files that were read: path and digest of the content
+    identity: str = ""                      # equal ones belong to equal models; "" for a model of its own
 
     @property
     def parameters(self) -> tuple[Variable, ...]:

@@ -79,9 +79,20 @@ class Executable:
         self.slots = {slot: CONSTANTS + 1 + k for k, slot in enumerate(externals)}
         self.slots |= {f"out:{name}": CONSTANTS + 1 + len(externals) + k for k, name in enumerate(outputs)}
         self.output_types: dict[str, TensorType] = {name: value.type for name, value in graph.outputs.items()}
+        self._start()
+
+    def _start(self) -> None:
+        """What belongs to this process."""
         self._addresses: dict[str, int] | None = None
         self._bindings: OrderedDict[tuple, Binding] = OrderedDict()
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name not in ("_addresses", "_bindings", "_lock")}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._start()
 
     def kernel_names(self) -> dict[Step, str]:
         """A name for the generated kernel of each step, as profiles show it: what it does and a number in order of

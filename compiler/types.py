@@ -115,6 +115,9 @@ class Dim:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self):
+        return Dim, (self.terms,)       # hashes of texts differ between processes
+
     def __add__(self, other: Size) -> Size:
         return _sum(self, other)
 

@@ -15,7 +15,6 @@ from netc.compiler import kept_trees, syntax
 from netc.compiler.diagnostics import Diagnostics, Span
 from netc.compiler.parser import parse
 from netc.compiler.source import read
-from netc.runtime import cache
 
 ROOT = Path(netc.__file__).parent
 TEXTS = [*sorted((ROOT / "grammar" / "prelude").glob("*.net")), *sorted((ROOT / "examples").rglob("*.net")),
@@ -111,18 +110,3 @@ def test_a_node_is_written_by_what_it_is():
         for field, what in zip(fields(kind), kinds):
             assert (what == "span") == (field.type == "Span")
             assert (what == "plain") == all(part.strip() in kept_trees.PLAIN for part in field.type.split("|"))
-
-
-def test_the_key_covers_what_makes_trees():
-    """Everything that the parser imports of the compiler."""
-    import ast
-    needed, pending = set(), ["parser", "kept_trees"]
-    while pending:
-        name = pending.pop()
-        needed.add(f"{name}.py")
-        for node in ast.walk(ast.parse((ROOT / "compiler" / f"{name}.py").read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level == 1:
-                pending += [found for found in ([node.module] if node.module else [a.name for a in node.names])
-                            if f"{found}.py" not in needed]
-    assert set(kept_trees.MAKERS) == needed | {"../grammar/net.lark"}
-    assert cache.key_of("a") != cache.key_of("b")

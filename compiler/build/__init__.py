@@ -341,7 +341,8 @@ def _assemble(sink: Sink, passes, precision: str, loader) -> Model:
         name=inference[1].model.name, inputs=tuple(inference[1].inputs), targets=tuple(inference[1].training.targets),
         variables=tuple(variables), inference=modes[0], training=modes[1], optimizer=optimizer,
         layers=_layers(inference[0], variables), uses_seed=_uses_seed(inference[0], modes),
-        warnings=tuple(sink.warnings), structure=Structure(inference[0].functions, inference[0].through))
+        warnings=tuple(sink.warnings), structure=Structure(inference[0].functions, inference[0].through),
+        imports=tuple(sorted(sink.imports.items())))
 
 
 def _variables(inference: Build, training: Build) -> list[Variable]:

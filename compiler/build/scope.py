@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Iterator
 
+from ...runtime.cache import key_of
 from .. import syntax
 from ..diagnostics import Diagnostics
 from .values import POISON, Fault, Function, ModelValue, Module, Poisoned
@@ -218,7 +219,9 @@ class Files:
             if os.path.getsize(path) > LARGEST_FILE:
                 raise Fault("limit", "the imported file is too large", span=item.path_span, found=f'"{item.path}"')
             with open(path, "rb") as file:
-                return file.read()
+                content = file.read()
+            self.build.sink.imports[path] = key_of(content)
+            return content
         except (OSError, KeyError, ValueError):
             raise Fault("import", "the imported file cannot be read", span=item.path_span, found=f'"{item.path}"',
                         hint=_similar_file(base, path)) from None

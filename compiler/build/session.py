@@ -36,7 +36,8 @@ class Sink:
         self.warnings: list[Diagnostic] = []
         self.initials: dict[Any, Any] = {}           # initial graphs, by variable path and type
         self.visited: set[int] = set()               # ids of the trees of the models that were elaborated
-        self.read: set[str] = set()                  # paths of the files that were imported
+        self.read: set[str] = set()                  # paths of the files that are imported, there or not
+        self.imports: dict[str, str] = {}            # the files that were read, with digests of their content
 
     def add(self, diagnostic: Diagnostic) -> None:
         span = diagnostic.span
