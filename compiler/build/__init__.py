@@ -47,8 +47,8 @@ def elaborate(text: str | bytes, filename: str = "<text>", model: str | None = N
     """The model of a source text as graphs.
 
     ``model`` names it; by default the one that has a ``train`` block, else the last of the file.  ``precision``
-    "f64" computes every f32 in f64.  ``loader`` reads an imported file, given its path; by default from the disk,
-    below the folder of ``filename``.  ``settings`` are values for the model's own settings; ``optimizer`` and ``lr`` are
+    "f64" computes every f32 in f64.  ``loader`` reads an imported file, given its path; where it gives None, and by default,
+    that is from the disk, below the folder of ``filename``.  ``settings`` are values for the model's own settings; ``optimizer`` and ``lr`` are
     expressions that replace those of the ``train`` block.
     Raises Diagnostics with every mistake found.
     """
@@ -87,7 +87,7 @@ def _elaborate(tree: syntax.File, filename, name, precision, loader, settings, s
         if sink.items:
             break                       # the other mode would repeat what is wrong
     build, last = passes[0]
-    _check_unreached(sink, tree, filename, loader)
+    _check_unreached(sink, tree, filename, loader, observer)
     if last.scope is not None:
         lint.check_names(build, last.scope, tree)
     sink.raise_errors()
@@ -173,7 +173,7 @@ def _check_library(sink: Sink, tree: syntax.File, filename, loader, observer) ->
     scope = FileScope(build, tree, build.prelude, filename)
     _check_top_level(build, tree)
     scope.check()
-    _check_unreached(sink, tree, filename, loader)
+    _check_unreached(sink, tree, filename, loader, observer)
     lint.check_names(build, scope, tree)
     sink.raise_errors()
     lint.warn_unused(build, tree)
@@ -203,7 +203,7 @@ def _open_input(parameter: syntax.Parameter) -> bool:
 UNDECIDED = {"E0306", "E0309", "E0402", "E0504", "E0509"}     # what a caller might have settled
 
 
-def _check_unreached(sink: Sink, tree: syntax.File, filename: str, loader) -> None:
+def _check_unreached(sink: Sink, tree: syntax.File, filename: str, loader, observer) -> None:
     """Elaborates the models that the compiled one does not use, so that their mistakes are reported too.
 
     Only those that are complete by themselves: no settings without a default, every size but the batch known.
@@ -213,7 +213,7 @@ def _check_unreached(sink: Sink, tree: syntax.File, filename: str, loader) -> No
             continue
         aside = Sink()
         aside.visited = sink.visited
-        _, found = _run(Build(aside, f32, False, scope_names(), loader), tree, filename, model.name, {})
+        _, found = _run(Build(aside, f32, False, scope_names(), loader, observer), tree, filename, model.name, {})
         if found.inputs and all(isinstance(size, int) for leaf in found.inputs for size in leaf.shape[1:]):
             for item in aside.items:
                 if item.code not in UNDECIDED:

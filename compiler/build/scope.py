@@ -123,7 +123,7 @@ class PreludeScope(Scope):
     def __init__(self, build, parent: Scope):
         super().__init__(parent)
         self.build = build
-        self.index = _prelude_index()
+        self.index = prelude_index()
         self.files: dict[str, FileScope] = {}
 
     def known(self) -> Iterator[str]:
@@ -135,7 +135,7 @@ class PreludeScope(Scope):
         if path is None:
             return _MISSING
         if path not in self.files:
-            self.files[path] = FileScope(self.build, _prelude_tree(path), self, path)
+            self.files[path] = FileScope(self.build, prelude_tree(path), self, path)
         return self.files[path].own(name)
 
 
@@ -143,7 +143,7 @@ _TOP_LEVEL = re.compile(r"^(?:model|def|const)[ \t]+([A-Za-z_]\w*)", re.MULTILIN
 
 
 @lru_cache(maxsize=None)
-def _prelude_index() -> dict[str, str]:
+def prelude_index() -> dict[str, str]:
     """Name -> file, read off the lines that start a definition (parsing all files would take longer)."""
     index = {}
     for path in sorted(PRELUDE.glob("*.net")):
@@ -153,7 +153,7 @@ def _prelude_index() -> dict[str, str]:
 
 
 @lru_cache(maxsize=None)
-def _prelude_tree(path: str) -> syntax.File:
+def prelude_tree(path: str) -> syntax.File:
     return syntax.parse(Path(path).read_text(encoding="utf-8"), f"prelude/{Path(path).name}")
 
 
@@ -210,8 +210,9 @@ class Files:
     def _read(self, path: str, item: syntax.Import):
         base = os.path.dirname(path)
         try:
-            if self.loader is not None:
-                return self.loader(path)
+            text = self.loader(path) if self.loader is not None else None
+            if text is not None:
+                return text
             folder = os.path.realpath(os.path.dirname(self.opening[-2]) if len(self.opening) > 1 else base)
             if os.path.commonpath([folder, os.path.realpath(path)]) != folder:
                 raise Fault("import-outside", "an import must stay inside the folder of the importing file",

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "Train a model on data and save its weights.",
     "profile": "Show where the time goes, kernel by kernel.",
     "cache": "Show or clear the cache of compiled code.",
+    "lsp": "Serve an editor: the language server, over standard input and output.",
 }
 
 
