@@ -31,6 +31,7 @@ _PUBLIC = {
     "Trace": (".tracing", "Trace"),
     "CompileError": (".compiler.diagnostics", "Diagnostics"),
     "set_threads": (".runtime.pool", "set_threads"),
+    "roofline": (".runtime.roofline", "roofline"),
 }
 # These need more than the core: public name -> (module, name there, what it needs, the extra that brings it)
 _OPTIONAL = {

@@ -286,6 +286,13 @@ class Function:
         from .profiling import profile
         return profile(self, program, data, batch, sizes, weights, seed)
 
+    def cost(self, program: str = "predict", data: Mapping[str, Any] | None = None, *, batch: int | None = None,
+             sizes: Mapping[str, int] | None = None):
+        """FLOPs, bytes and memory of one run of a program, counted from its kernels: a ProgramCost.  Arguments and errors as of
+        ``profile``."""
+        from .profiling import cost
+        return cost(self, program, data, batch, sizes)
+
     def summary(self, depth: int | None = None, sizes: Mapping[str, int] | None = None):
         """The layers with their shapes, parameters, costs and kernels: ``str()`` of it is a table.
 

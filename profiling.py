@@ -1,13 +1,15 @@
 """Where a program's time goes: ``fn.profile()`` runs it with a clock between its steps.
 
-Each step is set against what the machine could do: its FLOPs and bytes are counted from its loops (``compiler.cost``), the
-limits are measured (``runtime.roofline``).
+Each step is set against what the machine could do: its FLOPs and bytes are counted from its loops (``compiler.cost``),
+the limits are measured (``runtime.roofline``).
 """
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Mapping
 
 import numpy as np
@@ -18,7 +20,7 @@ from .runtime.errors import InputError, ModelError, listing
 from .runtime.roofline import Roofline, roofline
 
 if TYPE_CHECKING:
-    from .function import Compiled, Function
+    from .function import Function
 
 PROGRAMS = ("predict", "evaluate", "gradient", "step")
 BATCH = 32              # size of the batch's symbol where none is given
@@ -29,10 +31,10 @@ FEWEST_RUNS, MOST_RUNS = 5, 200
 
 @dataclass(frozen=True)
 class StepProfile:
-    """One row of the program's table: the median of its runs.  ``value`` is what it computes, "" where it has no name."""
+    """One row of the program's table: the median of its runs.  ``values`` are the names of what it computes."""
 
     kernel: str
-    value: str
+    values: tuple[str, ...]
     seconds: float
     flops: int
     bytes: int
@@ -41,7 +43,7 @@ class StepProfile:
 
 @dataclass(frozen=True)
 class KernelProfile:
-    """The steps of one kernel together; ``least_seconds`` is the time that the machine needs for their FLOPs and bytes."""
+    """The steps of one kernel together; ``least_seconds`` is what the machine needs for their FLOPs and bytes."""
 
     kernel: str
     values: tuple[str, ...]
@@ -71,8 +73,8 @@ class KernelProfile:
 @dataclass(frozen=True)
 class Profile:
     """``kernels``, slowest first, and ``steps``, in order.  ``seconds`` is a whole call without the clocks (median);
-    ``work_flops`` counts the products of the graph alone, whatever the kernels compute beside; ``memory`` is what the program
-    keeps in use, in bytes: arena, weights, inputs and outputs.  ``str(profile)`` is a table."""
+    ``work_flops`` counts the products of the graph alone, whatever the kernels compute beside; ``memory`` is what the
+    program keeps in use, in bytes: arena, weights, inputs and outputs.  ``str(profile)`` is a table."""
 
     model: str
     program: str
@@ -107,7 +109,7 @@ class Profile:
     def _row(self, kernel: str, steps) -> KernelProfile:
         everything = sum(step.seconds for step in self.steps) or 1.0
         seconds = sum(step.seconds for step in steps)
-        values = tuple(dict.fromkeys(step.value for step in steps if step.value))
+        values = tuple(dict.fromkeys(value for step in steps for value in step.values))
         return KernelProfile(kernel, values, len(steps), seconds, seconds / everything, sum(s.flops for s in steps),
                              sum(s.bytes for s in steps), sum(s.least_seconds for s in steps))
 
@@ -167,7 +169,8 @@ def _cells(row: KernelProfile) -> tuple[str, ...]:
     values = ", ".join(row.values[:SHOWN_VALUES]) + (f" and {len(row.values) - SHOWN_VALUES} more"
                                                      if len(row.values) > SHOWN_VALUES else "")
     return (row.kernel, f"{row.calls}", _time(row.seconds), f"{100 * row.share:.1f} %", _count(row.flops).rstrip(),
-            _count(row.bytes).rstrip(), f"{row.gflops:.1f}", f"{row.gbytes:.1f}", _percent(row.least_seconds, row.seconds), values)
+            _count(row.bytes).rstrip(), f"{row.gflops:.1f}", f"{row.gbytes:.1f}",
+            _percent(row.least_seconds, row.seconds), values)
 
 
 def _time(seconds: float) -> str:
@@ -186,60 +189,110 @@ def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "-"
 
 
+@dataclass(frozen=True)
+class ProgramCost:
+    """What one run of a program takes, counted, not measured.
+
+    ``work_flops`` are those of the graph's products, ``flops`` and ``bytes`` those of all kernels; ``arena`` and
+    ``memory`` are bytes of intermediate values, and of these with weights, inputs and outputs; no arena can be smaller
+    than ``live``.
+    """
+
+    sizes: Mapping[str, int]
+    work_flops: int
+    flops: int
+    bytes: int
+    arena: int
+    live: int
+    memory: int
+
+
+def cost(function: "Function", program: str, data: Mapping[str, Any] | None, batch: int | None,
+         sizes: Mapping[str, int] | None) -> ProgramCost:
+    """See ``Function.cost``."""
+    return _Ready(function, program, data, batch, sizes).cost()
+
+
 def profile(function: "Function", program: str, data: Mapping[str, Any] | None, batch: int | None,
             sizes: Mapping[str, int] | None, weights, seed: int) -> Profile:
     """See ``Function.profile``."""
-    if program not in PROGRAMS:
-        raise ModelError(f"there is no program {program!r} to profile: there are {listing(PROGRAMS)}")
-    if function.target != "cpu":
-        raise ModelError(f"the target {function.target!r} has no kernels to profile")
-    compiled = function.program(program)
-    signature = compiled.signature
-    if data is None:
-        data = random_inputs(signature, batch, sizes or {}, seed)
-    elif sizes or batch is not None:
-        raise InputError("the data have sizes of their own: give `batch` and `sizes`, or data, not both")
-    slots, bound = compiled.slots_of(signature.collect((data,), {}), convert_seed(seed) if compiled.uses_seed else None)
-    weights = function.init(seed) if weights is None else weights
-    slots |= function.trainer(weights).slots if program == "step" else function._slots(weights)
-    return _measure(function, program, compiled, slots, bound)
+    ready = _Ready(function, program, data, batch, sizes, weights, seed)
+    seconds, steps = ready.run()
+    limits, found = roofline(), ready.cost()
+    rows = []
+    for kernel, values, taken, one in zip(ready.kernels(), ready.names(), steps, ready.costs):
+        least = limits.seconds(one.flops, one.bytes, found.memory)
+        rows.append(StepProfile(kernel, values, taken, one.flops, one.bytes, least))
+    return Profile(function.model.name, program, dict(found.sizes), seconds, tuple(rows), limits, found.work_flops,
+                   found.memory)
 
 
-def _measure(function: "Function", program: str, compiled: "Compiled", slots, sizes: Mapping[str, int]) -> Profile:
-    binding = compiled.executable.bind(sizes, flat=True)
-    out = binding.run(slots, {})            # once untimed, into memory that later runs take too
-    plain, clocked = [], []
-    started = time.perf_counter()
-    while len(plain) < FEWEST_RUNS or len(plain) < MOST_RUNS and time.perf_counter() - started < ENOUGH_SECONDS:
-        before = time.perf_counter()
-        binding.run(slots, out)
-        plain.append(time.perf_counter() - before)
-        clocked.append(binding.profile(slots, out))
-    seconds = np.median(clocked, axis=0) / 1e9 if clocked[0].size else clocked[0]
-    from .compiler.cost import work_of
-    limits = roofline()
-    memory = binding.arena_bytes + sum(array.nbytes for array in (*slots.values(), *out.values()))
-    steps = _steps(function, program, compiled, binding, seconds, limits, memory)
-    return Profile(function.model.name, program, dict(sizes), float(np.median(plain)), steps, limits,
-                   work_of(compiled.executable.graph, sizes), memory)
+class _Ready:
+    """A program with all that it needs to run."""
+
+    def __init__(self, function: "Function", program: str, data, batch: int | None, sizes, weights=None, seed: int = 0):
+        if program not in PROGRAMS:
+            raise ModelError(f"there is no program {program!r} to profile: there are {listing(PROGRAMS)}")
+        if function.target != "cpu":
+            raise ModelError(f"the target {function.target!r} has no kernels to profile")
+        self.function, self.program = function, program
+        compiled = function.program(program)
+        self.executable, signature = compiled.executable, compiled.signature
+        if data is None:
+            data = random_inputs(signature, batch, sizes or {}, seed)
+        elif sizes or batch is not None:
+            raise InputError("the data have sizes of their own: give `batch` and `sizes`, or data, not both")
+        key = convert_seed(seed) if compiled.uses_seed else None
+        self.slots, self.sizes = compiled.slots_of(signature.collect((data,), {}), key)
+        weights = function.init(seed) if weights is None else weights
+        self.slots |= function.trainer(weights).slots if program == "step" else function._slots(weights)
+        self.binding = self.executable.bind(self.sizes)
+        self.flat = self.executable.bind(self.sizes, flat=True)         # a row for every kernel of every turn of a scan
+
+    @cached_property
+    def costs(self):
+        """Of each row of the table."""
+        from .compiler.cost import cost_of
+        from .runtime.math import flops
+        return [cost_of(step, sizes, flops) for step, sizes in self.flat.rows]
+
+    def cost(self) -> ProgramCost:
+        from .compiler.graph_cost import contraction_flops
+        outside = sum(array.nbytes for array in self.slots.values())
+        outside += sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.binding.shapes.values())
+        work = evaluate(contraction_flops(self.executable.graph.nodes()), self.sizes)
+        return ProgramCost(self.sizes, work, sum(one.flops for one in self.costs), sum(one.bytes for one in self.costs),
+                           self.binding.arena_bytes, self.binding.live_bytes, self.binding.arena_bytes + outside)
+
+    def kernels(self) -> list[str]:
+        """The name of each row's kernel."""
+        from .compiler.cost import format_product
+        names = self.executable.kernel_names()
+        return [names[step] if step.matrix is None else f"product {format_product(step.matrix, sizes)}"
+                for step, sizes in self.flat.rows]
+
+    def names(self) -> list[tuple[str, ...]]:
+        """What each row computes, in the words of the model."""
+        from .compiler.names import Names
+        training = self.program in ("gradient", "step")
+        names = Names(self.function.model, self.function.lower(self.program), self.executable.graph, training)
+        return [names.of(step.values) for step, _ in self.flat.rows]
+
+    def run(self) -> tuple[float, list[float]]:
+        """Seconds of a run, and of each row: medians of runs without and with clocks, in turns."""
+        out = self.binding.run(self.slots, {})      # once untimed, into memory that later runs take too
+        plain, clocked = [], []
+        started = time.perf_counter()
+        while len(plain) < FEWEST_RUNS or len(plain) < MOST_RUNS and time.perf_counter() - started < ENOUGH_SECONDS:
+            before = time.perf_counter()
+            self.binding.run(self.slots, out)
+            plain.append(time.perf_counter() - before)
+            clocked.append(self.flat.profile(self.slots, out))
+        return float(np.median(plain)), [float(taken) / 1e9 for taken in np.median(clocked, axis=0)]
 
 
-def _steps(function, program: str, compiled, binding, seconds, limits: Roofline, memory: int) -> tuple[StepProfile, ...]:
-    from .compiler.cost import cost_of, format_product
-    from .compiler.names import Names
-    from .runtime.math import flops as function_flops
-    names = Names(function.model, function.lower(program), compiled.executable.graph, program in ("gradient", "step"))
-    kernels = compiled.executable.kernel_names()
-    found = []
-    for (step, sizes), taken in zip(binding.rows, seconds):
-        cost = cost_of(step, sizes, function_flops)
-        kernel = kernels[step] if step.matrix is None else f"product {format_product(step.matrix, sizes)}"
-        found.append(StepProfile(kernel, names.of(step.value), float(taken), cost.flops, cost.bytes,
-                                 limits.seconds(cost.flops, cost.bytes, memory)))
-    return tuple(found)
-
-
-def random_inputs(signature: Signature, batch: int | None, sizes: Mapping[str, int], seed: int = 0) -> dict[str, np.ndarray]:
+def random_inputs(signature: Signature, batch: int | None, sizes: Mapping[str, int],
+                  seed: int = 0) -> dict[str, np.ndarray]:
     """Arrays of the right types: floats in [0, 1), indices in their range.  Symbols without a size get a usual one.
 
     Raises InputError for a size that the program does not have.

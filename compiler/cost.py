@@ -1,8 +1,8 @@
 """What a step costs: floating-point operations and bytes, counted from its loops.
 
 FLOPs are those that the kernel executes: a fused multiply-add is two, an addition, product, quotient, root, maximum or
-minimum one, an elementary function as many as its polynomial takes.  Comparisons, choices, integers and addresses are none.
-A condition counts as true: the turns of a window that fall outside of the image are counted with the others.
+minimum one, an elementary function as many as its polynomial takes.  Comparisons, choices, integers and addresses are
+none.  A condition counts as true: the turns of a window that fall outside of the image are counted with the others.
 
 Bytes are those that must move between memory and the kernel: each element that it reads or writes, once.  A kernel
 that reads an element again, or what it has stored itself, finds it in a cache or a register.
@@ -13,11 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Mapping
 
-from .contraction import phases_of
-from .ir import Graph, Node
 from .loops import Affine, Divide, For, If, Let, Load, Range, Store, Units
 from .schedule import Extent, Product, Step
-from .types import Size, evaluate, product
+from .types import evaluate, product
 
 
 @dataclass(frozen=True)
@@ -51,38 +49,18 @@ def _product_cost(matrix: Product, sizes: Mapping[str, int]) -> Cost:
     columns = Extent(matrix.columns, 0, matrix.column_stride, 1)
     extents = (*matrix.batch, *matrix.rows, *matrix.sums, columns)
     itemsize = matrix.c.dtype.itemsize
-    moved = {which: itemsize * _distinct([(evaluate(e.size, sizes), evaluate(getattr(e, which), sizes)) for e in extents])
-             for which in "abc"}
+    moved = {which: itemsize * _distinct([(evaluate(e.size, sizes), evaluate(getattr(e, which), sizes))
+                                          for e in extents]) for which in "abc"}
     flops = 2 * product(evaluate(e.size, sizes) for e in extents)
     return Cost(flops, moved["a"] + moved["b"], moved["c"])
 
 
 def format_product(matrix: Product, sizes: Mapping[str, int]) -> str:
     """rows x columns x sums, with the number of such products before it where there are several."""
-    batch, rows, sums = (product(evaluate(e.size, sizes) for e in group) for group in (matrix.batch, matrix.rows, matrix.sums))
+    batch, rows, sums = (product(evaluate(e.size, sizes) for e in group)
+                         for group in (matrix.batch, matrix.rows, matrix.sums))
     shape = f"{rows}x{evaluate(matrix.columns, sizes)}x{sums}"
     return shape if batch == 1 else f"{batch} of {shape}"
-
-
-def work_of(graph: Graph, sizes: Mapping[str, int]) -> int:
-    """FLOPs of the graph's contractions alone, two a multiply-add: what any implementation has to compute."""
-    total = 0
-    for current in graph.nodes():
-        if current.op.name == "contract":
-            total += len(current.args) * _contract_terms(current, sizes)
-        elif current.op.name == "scan":
-            total += evaluate(current.attrs["length"], sizes) * work_of(current.attrs["body"], sizes)
-    return total
-
-
-def _contract_terms(current: Node, sizes: Mapping[str, int]) -> int:
-    """How many products a contraction adds up: where its maps divide, only those whose quotient is whole."""
-    phases = phases_of(current)
-    terms = sum(product(evaluate(loop.extent, sizes) for loop in phase.loops) for phase in phases if not phase.empty)
-    if len(phases) == 1:                        # divisions that are left: one in so many is whole
-        divided = {index for index_map in current.attrs["maps"] for index in index_map if index.divisor != 1}
-        terms //= product(index.divisor for index in divided)
-    return terms
 
 
 def _distinct(steps: list[tuple[int, int]]) -> int:

@@ -51,6 +51,17 @@ def total_flops(nodes: Iterable[Node]) -> Size:
     return sum((flops(current) for current in nodes), 0)
 
 
+def contraction_flops(nodes: Iterable[Node]) -> Size:
+    """Of the contractions alone, in the bodies of scans too: what any implementation has to compute."""
+    total: Size = 0
+    for current in nodes:
+        if current.op.name == "contract":
+            total = total + _contraction(current)
+        elif current.op.name == "scan":
+            total = total + current.attrs["length"] * contraction_flops(current.attrs["body"].nodes())
+    return total
+
+
 def nbytes(type_: TensorType) -> Size:
     """Bytes of a dense tensor."""
     return type_.size * type_.dtype.itemsize

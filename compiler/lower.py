@@ -30,7 +30,7 @@ class Lowering:
                  scan: Node | None = None):
         self.fusion = fusion
         self.depth = depth
-        self.computed = self.within = scan
+        self.computed: tuple[Node, ...] = ()
         self.steps: list = []
         self.pooled: set[Node] = set()
         self.halos: dict[tuple[Node, float], tuple[int, View]] = {}
@@ -38,12 +38,14 @@ class Lowering:
         self.placement = place_values(fusion, views, outputs)
         self.views = self.placement.views
         for group in groups(fusion, is_map):
+            self.computed = (scan,) if scan is not None else tuple(group)
             for current in group:
                 if current in self.placement.bordered:
                     self.border(current, self.views[current], self.placement.bordered[current])
             self.lower(group)
         for name, value in fusion.outputs.items():
             if self.views.get(value) != outputs[name]:
+                self.computed = (scan,) if scan is not None else (value,)
                 self.copy(value, outputs[name])
 
     def view_of(self, current: Node) -> View | None:
@@ -80,7 +82,6 @@ class Lowering:
 
     def lower(self, group: Sequence[Node]) -> None:
         """Emit the steps of stored values that belong together."""
-        self.computed = self.within or group[0]
         if is_map(group[0]):
             self.map(group)
         else:
@@ -88,7 +89,7 @@ class Lowering:
             rule(self, group[0])
 
     def add(self, step: Step) -> None:
-        self.steps.append(replace(step, value=self.computed))
+        self.steps.append(replace(step, values=self.computed))
 
     def map(self, group: Sequence[Node]) -> None:
         """Elementwise values of one shape, in one kernel."""
@@ -344,7 +345,7 @@ class Lowering:
             buffer = Buffer(length * value.type.size, value.dtype)
             outputs[names[position]] = View(buffer, time * value.type.size, value.dtype)
             results.append(View(buffer, 0, value.dtype))
-        inner = Lowering(fuse(body.outputs), views, outputs, self.depth + 1, self.computed)
+        inner = Lowering(fuse(body.outputs), views, outputs, self.depth + 1, current)
         self.steps.append(ScanStep(tuple(inner.steps), length, f"%t{self.depth}", f"%p{self.depth}",
                                    bool(current.attrs["reverse"])))
         for user in self.fusion.items.get(current, ()):

@@ -7,7 +7,7 @@ program computes of them is then the very same node.
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Iterable, Iterator
 
 from . import ops
 from .bounds import bound_indices
@@ -20,13 +20,17 @@ from .programs import LOSS, Program, losses_of
 
 
 class Names:
-    """Names of the values of one compiled program: ``names.of(node)``."""
+    """Names of the values of one compiled program."""
 
     def __init__(self, model: Model, program: Program, compiled: Graph, training: bool):
         self._own = _named(model, program, compiled, training)
         self._users = users(compiled.results)
 
-    def of(self, value: Node) -> str:
+    def of(self, values: Iterable[Node]) -> tuple[str, ...]:
+        """Of each value, those that have one."""
+        return tuple(dict.fromkeys(name for value in values if (name := self.name(value))))
+
+    def name(self, value: Node) -> str:
         """The value's own name; else that of the nearest value that is made of it; else "from ..." what it is made of.
 
         Of equally near names the first in the order of the graph counts; "" where nothing around has a name.

@@ -71,7 +71,7 @@ class Product:
 @dataclass(frozen=True, eq=False)
 class Step:
     """One kernel on these views.  ``units`` is the extent of its parallel loop, ``work`` the rough number of scalar
-    operations a unit; ``label`` names the primitive for profiles, ``value`` is what the step computes, or a part of it.
+    operations a unit; ``label`` names the primitive for profiles, ``values`` are what the step computes, or a part of it.
     A step with a ``matrix`` runs the runtime's tile kernel, which plans units by itself."""
 
     kernel: Kernel | None
@@ -80,7 +80,7 @@ class Step:
     work: Size
     label: str
     matrix: Product | None = None
-    value: Node | None = None
+    values: tuple[Node, ...] = ()
 
     @property
     def vector(self) -> bool:

@@ -17,7 +17,7 @@ from netc.compiler.syntax import parse
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-SHIPPED = sorted([*(ROOT / "grammar" / "prelude").glob("*.net"), *(ROOT / "examples").rglob("*.net"), HERE / "syntax" / "language.net"])
+SHIPPED = sorted([*(ROOT / "grammar" / "prelude").glob("*.net"), *(ROOT / "examples").rglob("*.net"), *(ROOT / "bench").rglob("*.net"), HERE / "syntax" / "language.net"])
 GOLDEN = sorted((HERE / "golden" / "format").glob("*.net"))
 FAULTY = sorted((HERE / "golden" / "errors").rglob("*.net"))
 UPDATE = os.environ.get("NETC_UPDATE_GOLDEN") == "1"

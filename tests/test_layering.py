@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = ("compiler", "runtime", "grammar")
+CODE = ("compiler", "runtime", "grammar", "bench")
 # A module of the compiler may import these of the runtime: plain data, nothing that runs.
 PLAIN_DATA = {"runtime.errors", "runtime.weights", "runtime.cache"}
 # Modules that meet the machine: they may import the runtime where they compile or run something.
 BACK_END = {"compiler.pipeline", "compiler.emit_cpu", "compiler.stages", "compiler.lower",
             "compiler.contraction", "compiler.tiling"}
 FACE = {"function", "trainer", "inputs", "profiling", "tracing", "fitting", "estimators"}
+# What the benchmark may import beside netc's public face: the command line that it is a part of, and the count of kernels.
+BENCH = {("bench.__main__", "compiler.cli"), ("bench.peers.netc_peer", "runtime.machine")}
 HEAVY = {"numba", "llvmlite", "torch", "keras", "jax", "tensorflow", "sklearn", "scipy"}
 
 
@@ -65,6 +67,10 @@ def test_imports_follow_the_table(path):
             assert target in PLAIN_DATA, f"{name} imports {target}: only the back end may"
         if area == "compiler" and other in FACE:
             assert name.startswith("compiler.cli"), f"{name} imports {target}: only the command line may"
+        if area == "bench":
+            assert other in ("", "bench") or (name, target) in BENCH, f"{name} imports {target}, not netc's public face"
+        elif other == "bench":
+            assert name == "compiler.cli.bench", f"{name} imports {target}: only its command may"
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
@@ -73,7 +79,8 @@ def test_only_the_runtimes_machine_modules_import_numba(path):
     for target, _ in imports(path, top_level_only=True):
         if target.split(".")[0] in HEAVY:
             fine = {"sklearn"} if name == "estimators" else {"numba", "llvmlite"} if name.startswith("runtime.") else set()
-            assert target.split(".")[0] in fine, f"{name} imports {target} when it is imported"
+            peer = name.startswith("bench.peers.")          # imported in a process of its own
+            assert peer or target.split(".")[0] in fine, f"{name} imports {target} when it is imported"
 
 
 def test_the_packages_are_the_tree():

@@ -24,6 +24,7 @@ COMMANDS = {
     "run": "Run a model on data.",
     "train": "Train a model on data and save its weights.",
     "profile": "Show where the time goes, kernel by kernel.",
+    "bench": "Compare speed and memory with other libraries, and with the machine's limit.",
     "cache": "Show or clear the cache of compiled code.",
     "lsp": "Serve an editor: the language server, over standard input and output.",
 }

@@ -23,8 +23,8 @@ def _sizes(context, parameter, values: tuple[str, ...]) -> dict[str, int]:
 
 @click.command()
 @FILE
-@click.option("--program", type=click.Choice(["predict", "evaluate", "gradient", "step"]), default="predict", show_default=True,
-              help="Inference, losses, loss and gradient, or the training step.")
+@click.option("--program", type=click.Choice(["predict", "evaluate", "gradient", "step"]), default="predict",
+              show_default=True, help="Inference, losses, loss and gradient, or the training step.")
 @click.option("--batch", type=click.IntRange(1), help="Samples; without it 32, or all that the data hold.")
 @click.option("--size", "sizes", multiple=True, metavar="NAME=NUMBER", callback=_sizes,
               help="Another symbolic size, 16 if not given; may be repeated.")
@@ -40,13 +40,13 @@ def _sizes(context, parameter, values: tuple[str, ...]) -> dict[str, int]:
 def profile(file, program, batch, sizes, data, weights, steps, top, as_json, model, seed, precision, threads) -> None:
     """Show where the time goes, kernel by kernel.
 
-    FLOPs and bytes are counted from the kernels' loops, "of roofline" sets the time against what this machine, measured at the
-    same time, would need for them.
+    FLOPs and bytes are counted from the kernels' loops, "of roofline" sets the time against what this machine, measured
+    at the same time, would need for them.
     """
     from rich.console import Console
     function = compile_file(file, model, precision=precision, threads=threads)
-    found = function.profile(program, _data(function, program, data, batch), batch=batch if data is None else None, sizes=sizes,
-                             weights=function.load(weights) if weights is not None else None, seed=seed)
+    found = function.profile(program, _data(function, program, data, batch), batch=batch if data is None else None,
+                             sizes=sizes, weights=function.load(weights) if weights is not None else None, seed=seed)
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=1))
         return

@@ -1,0 +1,102 @@
+"""``netc bench`` and ``python -m netc.bench``: what a run measures, and where its results go."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterable, Iterator
+
+import click
+from rich.console import Console
+
+from .measure import Row, Settings, measure, set_floors
+from .models import MODELS
+from .peers import JOBS, NETC, PEERS
+from .plot import svg
+from .report import Report
+from .starts import BATCH, QUICK_REPEATS, REPEATS, import_seconds, measure_starts, starts_table, to_dict
+
+BATCHES, QUICK_BATCHES = (1, 32, 128), (1, 32)
+PLAIN_WIDTH = 190
+
+
+def run(models: Iterable[str], batches: Iterable[int], jobs: Iterable[str], peers: Iterable[str], settings: Settings,
+        console: Console) -> Report:
+    """Measure everything that is asked for; what is not installed is left out."""
+    chosen = [PEERS[name] for name in peers if PEERS[name].installed]
+    rows: list[Row] = []
+    with _progress(console) as told:
+        for model in models:
+            for job in jobs:
+                rows += measure(MODELS[model], job, batches, chosen, settings, told)
+    set_floors(rows)
+    return Report.of(settings, rows, chosen)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator:
+    """What is going on, on a terminal; nothing where the output goes elsewhere."""
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("starting") as status:
+        yield status.update
+
+
+def main(models: tuple[str, ...], batches: tuple[int, ...], jobs: tuple[str, ...], peers: tuple[str, ...], quick: bool,
+         starts: bool, threads: int | None, limit: float, as_json: Path | None, figure: Path | None) -> None:
+    """The command, its options read."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    settings = Settings(threads or min(2, cores), limit=limit)
+    console = _console()
+    if starts:
+        _starts(models, jobs, peers, quick, settings, as_json, console)
+        return
+    if quick:
+        settings.turns, settings.seconds = 3, 0.15
+    report = run(models or MODELS, batches or (QUICK_BATCHES if quick else BATCHES), jobs or JOBS,
+                 [name for name in (peers or PEERS) if name != NETC.name], settings, console)
+    console.print(report.shown(), highlight=False)
+    if as_json is not None:
+        as_json.write_text(report.to_json())
+    if figure is not None:
+        figure.write_text(svg(report.rows))
+
+
+def _starts(models, jobs, peers, quick: bool, settings: Settings, as_json: Path | None, console: Console) -> None:
+    """First results in fresh processes, cold and warm; of netc alone unless peers are named."""
+    chosen = [PEERS[name] for name in peers if name != NETC.name and PEERS[name].installed]
+    with _progress(console) as told:
+        found = measure_starts(models or MODELS, jobs or JOBS, chosen, settings.threads, settings.limit,
+                               QUICK_REPEATS if quick else REPEATS, told)
+    imported = import_seconds()
+    console.print(f"import netc: {1e3 * imported:.0f} ms\n\nfrom the start of a process to its first result at batch "
+                  f"{BATCH}; cold: with no compiled code on disk, warm: the second process", highlight=False)
+    console.print(starts_table(found), highlight=False)
+    if as_json is not None:
+        as_json.write_text(json.dumps(to_dict(found, imported), indent=1))
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def names(context, parameter, text: str | None) -> tuple:
+    """A list of names with commas between, as a tuple; each must be known."""
+    known: dict[str, Iterable] = {"models": MODELS, "jobs": JOBS, "peers": [NETC.name, *PEERS]}
+    found = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    for name in found:
+        if name not in known[parameter.name]:
+            raise click.BadParameter(f"there is no {name!r}: there are {', '.join(known[parameter.name])}")
+    return found
+
+
+def numbers(context, parameter, text: str | None) -> tuple[int, ...]:
+    """A list of counts with commas between."""
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{text!r} is not a list of numbers of at least 1")
+    return tuple(map(int, parts))

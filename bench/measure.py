@@ -1,0 +1,251 @@
+"""Measuring: every peer of a row in a process of its own, results compared first, then timed in turns."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Callable, Iterable
+
+import numpy as np
+
+from .models import Model
+from .peers import NETC, Peer
+from .process import PeerError, Process
+
+# Largest differences that rounding explains, relative: float32 sums of up to some ten thousand terms in another order,
+# and for gradients what the layers above amplify.
+OUTPUT_TOLERANCE = 1e-4         # of the largest element of an output
+GRADIENT_TOLERANCE = 1e-3       # of a weight's gradient, by its norm
+LOSS_TOLERANCE = 1e-4           # of each of the first losses
+SMALL_GRADIENT = 1e-3           # of the whole: a smaller one (attention's key bias) is noise, and measured as this much
+PAUSE = 0.02                    # seconds between turns: threads that spin while they wait for work come to rest
+
+
+@dataclass
+class Settings:
+    """``turns`` of ``seconds`` each; a command that takes longer than ``limit`` seconds is cut off."""
+
+    threads: int = 2
+    turns: int = 7
+    seconds: float = 0.4
+    limit: float = 120.0
+
+
+@dataclass
+class Timing:
+    """One peer on one row.  Times in seconds a call: median, tenth and ninetieth percentile, and the least;
+    ``difference`` is the largest from netc's results, in units of the tolerance.  ``error``: why there is no time."""
+
+    peer: str
+    error: str | None = None
+    median: float | None = None
+    low: float | None = None
+    high: float | None = None
+    least: float | None = None
+    samples: int = 0
+    difference: float | None = None
+    import_seconds: float | None = None
+    first_seconds: float | None = None
+    peak_memory: int | None = None
+
+    @property
+    def agrees(self) -> bool:
+        return self.difference is None or self.difference <= 1
+
+
+@dataclass
+class Row:
+    """One model, job and batch.  ``facts`` is what netc says of its program: FLOPs, bytes, parameters; ``floor`` the
+    least time that the machine could take."""
+
+    model: str
+    job: str
+    batch: int
+    timings: dict[str, Timing] = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)
+    floor: float | None = None
+    load: float = 0.0           # of the machine, by all that runs on it, when the row was measured
+
+    @property
+    def netc(self) -> Timing:
+        return self.timings[NETC.name]
+
+    @property
+    def best(self) -> Timing | None:
+        """The fastest peer with right results."""
+        found = [t for name, t in self.timings.items() if name != NETC.name and t.median is not None and t.agrees]
+        return min(found, key=lambda timing: timing.median, default=None)
+
+    @property
+    def ahead(self) -> float | None:
+        """How many times faster than the best peer netc is."""
+        best = self.best
+        return best.median / self.netc.median if best is not None and self.netc.median else None
+
+    def to_dict(self) -> dict:
+        return asdict(self) | {"best": self.best.peer if self.best else None, "ahead": self.ahead}
+
+
+def set_floors(rows: Iterable[Row]) -> None:
+    """The floors of rows of one run, from the best that any of their processes found the machine to do.
+
+    The products of the graph at the peak rate; in training, one pass of the optimiser besides: weights, two moments and
+    the gradient read, all but this written.
+    """
+    known = [row for row in rows if row.facts]
+    peak = max((row.facts["peak_flops"] for row in known), default=0.0)
+    for row in known:
+        row.floor = row.facts["work_flops"] / peak
+        if row.job == "training":
+            row.floor += 28 * row.facts["parameters"] / max(other.facts["optimizer_bandwidth"] for other in known
+                                                            if other.facts["parameters"] == row.facts["parameters"])
+
+
+def geometric_mean(values: Iterable[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return math.exp(statistics.fmean(map(math.log, found))) if found else None
+
+
+def measure(model: Model, job: str, batches: Iterable[int], peers: Iterable[Peer], settings: Settings,
+            told: Callable[[str], None] = lambda text: None) -> list[Row]:
+    """The rows of one model and job, one a batch size."""
+    peers = [NETC, *(peer for peer in peers if job in peer.jobs)]
+    with tempfile.TemporaryDirectory(prefix="netc-bench-") as folder:
+        race = _Race(model, job, peers, settings, Path(folder), told)
+        try:
+            return [race.row(batch) for batch in sorted(batches)]
+        finally:
+            race.close()
+
+
+class _Race:
+    """The processes of one model and job.  They stay from batch to batch, but for one that had to be cut off."""
+
+    def __init__(self, model: Model, job: str, peers: list[Peer], settings: Settings, folder: Path, told):
+        self.model, self.job, self.peers, self.settings = model, job, peers, settings
+        self.folder, self.told = folder, told
+        self.processes: dict[str, Process] = {}
+        self.surveyor: Process | None = None
+        self.import_seconds: dict[str, float] = {}
+        self.weights = folder / "weights.npz"
+        from .. import compile
+        np.savez(self.weights, **compile(model.path).init(0))
+
+    def close(self) -> None:
+        for process in (*self.processes.values(), *filter(None, [self.surveyor])):
+            process.close()
+        self.processes, self.surveyor = {}, None
+
+    def row(self, batch: int) -> Row:
+        row = Row(self.model.name, self.job, batch, load=_load())
+        inputs = self.folder / "inputs.npz"
+        np.savez(inputs, **self.model.draw(self.job, batch))
+        reference = None
+        for peer in self.peers:
+            self.told(f"{self.model.name} {self.job} {batch}: {peer.name}")
+            timing = row.timings[peer.name] = Timing(peer.name)
+            result = self._attempt(timing, lambda: self._prepare(peer, timing, inputs))
+            if result is not None:
+                reference = result if peer is NETC else reference
+                timing.difference = difference(self.job, result, reference) if reference is not None else None
+        self._time(row)
+        if row.netc.error is None:
+            self.told(f"{self.model.name} {self.job} {batch}: counting FLOPs")
+            row.facts = self._facts(inputs)
+        return row
+
+    def _facts(self, inputs: Path) -> dict:
+        """What netc knows of its program and of the machine, asked in another process: it costs memory and time."""
+        try:
+            if self.surveyor is None:
+                self.surveyor = Process(NETC.module, self.settings.threads)
+                self.surveyor.ask(self.settings.limit, "import")
+            self._load(self.surveyor, inputs)
+            return self.surveyor.ask(self.settings.limit, "facts")
+        except PeerError as error:
+            self.surveyor = None
+            self.told(str(error))
+            return {}
+
+    def _load(self, process: Process, inputs: Path) -> float:
+        """Seconds until the first result."""
+        return process.ask(self.settings.limit, "load", model=self.model.name, job=self.job, weights=str(self.weights),
+                           inputs=str(inputs))["seconds"]
+
+    def _prepare(self, peer: Peer, timing: Timing, inputs: Path) -> dict[str, np.ndarray]:
+        """Start, load and check; the peer's results."""
+        limit = self.settings.limit
+        if peer.name not in self.processes:
+            process = self.processes[peer.name] = Process(peer.module, self.settings.threads)
+            self.import_seconds[peer.name] = process.ask(limit, "import")["seconds"]
+        process = self.processes[peer.name]
+        timing.import_seconds = self.import_seconds[peer.name]
+        timing.first_seconds = self._load(process, inputs)
+        result = self.folder / "result.npz"
+        process.ask(limit, "check", result=str(result))
+        with np.load(result) as file:
+            return dict(file)
+
+    def _time(self, row: Row) -> None:
+        """Turns: each peer in its turn, while the others wait for theirs."""
+        samples: dict[str, list[float]] = {peer.name: [] for peer in self.peers if row.timings[peer.name].error is None}
+        for turn in range(self.settings.turns):
+            self.told(f"{self.model.name} {self.job} {row.batch}: turn {turn + 1} of {self.settings.turns}")
+            for name in samples:
+                if row.timings[name].error is None:
+                    found = self._attempt(row.timings[name], lambda: self._turn(name))
+                    samples[name] += found or []
+                    time.sleep(PAUSE)
+        for name, found in samples.items():
+            timing = row.timings[name]
+            if timing.error is None:
+                timing.samples = len(found)
+                timing.low, timing.median, timing.high = (float(x) for x in np.percentile(found, (10, 50, 90)))
+                timing.least = min(found)
+                timing.peak_memory = self.processes[name].ask(self.settings.limit, "memory")["peak"]
+
+    def _turn(self, name: str) -> list[float]:
+        return self.processes[name].ask(self.settings.limit, "time", seconds=self.settings.seconds)["samples"]
+
+    def _attempt(self, timing: Timing, action: Callable):
+        """What the action gives; where the peer fails its error is noted, and its process ended."""
+        try:
+            return action()
+        except PeerError as error:
+            timing.error = str(error)
+            process = self.processes.pop(timing.peer, None)
+            if process is not None:
+                process.close()
+            return None
+
+
+def difference(job: str, found: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> float:
+    """The largest difference between results, 1 being what rounding may explain; infinite where they do not compare."""
+    if found.keys() != reference.keys():
+        return math.inf
+    with np.errstate(all="ignore"):
+        worst = [_difference_of(job, name, found[name], value, reference) for name, value in reference.items()]
+    return max((value if value == value else math.inf for value in worst), default=0.0)
+
+
+def _difference_of(job: str, name: str, found: np.ndarray, want: np.ndarray, reference: dict[str, np.ndarray]) -> float:
+    if found.shape != want.shape:
+        return math.inf
+    if job == "inference":
+        return float(np.abs(found - want).max() / (np.abs(want).max() + 1e-30)) / OUTPUT_TOLERANCE
+    if name == "losses":
+        return float((np.abs(found - want) / np.abs(want)).max()) / LOSS_TOLERANCE
+    whole = math.sqrt(sum(float((array ** 2).sum()) for key, array in reference.items() if key != "losses"))
+    scale = max(float(np.linalg.norm(want)), SMALL_GRADIENT * whole, 1e-30)
+    return float(np.linalg.norm(found - want)) / scale / GRADIENT_TOLERANCE
+
+
+def _load() -> float:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+

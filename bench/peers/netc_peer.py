@@ -1,0 +1,58 @@
+"""netc itself, through its public face."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ... import compile, roofline, set_threads
+from ...runtime import machine
+from ..models import BETA_1, MODELS
+
+
+class _Task:
+    """``inputs`` are those of the program: for inference without the targets."""
+
+    program: str
+
+    def __init__(self, model: str, weights, inputs, threads: int):
+        set_threads(threads)
+        self.function, self.inputs = compile(MODELS[model].path), inputs
+        self.weights = self.function.weights_from(weights)
+
+    def facts(self) -> dict:
+        """What the harness wants to know beside times."""
+        limits, cost = roofline(), self.function.cost(self.program, self.inputs)
+        parameters = self.function.layout.trainable_size
+        return {"work_flops": cost.work_flops, "flops": cost.flops, "bytes": cost.bytes, "arena": cost.arena,
+                "live": cost.live, "parameters": parameters, "peak_flops": limits.flops, "bandwidths": limits.bandwidths,
+                "optimizer_bandwidth": limits.bandwidth(16 * parameters)}
+
+    def counts(self) -> dict[str, int]:
+        return {"compiled": machine.counts.compiled, "cached": machine.counts.cached}
+
+
+class Inference(_Task):
+    program = "predict"
+
+    def run(self):
+        return self.function(self.weights, **self.inputs)
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        found = self.run()
+        return dict(zip(self.function.outputs, found if isinstance(found, tuple) else (found,)))
+
+
+class Training(_Task):
+    program = "step"
+
+    def __init__(self, model: str, weights, inputs, threads: int):
+        super().__init__(model, weights, inputs, threads)
+        self.trainer = self.function.trainer(self.weights)
+
+    def run(self) -> float:
+        return self.trainer(self.inputs)["loss"]
+
+    def first_gradient(self) -> dict[str, np.ndarray]:
+        moment = next(array for path, array in self.trainer.optimizer.items() if path.endswith(".m"))
+        gradient = self.weights.with_flat(moment / (1 - BETA_1))
+        return {path: gradient[path] for path in self.function.parameters}

@@ -1,0 +1,3 @@
+"""torch, eager."""
+
+from .torch_peer import Inference, Training  # noqa: F401

@@ -1,0 +1,137 @@
+"""``netc bench --compile``: how long a person waits for the first result, in fresh processes.
+
+Cold: with an empty folder for compiled code.  Warm: a second process with the same folder.  Seconds count from the
+start of the process to the first result, the interpreter's start and all imports included.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Callable, Iterable
+
+import numpy as np
+from rich.table import Table
+
+from .models import MODELS, Model
+from .peers import NETC, Peer
+from .process import PeerError, Process
+
+REPEATS, QUICK_REPEATS = 5, 1
+IMPORT_REPEATS = 9
+BATCH, OTHER_BATCH = 32, 7
+TITLES = ("model", "job", "peer", "cold s", "warm s", "of it import s", "other batch s", "kernels: cold", "warm",
+          "other batch")
+# JAX keeps only what took long to compile, unless told otherwise.
+ALWAYS_KEEP = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+
+
+@dataclass
+class Start:
+    """One peer's start on one model and job: medians of seconds.  ``other_batch`` is what another batch size took after
+    that; ``counts`` gives, by kind of start, how many kernels netc compiled and how many it took from the cache."""
+
+    peer: str
+    model: str
+    job: str
+    cold: float | None = None
+    warm: float | None = None
+    import_seconds: float | None = None
+    other_batch: float | None = None
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    error: str | None = None
+
+
+def measure_starts(models: Iterable[str], jobs: Iterable[str], peers: Iterable[Peer], threads: int, limit: float,
+                   repeats: int, told: Callable[[str], None] = lambda text: None) -> list[Start]:
+    found = []
+    for name in models:
+        for job in jobs:
+            for peer in (NETC, *peers):
+                if job in peer.jobs:
+                    told(f"{name} {job}: {peer.name}")
+                    found.append(_start(MODELS[name], job, peer, threads, limit, repeats))
+    return found
+
+
+def _start(model: Model, job: str, peer: Peer, threads: int, limit: float, repeats: int) -> Start:
+    start = Start(peer.name, model.name, job)
+    with tempfile.TemporaryDirectory(prefix="netc-bench-") as place:
+        folder = Path(place)
+        from .. import compile
+        np.savez(folder / "weights.npz", **compile(model.path).init(0))
+        for batch in (BATCH, OTHER_BATCH):
+            np.savez(folder / f"{batch}.npz", **model.draw(job, batch))
+        cold, warm, imports = [], [], []
+        try:
+            for number in range(repeats):
+                cache = {name: str(folder / f"cache-{number}") for name in peer.fresh} | ALWAYS_KEEP
+                cold.append(_once(start, "cold", model, job, peer, threads, limit, cache, folder)[0])
+                total, imported = _once(start, "warm", model, job, peer, threads, limit, cache, folder)
+                warm.append(total)
+                imports.append(imported)
+        except PeerError as error:
+            start.error = str(error)
+            return start
+    start.cold, start.warm, start.import_seconds = map(statistics.median, (cold, warm, imports))
+    return start
+
+
+def _once(start: Start, kind: str, model: Model, job: str, peer: Peer, threads: int, limit: float,
+          cache: dict[str, str], folder: Path) -> tuple[float, float]:
+    """Seconds from a process's start to its first result, and those of its import."""
+    began = time.perf_counter()
+    with Process(peer.module, threads, cache) as process:
+        imported = process.ask(limit, "import")["seconds"]
+        task = {"model": model.name, "job": job, "weights": str(folder / "weights.npz")}
+        process.ask(limit, "load", **task, inputs=str(folder / f"{BATCH}.npz"))
+        seconds = time.perf_counter() - began
+        if peer is NETC:
+            start.counts[kind] = _counts(process, limit)
+        if kind == "warm":
+            start.other_batch = process.ask(limit, "load", **task, inputs=str(folder / f"{OTHER_BATCH}.npz"))["seconds"]
+            if peer is NETC:
+                start.counts["other batch"] = _counts(process, limit)
+    return seconds, imported
+
+
+def _counts(process: Process, limit: float) -> tuple[int, int]:
+    counts = process.ask(limit, "counts")
+    return counts["compiled"], counts["cached"]
+
+
+def import_seconds() -> float:
+    """What ``import netc`` adds to the start of Python: median of fresh processes."""
+    def seconds(code: str) -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+        return time.perf_counter() - began
+    pairs = [seconds("import netc") - seconds("pass") for _ in range(IMPORT_REPEATS)]
+    return max(0.0, statistics.median(pairs))
+
+
+def starts_table(starts: Iterable[Start]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in TITLES:
+        table.add_column(title, justify="left" if title in ("model", "job", "peer") else "right", no_wrap=True)
+    for start in starts:
+        if start.error is not None:
+            table.add_row(start.model, start.job, start.peer, start.error)
+            continue
+        counts = [f"{start.counts[kind][0]} compiled, {start.counts[kind][1]} cached" if kind in start.counts else ""
+                  for kind in ("cold", "warm")]
+        extra = str(start.counts["other batch"][0] - start.counts["warm"][0]) if "other batch" in start.counts else ""
+        seconds = (f"{value:.2f}" for value in (start.cold, start.warm, start.import_seconds, start.other_batch))
+        table.add_row(start.model, start.job, start.peer, *seconds, *counts, extra and f"{extra} compiled")
+    return table
+
+
+def to_dict(starts: Iterable[Start], imported: float) -> dict:
+    return {"import_netc_seconds": imported, "batch": BATCH, "other_batch": OTHER_BATCH,
+            "starts": [asdict(start) for start in starts]}
