@@ -226,7 +226,7 @@ def require_finite(arrays: Mapping[str, np.ndarray]) -> None:
         what = "NaN" if np.isnan(value) else f"{value} (or a number too large for {array.dtype})"
         rows = int(np.count_nonzero(~finite.reshape(len(array), -1).all(axis=1))) if array.ndim else 1
         place = f" in row {position[0]}, at {position}; rows with such values: {rows} of {len(array):,}" if position else ""
-        raise InputError(f"`{name}` holds {what}{place}. Clean the data, or pass allow_nan=True to a model that expects this")
+        raise InputError(f"`{name}` holds {what}{place}. Clean the data, or allow it for a model that expects this: allow_nan=True, --allow-nan")
 
 
 def convert_seed(seed: Any) -> np.ndarray:

@@ -128,7 +128,7 @@ def test_a_mistake_is_named_whatever_the_way(fn, w, mistake, way):
 
 # --- NaN ----------------------------------------------------------------------------------------------------------
 
-CLEAN = "Clean the data, or pass allow_nan=True to a model that expects this"
+CLEAN = "Clean the data, or allow it for a model that expects this: allow_nan=True, --allow-nan"
 NOT_FINITE = {
     "NaN": (
         {"x": changed(changed(B["x"], (2, 3), np.nan), (4, 0), np.nan)},
@@ -158,9 +158,7 @@ def test_data_that_are_not_finite_are_refused(fn, w, mistake, way):
     assert str(raised.value) == message
 
 
-def test_a_model_may_expect_nan():
-    fn = netc.compile(
-        """net 1
+GAPS = """net 1
 
 model Gaps(x: f32[N, 3]) -> f32[N, 1]:
     return Dense(1)(where(is_finite(x), x, 0))
@@ -168,15 +166,26 @@ model Gaps(x: f32[N, 3]) -> f32[N, 1]:
 train Gaps:
     loss size = mean(output ** 2)
     optimizer = sgd()
-""",
-        target="numpy",
-    )
+"""
+
+
+def test_a_model_may_expect_nan():
+    fn = netc.compile(GAPS, target="numpy")
     data = {"x": np.array([[1, np.nan, 2], [3, 4, np.inf]], np.float32)}
     new, history = fn.fit(fn.init(), data, allow_nan=True)
     assert np.isfinite(new.flat).all() and np.isfinite(history["loss"]).all()
     assert np.isfinite(fn.evaluate(new, data, allow_nan=True)["loss"])
     with pytest.raises(netc.InputError, match="`x` holds NaN in row 0"):
         fn.fit(fn.init(), data)
+
+
+def test_the_command_refuses_and_allows_nan(netc_command, tmp_path):
+    (tmp_path / "m.net").write_text(GAPS)
+    np.savez(tmp_path / "gaps.npz", x=np.array([[1, 2, 3], [1, np.nan, 3]]))
+    given = ("train", tmp_path / "m.net", "--data", tmp_path / "gaps.npz", "--target", "numpy", "--epochs", 1)
+    code, _, errors = netc_command(*given)
+    assert code == 1 and "`x` holds NaN in row 1, at [1, 1]; rows with such values: 1 of 2" in errors
+    assert netc_command(*given, "--allow-nan")[0] == 0
 
 
 def test_a_single_call_computes_with_nan(fn, w):

@@ -154,7 +154,7 @@ def convolution(x, kernel, bias, stride=1, dilation=1, groups=1, padding="valid"
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
-@pytest.mark.parametrize("stride, dilation, groups", [(1, 1, 1), (2, 1, 1), (1, 2, 1), (3, 1, 2), (1, 1, 4)])
+@pytest.mark.parametrize("stride, dilation, groups", [(1, 1, 1), (2, 1, 1), (1, 2, 1), (2, 2, 1), (3, 2, 2), (1, 1, 4)])
 def test_convolution_2d(padding, stride, dilation, groups):
     check(f"Conv2D(8, 3, strides = {stride}, padding = {padding}, dilation = {dilation}, groups = {groups})(x)", IMAGE,
           lambda t: convolution(t.x, t.conv2d_kernel, t.conv2d_bias, stride, dilation, groups, padding))

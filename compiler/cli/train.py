@@ -31,6 +31,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the folder, if it has one.")
 @click.option("--log", type=PATH, metavar="FILE", help="Write losses and metrics by epoch: .csv or .json.")
 @click.option("--check-finite", is_flag=True, help="Stop at the first loss that is NaN or infinite, and say where it is from.")
+@click.option("--allow-nan", is_flag=True, help="Take data with NaN or infinities, for a model that expects them.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @MODEL
 @SEED
@@ -38,7 +39,7 @@ PATH = click.Path(path_type=Path)
 @PRECISION
 @THREADS
 def train(file, data, epochs, batch_size, validation, save, weights, optimizer, lr, patience, monitor, checkpoint, resume,
-          log, check_finite, quiet, model, seed, target, precision, threads) -> None:
+          log, check_finite, allow_nan, quiet, model, seed, target, precision, threads) -> None:
     """Train a model on data and save its weights.
 
     Ctrl-C stops after the current batch and saves what was trained.
@@ -57,13 +58,13 @@ def train(file, data, epochs, batch_size, validation, save, weights, optimizer, 
     start = function.load(weights) if weights is not None else function.init(seed)
     click.echo(f"{function.model.name}: {function.layout.trainable_size:,} parameters")
     started = time.perf_counter()
-    samples = function.dataset(arrays)
+    samples = function.dataset(arrays, allow_nan)
     function.program("step_metrics").prepare(samples.take(slice(0, min(batch_size, samples.samples))))
     click.echo(f"{samples.samples:,} samples; compiled in {time.perf_counter() - started:.1f} s")
     _tell_where_from(checkpoint, resume)
     trained, history = function.fit(start, arrays, epochs=epochs, batch_size=batch_size, validation=held_out, seed=seed,
                                     callbacks=callbacks, resume=checkpoint if resume else None,
-                                    check_finite=check_finite, progress=not quiet)
+                                    check_finite=check_finite, progress=not quiet, allow_nan=allow_nan)
     function.save(trained, target_path)
     _report(history, callbacks)
     click.echo(f"weights saved to {target_path.resolve()}")
