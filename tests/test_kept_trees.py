@@ -16,7 +16,7 @@ from netc.compiler.diagnostics import Diagnostics, Span
 from netc.compiler.parser import parse
 from netc.compiler.source import read
 
-ROOT = Path(netc.__file__).parent
+ROOT = Path(__file__).resolve().parents[1]
 TEXTS = [*sorted((ROOT / "grammar" / "prelude").glob("*.net")), *sorted((ROOT / "examples").rglob("*.net")),
          ROOT / "tests" / "syntax" / "language.net"]
 
