@@ -17,12 +17,22 @@ PROGRAMS = [path for path in sorted(EXAMPLES.glob("*.net")) if path.stem != "inc
 # parameters of the model that is compiled when none is named
 PARAMETERS = {
     "digits": 64 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10,
-    "dense": 41,
+    "pure_mlp": 16,
+    "conv_dense": 448 + 28 * 28 * 16 * 10 + 10,
+    "sequential": 61,
+    "classifier": 41,
     "ticket": 2 * 640_000 + 98_816 + 12_416 + 173 + 692,
     "autoencoder": 28_241,
     "inception": 1_090_761,
     "two_images": 1_092_761,
     "vae": 69_076 + 65_089,
+    "subclassed": 2_762,
+    "shared_dense": 100_100,
+    "instrumented": 1_090_761,
+    "resnet": 272_474,              # of its 274,042 variables 1,568 are running means and variances
+    "gpt": 124_672,
+    "gru": 54_476,
+    "unet": 29_481,
 }
 
 
@@ -52,6 +62,14 @@ def test_every_model_of_an_example_elaborates(path):
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_count(name):
     assert size(example(name).parameters) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name, model, count", [
+    ("weights", "Large", 7_861), ("weights", "Linear", 15), ("weights", "Binary", 17), ("sequential", "Functional", 61),
+    ("sequential", "Assembled", 61), ("subclassed", "MLP", 2_762), ("subclassed", "Mistake", 5_524),
+    ("gradient_ascent", "Ascent", 1_409), ("pure_mlp", "Forward", 0)])
+def test_parameter_count_of_another_model(name, model, count):
+    assert size(example(name, model).parameters) == count
 
 
 def test_autoencoder_is_its_encoder_and_its_decoder():
