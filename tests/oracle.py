@@ -270,8 +270,9 @@ def double_precision():
     def contiguous(function):
         return lambda a, b, *args, **named: function(a.contiguous(), b.contiguous(), *args, **named)
 
-    before, threads = keras.config.floatx(), torch.get_num_threads()
+    before, policy, threads = keras.config.floatx(), keras.config.dtype_policy(), torch.get_num_threads()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")  # the layers' own, which is settled once, at its first use
     torch.set_num_threads(1)  # the tensors are tiny
     try:
         with (
@@ -281,6 +282,7 @@ def double_precision():
             yield
     finally:
         keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(policy)
         torch.set_num_threads(threads)
 
 
