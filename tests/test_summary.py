@@ -268,7 +268,8 @@ def test_json_holds_every_row():
     data = json.loads(json.dumps(summary.to_dict()))
     assert len(data["rows"]) == len(summary.rows) and data["parameters"] == 134_165
     z = next(row for row in data["rows"] if row["path"] == "z")
-    assert z["connected_to"] == ["encoder"] and "random normal" in z["type"]
+    noise = next(row for row in data["rows"] if row["path"] == "noise")
+    assert z["connected_to"] == ["encoder", "noise"] and noise["type"] == "random normal"
     conv = next(row for row in data["rows"] if row["path"] == "encoder.conv2d")
     assert conv["settings"]["filters"] == "32" and conv["where"].endswith("vae.net:6:18")
 
