@@ -5,5 +5,6 @@
     hover        what is shown about a place
     completion   what may be written next
     edits        all places of a name, renaming, fixes, the outline
+    lexer        highlighting by Pygments
     server       the same over the Language Server Protocol (needs pygls)
 """
