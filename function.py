@@ -302,6 +302,14 @@ class Function:
         from .compiler.summary import summarize
         return summarize(self.model, depth, sizes)
 
+    def diff(self, before: "Function", depth: int | None = None, sizes: Mapping[str, int] | None = None):
+        """What changed from the model ``before`` to this one: totals, layers, weights; ``str()`` of it is a report.
+
+        ``depth`` and ``sizes`` are those of ``summary``.  False where there is no difference.
+        """
+        from .compiler.difference import compare
+        return compare(before.model, self.model, depth, sizes)
+
     def emit(self, stage: str = "numba", program: str = "predict", sizes: Mapping[str, int] | None = None) -> str:
         """One stage of the compilation as text, as ``netc emit`` prints it.
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "explain": "Explain an error by its code; without one, list them all.",
     "fmt": "Bring files into the canonical style; comments stay.",
     "summary": "Show the layers, their shapes, parameters, costs and kernels.",
+    "diff": "Show what changed from one model to another.",
     "emit": "Print one stage of the compilation.",
     "init": "Make fresh weights and save them.",
     "run": "Run a model on data.",

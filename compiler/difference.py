@@ -1,0 +1,228 @@
+"""What changed from one model to another: totals, rows of the summary, weights.
+
+Rows are paired by what they are and in their order, not by name: a layer that is put in before others renumbers their names, and
+still only one row is new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Callable, Iterator, Mapping
+
+from .graph_cost import format_cost
+from .model import Model
+from .summary import Row, Summary, summarize
+from .types import Size, substitute
+
+
+@dataclass(frozen=True)
+class Change:
+    """A pair of values under a name: ``parameters``, ``output``, a setting."""
+
+    name: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.before or 'none'} → {self.after or 'none'}"
+
+
+@dataclass(frozen=True)
+class RowChange:
+    """A row of the summary that is in one model only (the other is None), or that differs."""
+
+    before: Row | None
+    after: Row | None
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def sign(self) -> str:
+        return "+" if self.before is None else "-" if self.after is None else "~"
+
+    @property
+    def row(self) -> Row:
+        return self.after if self.after is not None else self.before
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All that is different; empty where the models are alike."""
+
+    models: tuple[str, str]
+    sizes: Mapping[str, int]
+    totals: tuple[Change, ...]
+    rows: tuple[RowChange, ...]
+    weights: tuple[Change, ...]          # by path: those with another type, with "" where there is none
+    kept: int                            # weights of the same path and type
+    weight_count: int                    # of the second model
+
+    def __bool__(self) -> bool:
+        return bool(self.totals or self.rows or self.weights)
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """(sign, line) of the report: "+" for what is new, "-" for what is gone, "~" for what changed, "" for the rest."""
+        if not self:
+            yield "", "no difference"
+            return
+        widths = [max([len(getattr(change, part)) for change in self.totals] + [len(part)]) for part in ("name", "before", "after")]
+        if self.totals:
+            yield "", f"{'':{widths[0]}}  {'before':>{widths[1]}}  {'after':>{widths[2]}}"
+            for change in self.totals:
+                yield "~", f"{change.name:{widths[0]}}  {change.before:>{widths[1]}}  {change.after:>{widths[2]}}{_percent(change)}"
+        rows = list(self._folded())
+        if rows:
+            yield "", ""
+            names = [_title(change) for change in rows]
+            for change, name in zip(rows, names):
+                told = "; ".join(map(str, change.changes)) if change.sign == "~" else _told(change.row)
+                yield change.sign, f"{change.sign} {name:{max(map(len, names))}}  {told}".rstrip()
+        yield "", ""
+        yield "", f"{self.kept} of {self.weight_count} weights keep their path and shape"
+        yield from self._weight_lines(rows)
+
+    def _folded(self) -> Iterator[RowChange]:
+        """The rows, without those inside a layer that is new or gone as a whole."""
+        outer: RowChange | None = None
+        for change in self.rows:
+            if outer is None or change.sign != outer.sign or change.row.depth <= outer.row.depth:
+                yield change
+                outer = change if change.sign != "~" else None
+
+    def _weight_lines(self, rows: list[RowChange]) -> Iterator[tuple[str, str]]:
+        """A line for each weight with another shape, and for all of a layer that is new or gone together."""
+        told: set[tuple[str, str]] = set()
+        for change in self.weights:
+            sign = "+" if not change.before else "-" if not change.after else "~"
+            layer = next((c.row for c in rows if c.sign == sign != "~" and change.name.startswith(f"{c.row.path}.")), None)
+            if layer is None:
+                yield sign, f"{sign} {change.name}  " + (f"{change.before} → {change.after}" if sign == "~" else change.after or change.before)
+            elif (sign, layer.path) not in told:
+                told.add((sign, layer.path))
+                count = sum(other.name.startswith(f"{layer.path}.") and bool(other.before) == bool(change.before) for other in self.weights)
+                yield sign, f"{sign} {layer.path}: {count} weights"
+
+    def __str__(self) -> str:
+        return "\n".join(line for _, line in self.lines())
+
+    def to_dict(self) -> dict:
+        """Plain data, fit for JSON."""
+        def pair(change: Change) -> dict:
+            return {"name": change.name, "before": change.before, "after": change.after}
+        rows = [{"change": {"+": "added", "-": "removed", "~": "changed"}[change.sign], "path": change.row.path, "type": change.row.type,
+                 "kind": change.row.kind, "outputs": list(change.row.outputs), "parameters": change.row.parameters,
+                 "changes": [pair(inner) for inner in change.changes]} for change in self.rows]
+        return {"models": list(self.models), "sizes": dict(self.sizes), "totals": [pair(change) for change in self.totals], "rows": rows,
+                "weights": [pair(change) for change in self.weights], "weights_kept": self.kept}
+
+
+def compare(before: Model, after: Model, depth: int | None = None, sizes: Mapping[str, int] | None = None) -> Difference:
+    """The difference of two models.  ``depth`` and ``sizes`` are those of the summaries that are compared."""
+    summaries = summarize(before, depth, sizes), summarize(after, depth, sizes)
+    old, new = ({v.path: str(v.type) for v in model.variables} for model in (before, after))
+    changed = [Change(path, old.get(path, ""), new.get(path, "")) for path in dict.fromkeys([*old, *new]) if old.get(path) != new.get(path)]
+    return Difference(
+        (before.name, after.name), summaries[1].sizes, tuple(_totals(*summaries)), tuple(_rows(*summaries)), tuple(changed),
+        sum(old.get(path) == type_ for path, type_ in new.items()), len(new))
+
+
+# --- totals -----------------------------------------------------------------------------------------------------
+
+
+def _totals(before: Summary, after: Summary) -> Iterator[Change]:
+    at = ", ".join(f"{name} = {size}" for name, size in after.sizes.items())
+    pairs = [
+        ("model", before.model, after.model),
+        ("parameters", f"{before.parameters:,}", f"{after.parameters:,}"),
+        ("state", f"{before.state:,}", f"{after.state:,}"),
+        (f"FLOPs at {at}" if at else "FLOPs", _cost(before.flops, before), _cost(after.flops, after)),
+        ("kernels", str(before.kernels), str(after.kernels)),
+        ("losses", ", ".join(before.losses), ", ".join(after.losses)),
+        ("penalties", str(before.penalties), str(after.penalties)),
+        ("optimiser", before.optimizer or "", after.optimizer or ""),
+        ("targets", ", ".join(before.targets), ", ".join(after.targets))]
+    yield from (Change(*pair) for pair in pairs if pair[1] != pair[2])
+
+
+def _cost(cost: Size, summary: Summary) -> str:
+    """Whole, where it is a number: two costs that differ shall look different."""
+    known = substitute(cost, summary.sizes)
+    return f"{known:,}" if isinstance(known, int) else format_cost(cost, summary.sizes)
+
+
+def _percent(change: Change) -> str:
+    """The change of a plain number in percent of the old one."""
+    old, new = (text.replace(",", "") for text in (change.before, change.after))
+    if not (old.isdigit() and new.isdigit() and int(old)):
+        return ""
+    return f"  ({(int(new) - int(old)) / int(old):+.1%})"
+
+
+# --- rows -------------------------------------------------------------------------------------------------------
+
+
+def _rows(before: Summary, after: Summary) -> list[RowChange]:
+    """The rows that differ, in the order of the second model, those that are gone where they were."""
+    pairs = list(_paired(before.rows, after.rows, (_same_row, _same_kind)))
+    names = {old.path: new.path for old, new in pairs if old is not None and new is not None}
+    found = []
+    for old, new in pairs:
+        changes = tuple(_changes(old, new, names, before, after)) if old is not None and new is not None else ()
+        if old is None or new is None or changes:
+            found.append(RowChange(old, new, changes))
+    return found
+
+
+def _same_row(row: Row) -> tuple:
+    return row.depth, row.kind, row.type, row.settings, row.outputs
+
+
+def _same_kind(row: Row) -> tuple:
+    return row.depth, row.kind, row.type
+
+
+def _paired(old: tuple[Row, ...], new: tuple[Row, ...], keys: tuple[Callable[[Row], tuple], ...]) -> Iterator[tuple]:
+    """Rows side by side: those that are alike by the first key, and between them those that are alike by the next, weaker one."""
+    key, *weaker = keys
+    matcher = SequenceMatcher(None, list(map(key, old)), list(map(key, new)), autojunk=False)
+    for tag, a, b, c, d in matcher.get_opcodes():
+        if tag == "equal":
+            yield from zip(old[a:b], new[c:d])
+        elif tag == "replace" and weaker:
+            yield from _paired(old[a:b], new[c:d], tuple(weaker))
+        else:
+            yield from ((row, None) for row in old[a:b])
+            yield from ((None, row) for row in new[c:d])
+
+
+def _changes(old: Row, new: Row, names: Mapping[str, str], before: Summary, after: Summary) -> Iterator[Change]:
+    if old.name != new.name:
+        yield Change("name", old.name, new.name)
+    settings = dict(old.settings), dict(new.settings)
+    for name in dict.fromkeys([*settings[0], *settings[1]]):
+        if settings[0].get(name) != settings[1].get(name):
+            yield Change(name, settings[0].get(name, "default"), settings[1].get(name, "default"))
+    if old.outputs != new.outputs:
+        yield Change("output", ", ".join(old.outputs), ", ".join(new.outputs))
+    if old.parameters != new.parameters:
+        yield Change("parameters", f"{old.parameters:,}", f"{new.parameters:,}")
+    if old.shared != new.shared:
+        yield Change("weights", "shared" if old.shared else "its own", "shared" if new.shared else "its own")
+    costs = _cost(old.flops, before), _cost(new.flops, after)
+    if costs[0] != costs[1]:
+        yield Change("FLOPs", *costs)
+    if [names.get(source, source) for source in old.sources] != list(new.sources):
+        yield Change("from", ", ".join(old.sources), ", ".join(new.sources))
+
+
+def _title(change: RowChange) -> str:
+    row = change.row
+    return "  " * row.depth + (f"{row.kind} {row.name}" if row.kind in ("input", "output", "parameter") else f"{row.name} ({row.type})")
+
+
+def _told(row: Row) -> str:
+    """A row that is in one model only."""
+    settings = ", ".join(f"{name} = {value}" for name, value in row.settings)
+    weights = "shared" if row.shared else f"{row.parameters:,} parameters" if row.parameters else ""
+    parts = [", ".join(row.outputs), weights, settings]
+    return "  ".join(part for part in parts if part)
