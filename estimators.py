@@ -55,7 +55,7 @@ train Curve:
 def _compiled(text: str, name: str, model: str | None, settings: tuple, optimizer: str | None, lr, precision: str,
               target: str) -> Function:
     """One function for all estimators of equal settings: a search or a cross-validation compiles once."""
-    from .compiler.build import elaborate
+    from .compiler.kept_models import elaborate
     elaborated = elaborate(text, name, model=model, precision=precision, settings=dict(settings), optimizer=optimizer,
                            lr=lr)
     return Function(elaborated, None, target, text)

@@ -20,7 +20,8 @@ from netc.compiler.types import Dim, f32
 from netc.runtime import cache
 
 ROOT = Path(netc.__file__).parent
-EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.net") if "\ntrain " in path.read_text(encoding="utf-8"))
+SHIPPED = Path(__file__).resolve().parents[1] / "examples"        # beside the tests, not in the installed package
+EXAMPLES = sorted(path for path in SHIPPED.glob("*.net") if "\ntrain " in path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ for graph in (model.inference.outputs, model.training.losses, model.optimizer.up
     print(format_graph(kept.Graph((), graph)))
 print(model.variables, model.layers, model.warnings, sorted({'lark', 'netc.compiler.build', 'numba'} & set(sys.modules)))
 """
-    outputs = [subprocess.run([sys.executable, "-c", code, str(ROOT / "examples" / "ticket.net")], capture_output=True,
+    outputs = [subprocess.run([sys.executable, "-c", code, str(SHIPPED / "ticket.net")], capture_output=True,
                               text=True, timeout=120, check=True).stdout for _ in range(2)]
     assert outputs[0].rsplit("[", 1)[0] == outputs[1].rsplit("[", 1)[0]
     assert outputs[1].endswith(" []\n")
