@@ -13,7 +13,7 @@ from rich.console import Console
 
 from .measure import Row, Settings, measure, set_floors
 from .models import MODELS
-from .peers import JOBS, NETC, PEERS
+from .peers import ALONE, JOBS, NETC, PEERS, Peer
 from .plot import svg
 from .report import Report
 from .starts import BATCH, QUICK_REPEATS, REPEATS, import_seconds, measure_starts, starts_table, to_dict
@@ -22,10 +22,10 @@ BATCHES, QUICK_BATCHES = (1, 32, 128), (1, 32)
 PLAIN_WIDTH = 190
 
 
-def run(models: Iterable[str], batches: Iterable[int], jobs: Iterable[str], peers: Iterable[str], settings: Settings,
+def run(models: Iterable[str], batches: Iterable[int], jobs: Iterable[str], peers: Iterable[Peer], settings: Settings,
         console: Console) -> Report:
     """Measure everything that is asked for; what is not installed is left out."""
-    chosen = [PEERS[name] for name in peers if PEERS[name].installed]
+    chosen = [peer for peer in peers if peer is ALONE or peer.installed]
     rows: list[Row] = []
     with _progress(console) as told:
         for model in models:
@@ -46,18 +46,20 @@ def _progress(console: Console) -> Iterator:
 
 
 def main(models: tuple[str, ...], batches: tuple[int, ...], jobs: tuple[str, ...], peers: tuple[str, ...], quick: bool,
-         starts: bool, threads: int | None, limit: float, as_json: Path | None, figure: Path | None) -> None:
-    """The command, its options read."""
+         scaling: bool, starts: bool, as_json: Path | None, figure: Path | None, **limits) -> None:
+    """The command, its options read; ``limits`` are fields of Settings, None for those that were not given."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    settings = Settings(threads or min(2, cores), limit=limit)
+    given = {name: value for name, value in limits.items() if value is not None}
+    settings = Settings(**{"threads": min(2, cores)} | given)
     console = _console()
     if starts:
         _starts(models, jobs, peers, quick, settings, as_json, console)
         return
     if quick:
         settings.turns, settings.seconds = 3, 0.15
-    report = run(models or MODELS, batches or (QUICK_BATCHES if quick else BATCHES), jobs or JOBS,
-                 [name for name in (peers or PEERS) if name != NETC.name], settings, console)
+    chosen = [ALONE] * scaling + [PEERS[name] for name in peers or PEERS if name != NETC.name]
+    report = run(models or MODELS, batches or (QUICK_BATCHES if quick else BATCHES), jobs or JOBS, chosen, settings,
+                 console)
     console.print(report.shown(), highlight=False)
     if as_json is not None:
         as_json.write_text(report.to_json())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import tempfile
 import time
@@ -14,8 +13,9 @@ from typing import Callable, Iterable
 import numpy as np
 
 from .models import Model
-from .peers import NETC, Peer
+from .peers import ALONE, NETC, Peer
 from .process import PeerError, Process
+from .quiet import Watch, wait_for_quiet
 
 # Largest differences that rounding explains, relative: float32 sums of up to some ten thousand terms in another order,
 # and for gradients what the layers above amplify.
@@ -23,23 +23,27 @@ OUTPUT_TOLERANCE = 1e-4         # of the largest element of an output
 GRADIENT_TOLERANCE = 1e-3       # of a weight's gradient, by its norm
 LOSS_TOLERANCE = 1e-4           # of each of the first losses
 SMALL_GRADIENT = 1e-3           # of the whole: a smaller one (attention's key bias) is noise, and measured as this much
+QUIET = 0.05                    # the share of the cores' time that others may take in a turn that counts as quiet
 PAUSE = 0.02                    # seconds between turns: threads that spin while they wait for work come to rest
 
 
 @dataclass
 class Settings:
-    """``turns`` of ``seconds`` each; a command that takes longer than ``limit`` seconds is cut off."""
+    """``turns`` of ``seconds`` each; a command that takes longer than ``limit`` seconds is cut off.  Turns in which
+    others used the machine are repeated for up to ``patience`` seconds a row."""
 
     threads: int = 2
     turns: int = 7
     seconds: float = 0.4
     limit: float = 120.0
+    patience: float = 20.0
 
 
 @dataclass
 class Timing:
     """One peer on one row.  Times in seconds a call: median, tenth and ninetieth percentile, and the least;
-    ``difference`` is the largest from netc's results, in units of the tolerance.  ``error``: why there is no time."""
+    ``difference`` is the largest from netc's results, in units of the tolerance; ``disturbance`` the share of the cores'
+    time that other processes took in the turns that count (their median).  ``error``: why there is no time."""
 
     peer: str
     error: str | None = None
@@ -48,6 +52,7 @@ class Timing:
     high: float | None = None
     least: float | None = None
     samples: int = 0
+    disturbance: float | None = None
     difference: float | None = None
     import_seconds: float | None = None
     first_seconds: float | None = None
@@ -69,7 +74,6 @@ class Row:
     timings: dict[str, Timing] = field(default_factory=dict)
     facts: dict = field(default_factory=dict)
     floor: float | None = None
-    load: float = 0.0           # of the machine, by all that runs on it, when the row was measured
 
     @property
     def netc(self) -> Timing:
@@ -78,7 +82,8 @@ class Row:
     @property
     def best(self) -> Timing | None:
         """The fastest peer with right results."""
-        found = [t for name, t in self.timings.items() if name != NETC.name and t.median is not None and t.agrees]
+        found = [t for name, t in self.timings.items()
+                 if name not in (NETC.name, ALONE.name) and t.median is not None and t.agrees]
         return min(found, key=lambda timing: timing.median, default=None)
 
     @property
@@ -87,8 +92,15 @@ class Row:
         best = self.best
         return best.median / self.netc.median if best is not None and self.netc.median else None
 
+    @property
+    def speedup(self) -> float | None:
+        """How many times faster netc's threads together are than one alone, where that was measured."""
+        alone = self.timings.get(ALONE.name)
+        return alone.median / self.netc.median if alone is not None and alone.median and self.netc.median else None
+
     def to_dict(self) -> dict:
-        return asdict(self) | {"best": self.best.peer if self.best else None, "ahead": self.ahead}
+        best = self.best.peer if self.best else None
+        return asdict(self) | {"best": best, "ahead": self.ahead, "speedup": self.speedup}
 
 
 def set_floors(rows: Iterable[Row]) -> None:
@@ -123,6 +135,18 @@ def measure(model: Model, job: str, batches: Iterable[int], peers: Iterable[Peer
             race.close()
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Seconds a call, and what others took of the machine meanwhile."""
+
+    samples: list[float]
+    disturbance: float | None
+
+    @property
+    def is_quiet(self) -> bool:
+        return self.disturbance is None or self.disturbance <= QUIET
+
+
 class _Race:
     """The processes of one model and job.  They stay from batch to batch, but for one that had to be cut off."""
 
@@ -142,7 +166,7 @@ class _Race:
         self.processes, self.surveyor = {}, None
 
     def row(self, batch: int) -> Row:
-        row = Row(self.model.name, self.job, batch, load=_load())
+        row = Row(self.model.name, self.job, batch)
         inputs = self.folder / "inputs.npz"
         np.savez(inputs, **self.model.draw(self.job, batch))
         reference = None
@@ -181,7 +205,7 @@ class _Race:
         """Start, load and check; the peer's results."""
         limit = self.settings.limit
         if peer.name not in self.processes:
-            process = self.processes[peer.name] = Process(peer.module, self.settings.threads)
+            process = self.processes[peer.name] = Process(peer.module, peer.threads or self.settings.threads)
             self.import_seconds[peer.name] = process.ask(limit, "import")["seconds"]
         process = self.processes[peer.name]
         timing.import_seconds = self.import_seconds[peer.name]
@@ -193,24 +217,43 @@ class _Race:
 
     def _time(self, row: Row) -> None:
         """Turns: each peer in its turn, while the others wait for theirs."""
-        samples: dict[str, list[float]] = {peer.name: [] for peer in self.peers if row.timings[peer.name].error is None}
-        for turn in range(self.settings.turns):
-            self.told(f"{self.model.name} {self.job} {row.batch}: turn {turn + 1} of {self.settings.turns}")
-            for name in samples:
-                if row.timings[name].error is None:
-                    found = self._attempt(row.timings[name], lambda: self._turn(name))
-                    samples[name] += found or []
+        turns: dict[str, list[Turn]] = {peer.name: [] for peer in self.peers if row.timings[peer.name].error is None}
+        deadline = time.monotonic() + self.settings.patience
+        number = 0
+        while number < self.settings.turns or time.monotonic() < deadline and any(
+                row.timings[name].error is None and self._wants_more(found) for name, found in turns.items()):
+            number += 1
+            self.told(f"{self.model.name} {self.job} {row.batch}: turn {number}")
+            if number > self.settings.turns:
+                wait_for_quiet(QUIET, deadline)
+            for name, found in turns.items():
+                if row.timings[name].error is None and (number <= self.settings.turns or self._wants_more(found)):
+                    turn = self._attempt(row.timings[name], lambda: self._turn(name))
+                    found += [turn] if turn is not None else []
                     time.sleep(PAUSE)
-        for name, found in samples.items():
-            timing = row.timings[name]
-            if timing.error is None:
-                timing.samples = len(found)
-                timing.low, timing.median, timing.high = (float(x) for x in np.percentile(found, (10, 50, 90)))
-                timing.least = min(found)
-                timing.peak_memory = self.processes[name].ask(self.settings.limit, "memory")["peak"]
+        for name, found in turns.items():
+            if row.timings[name].error is None:
+                self._conclude(row.timings[name], found)
 
-    def _turn(self, name: str) -> list[float]:
-        return self.processes[name].ask(self.settings.limit, "time", seconds=self.settings.seconds)["samples"]
+    def _wants_more(self, found: list[Turn]) -> bool:
+        return sum(turn.is_quiet for turn in found) < self.settings.turns
+
+    def _turn(self, name: str) -> Turn:
+        process = self.processes[name]
+        watch = Watch(process.child.pid)
+        samples = process.ask(self.settings.limit, "time", seconds=self.settings.seconds)["samples"]
+        return Turn(samples, watch.disturbance())
+
+    def _conclude(self, timing: Timing, turns: list[Turn]) -> None:
+        """The times of the quietest turns."""
+        kept = sorted(turns, key=lambda turn: turn.disturbance or 0.0)[:self.settings.turns]
+        samples = [sample for turn in kept for sample in turn.samples]
+        timing.samples = len(samples)
+        timing.low, timing.median, timing.high = (float(x) for x in np.percentile(samples, (10, 50, 90)))
+        timing.least = min(samples)
+        known = [turn.disturbance for turn in kept if turn.disturbance is not None]
+        timing.disturbance = statistics.median(known) if known else None
+        timing.peak_memory = self.processes[timing.peer].ask(self.settings.limit, "memory")["peak"]
 
     def _attempt(self, timing: Timing, action: Callable):
         """What the action gives; where the peer fails its error is noted, and its process ended."""
@@ -243,9 +286,3 @@ def _difference_of(job: str, name: str, found: np.ndarray, want: np.ndarray, ref
     whole = math.sqrt(sum(float((array ** 2).sum()) for key, array in reference.items() if key != "losses"))
     scale = max(float(np.linalg.norm(want)), SMALL_GRADIENT * whole, 1e-30)
     return float(np.linalg.norm(found - want)) / scale / GRADIENT_TOLERANCE
-
-
-def _load() -> float:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-
-

@@ -49,7 +49,7 @@ def _panel(job: str, rows: list[Row], top: int) -> list[str]:
             parts.append(_text(x(mark), top + HEAD - 20, f"{mark}x", 'text-anchor="middle" fill="#666"'))
     for number, row in enumerate(rows):
         y = top + HEAD + LINE * number + LINE // 2 - 4
-        parts.append(_text(LEFT - 12, y + 4, f"{row.model}, {row.batch}", 'text-anchor="end"'))
+        parts.append(_text(LEFT - 12, y + 4, f"{row.model}, batch {row.batch}", 'text-anchor="end"'))
         parts.append(f'<line x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}" stroke="#f0f0f0"/>')
         for name, timing in reversed(row.timings.items()):          # netc last, on top
             if timing.median and timing.agrees:

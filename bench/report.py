@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from .measure import Row, Settings, Timing, geometric_mean
-from .peers import NETC, PEERS, Peer
+from .peers import ALONE, NETC, PEERS, Peer
 from .sizes import installed_bytes, version
 
 MIB = 2 ** 20
 LEAST_FLOOR = 1e-6          # seconds; below, a call's own cost is everything
-CROWDED = 0.5               # a machine whose load exceeds the threads by so much was not quiet
+DISTURBED = 0.1             # a time is marked if others took more of the machine meanwhile
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Report:
         parts: list = [Text(self._head())]
         for job in self.jobs:
             rows = [row for row in self.rows if row.job == job]
-            names = [name for name in PEERS if any(name in row.timings for row in rows)]
+            names = [name for name in (ALONE.name, *PEERS) if any(name in row.timings for row in rows)]
             unit = "call" if job == "inference" else "step"
             title = f"\n{job}, milliseconds a {unit} (median ± half of the middle 80 %)"
             parts += [Text(title), times(rows, names)]
@@ -68,7 +68,9 @@ class Report:
                 parts.append(Text(f"geometric mean against the best peer of each row: {mean:.2f}x"))
             parts += [Text("\npeak memory of the process, MiB"), table(rows, names, _memory),
                       Text("\nseconds from the ready import to the first result: compiling, or reading compiled code"),
-                      table(rows, names, _first)]
+                      table(rows, names, _first),
+                      Text("\nnetc's program: what products and kernels compute and move, its arena over the least "
+                           "that could hold it"), work(rows)]
         sizes = ", ".join(f"{name} {size / MIB:.0f}" for name, size in self.sizes.items())
         parts.append(Text(f"\ninstalled, with all that it needs, MiB: {sizes}"))
         parts += [Text(note) for note in self.notes()]
@@ -93,12 +95,11 @@ class Report:
                 elif not timing.agrees:
                     by = f"{timing.difference:.2g} times the tolerance"
                     found.append(f"{place}: {timing.peer}: results differ by {by}")
-        bearable = self.settings.threads * (1 + CROWDED)
-        crowded = [row.load for row in self.rows if row.load > bearable]
-        if crowded:
-            found.append(f"the machine was not quiet: load {max(crowded):.1f} at the worst, above {bearable:.0f} in "
-                         f"{len(crowded)} of {len(self.rows)} rows; times of libraries whose threads wait for each other "
-                         "suffer most")
+        disturbed = [timing.disturbance for row in self.rows for timing in row.timings.values()
+                     if timing.disturbance is not None and timing.disturbance > DISTURBED]
+        if disturbed:
+            found.append(f"{len(disturbed)} times, marked ~, were taken while others used the machine, at the worst "
+                         f"{100 * max(disturbed):.0f} % of it: libraries whose threads wait for each other suffer most")
         return found
 
 
@@ -123,6 +124,21 @@ def table(rows: list[Row], names: list[str], cell) -> Table:
     return made
 
 
+def work(rows: list[Row]) -> Table:
+    """FLOPs, bytes and memory of netc's programs."""
+    made = _table("model", "batch", "parameters", "MFLOP products", "MFLOP", "MB", "GFLOP/s", "arena MiB", "/ live",
+                  *["speedup"] * any(row.speedup for row in rows))
+    for row in rows:
+        facts = row.facts
+        if facts:
+            rate = facts["work_flops"] / row.netc.median / 1e9 if row.netc.median else 0.0
+            over = f"{facts['arena'] / facts['live']:.2f}" if facts["live"] else "-"
+            made.add_row(row.model, str(row.batch), f"{facts['parameters']:,}", f"{facts['work_flops'] / 1e6:,.1f}",
+                         f"{facts['flops'] / 1e6:,.1f}", f"{facts['bytes'] / 1e6:,.1f}", f"{rate:.1f}",
+                         f"{facts['arena'] / MIB:.1f}", over, *[f"{row.speedup:.2f}x"] * bool(row.speedup))
+    return made
+
+
 def _table(*titles: str) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold")
     for position, title in enumerate(titles):
@@ -134,7 +150,8 @@ def _cell(timing: Timing, best: bool = False) -> Text:
     if timing.error is not None:
         return Text("cut off" if timing.error.startswith("cut off") else "failed", style="red")
     spread = (timing.high - timing.low) / 2 / timing.median
-    text = f"{milliseconds(timing.median)} ±{100 * spread:.0f}%"
+    mark = "~" if (timing.disturbance or 0.0) > DISTURBED else ""
+    text = f"{mark}{milliseconds(timing.median)} ±{100 * spread:.0f}%"
     return Text(text, style="bold" if best else "") if timing.agrees else Text(f"{text} differs", style="red")
 
 

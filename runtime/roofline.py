@@ -18,8 +18,8 @@ from .pool import threads
 from .runner import Runner
 
 WORKING_SETS = (2 ** 18, 2 ** 21, 2 ** 24, 2 ** 27)     # bytes: within a core's own cache up to main memory
-SECONDS = 0.003         # a run takes about this long
-RUNS = 9                # the best counts: whatever else the machine does only slows a run
+SECONDS = 0.001         # a run takes about this long, or one pass: short, so that some runs find all cores free
+RUNS = 25               # the best counts: whatever else the machine does only slows a run
 FMA_CHAINS = 12         # independent accumulators: two units, busy for four or five cycles each
 FMA_TURNS = 2_000       # of the loop that holds one fma a chain
 STREAM_ARRAYS = 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import textwrap
@@ -14,11 +15,13 @@ import numpy as np
 import pytest
 
 import netc
+from netc.bench import measure as measuring
 from netc.bench.measure import Row, Settings, Timing, difference, geometric_mean, measure, set_floors
 from netc.bench.models import MODELS
-from netc.bench.peers import PEERS, Peer
+from netc.bench.peers import NETC, PEERS, Peer
 from netc.bench.plot import svg
 from netc.bench.process import PeerError, Process
+from netc.bench.quiet import Watch, process_seconds, wait_for_quiet
 from netc.bench.report import Report, milliseconds
 from netc.bench.sizes import installed_bytes
 from netc.bench.worker import memory, timed
@@ -27,7 +30,7 @@ from rich.console import Console
 
 PARAMETERS = {"tiny": 16, "mlp": 535_818, "inception": 1_090_761, "two_images": 1_092_761, "autoencoder": 28_241,
               "ticket": 1_392_097, "transformer": 1_859_648, "vae": 134_165, "gpt": 834_304}
-SHORT = Settings(threads=1, turns=2, seconds=0.01, limit=60)
+SHORT = Settings(threads=1, turns=2, seconds=0.01, limit=60, patience=0)
 
 # A peer that computes the tiny model by NumPy, and may misbehave when it is loaded or run.
 FAKE = """
@@ -165,14 +168,45 @@ def test_short_calls_are_timed_in_blocks():
     assert 0 < memory()["resident"] <= memory()["peak"]
 
 
+def test_disturbed_turns_are_repeated_and_the_quietest_count(monkeypatch):
+    told = iter([(0.004, 0.5), (0.001, 0.01), (0.005, 0.6), (0.002, 0.02)])
+    monkeypatch.setattr(measuring, "wait_for_quiet", lambda share, deadline: None)
+    monkeypatch.setattr(measuring, "PAUSE", 0)
+    race = measuring._Race.__new__(measuring._Race)
+    race.peers, race.model, race.job, race.told = [NETC], MODELS["tiny"], "inference", lambda text: None
+    race.settings = Settings(turns=2, patience=60)
+    race.processes = {"netc": type("Silent", (), {"ask": lambda self, *a, **k: {"peak": 5}})()}
+    race._turn = lambda name: (lambda seconds, other: measuring.Turn([seconds], other))(*next(told))
+    row = Row("tiny", "inference", 1, {"netc": Timing("netc")})
+    race._time(row)
+    assert (row.netc.samples, row.netc.least, row.netc.high) == (2, 0.001, pytest.approx(0.0019))
+    assert row.netc.disturbance == pytest.approx(0.015) and row.netc.peak_memory == 5 and not list(told)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells")
+def test_what_others_take_is_seen():
+    code = "import time; e = time.time() + 0.6\nwhile time.time() < e: pass"
+    with subprocess.Popen([sys.executable, "-c", code]) as other:
+        time.sleep(0.1)
+        blind, knowing = Watch(os.getpid()), Watch(other.pid)
+        time.sleep(0.4)
+        seen, unseen = blind.disturbance(), knowing.disturbance()
+    assert seen > unseen + 0.4 / (os.cpu_count() or 1) * 0.5 and process_seconds(2 ** 30) is None
+    started = time.monotonic()
+    wait_for_quiet(0.0, started + 0.1)
+    wait_for_quiet(1.0, started + 60)
+    assert time.monotonic() - started < 5
+
+
 def rows():
-    facts = {"work_flops": 2_000_000, "parameters": 10, "peak_flops": 1e9, "bandwidths": [[10, 1e9]],
-             "optimizer_bandwidth": 28e4}
+    facts = {"work_flops": 2_000_000, "flops": 3_000_000, "bytes": 4_000_000, "parameters": 10, "arena": 3 * 2 ** 20,
+             "live": 2 * 2 ** 20, "peak_flops": 1e9, "bandwidths": [[10, 1e9]], "optimizer_bandwidth": 28e4}
     def timing(name, seconds, **more):
         return Timing(name, None, seconds, 0.9 * seconds, 1.1 * seconds, 0.8 * seconds, 9, first_seconds=1.0,
                       peak_memory=2 ** 20, **more)
     found = [Row("mlp", job, batch, {"netc": timing("netc", 0.004, difference=0.0),
                                      "torch": timing("torch", 0.008, difference=0.5),
+                                     "netc, 1 thread": timing("netc, 1 thread", 0.006, difference=0.0),
                                      "jax": timing("jax", 0.002, difference=7.0),
                                      "openvino": Timing("openvino", "cut off: no answer")}, dict(facts))
              for job in ("inference", "training") for batch in (1, 32)]
@@ -189,6 +223,7 @@ def test_a_report_as_text_and_as_data():
     assert "4.00 ±10%" in text and "8.00 ±10%" in text and "2.00 ±10% differs" in text and "cut off" in text
     assert "geometric mean against the best peer of each row: 2.00x" in text and "2.0x" in text and "torch 3" in text
     assert "mlp training 32: openvino: cut off" in text and "mlp inference 1: jax: results differ by 7 times" in text
+    assert "1.50x" in text and "1.50" in text               # the speedup, the arena over the live bytes
     data = json.loads(report.to_json())
     assert data["ahead"] == {"inference": pytest.approx(2), "training": pytest.approx(2)}
     assert data["rows"][0]["timings"]["torch"]["median"] == 0.008 and data["rows"][0]["best"] == "torch"
@@ -198,7 +233,7 @@ def test_a_figure():
     root = ElementTree.fromstring(svg(rows()))
     circles = [element for element in root.iter() if element.tag.endswith("circle")]
     titles = [element.text for circle in circles for element in circle]
-    assert len(titles) == 4 * 2 and any("netc: 4 ms, 2x the floor" in title for title in titles)      # jax differs
+    assert len(titles) == 4 * 3 and any("netc: 4 ms, 2x the floor" in title for title in titles)      # jax differs
     x = {title.split(":")[0]: float(circle.get("cx")) for circle in circles for title in [c.text for c in circle]}
     assert x["netc"] < x["torch"]
     assert ElementTree.fromstring(svg([])) is not None
@@ -223,7 +258,7 @@ def command(capsys, tmp_path, monkeypatch):
 
 def test_the_command(command, tmp_path):
     code, out, err = command("--models", "tiny", "--batches", "2", "--jobs", "inference", "--peers", "netc", "--quick",
-                             "--threads", "1", "--json", "r.json", "--svg", "r.svg")
+                             "--threads", "1", "--scaling", "--patience", "0", "--json", "r.json", "--svg", "r.svg")
     assert code == 0 and not err and "GFLOP/s" in out and "tiny" in out
     assert json.loads((tmp_path / "r.json").read_text())["rows"][0]["timings"]["netc"]["median"] > 0
     assert (tmp_path / "r.svg").read_text().startswith("<svg")

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 JOBS = ("inference", "training")
 
 
 @dataclass(frozen=True)
 class Peer:
-    """``library`` must be installed; ``fresh`` are the variables that name folders in which it keeps compiled code."""
+    """``library`` must be installed; ``fresh`` are the variables that name folders in which it keeps compiled code;
+    ``threads`` overrides those of the run."""
 
     name: str
     module: str
@@ -21,6 +22,7 @@ class Peer:
     needs: tuple[str, ...] = ()
     jobs: tuple[str, ...] = JOBS
     fresh: tuple[str, ...] = ()
+    threads: int | None = None
 
     @property
     def installed(self) -> bool:
@@ -28,6 +30,7 @@ class Peer:
 
 
 NETC = Peer("netc", f"{__name__}.netc_peer", "netc", fresh=("NETC_CACHE_DIR",))
+ALONE = replace(NETC, name="netc, 1 thread", threads=1)
 PEERS = {peer.name: peer for peer in (
     Peer("torch", f"{__name__}.torch_eager", "torch"),
     Peer("torch.compile", f"{__name__}.torch_compile", "torch", fresh=("TORCHINDUCTOR_CACHE_DIR",)),

@@ -25,19 +25,22 @@ def _numbers(context, parameter, text):
 @click.option("--peers", callback=_names, metavar="A,B", help="torch, torch.compile, jax, onnxruntime, openvino, or netc "
               "for netc alone; without it all that are installed.")
 @click.option("--quick", is_flag=True, help="Short turns, batches 1 and 32: an impression.")
-@click.option("--compile", "starts", is_flag=True, help="Instead of speed, the time to the first result in fresh processes, "
-              "with and without compiled code on disk; of netc, and of peers that are named.")
+@click.option("--scaling", is_flag=True, help="netc on one thread too.")
+@click.option("--compile", "starts", is_flag=True, help="Instead of speed, the time to the first result in fresh "
+              "processes, with and without compiled code on disk; of netc, and of peers that are named.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each implementation; without it 2.")
 @click.option("--limit", type=click.FloatRange(1), default=120.0, show_default=True,
               help="Seconds after which a peer that does not answer is cut off.")
+@click.option("--patience", type=click.FloatRange(0), default=20.0, show_default=True,
+              help="Seconds a row to wait for turns in which nobody else uses the machine.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path, dir_okay=False),
               help="Write everything that was measured.")
 @click.option("--svg", "figure", type=click.Path(path_type=Path, dir_okay=False), help="Write a figure.")
-def bench(models, batches, jobs, peers, quick, starts, threads, limit, as_json, figure) -> None:
+def bench(**options) -> None:
     """Compare speed and memory with other libraries, and with the machine's limit.
 
     Each implementation runs in a process of its own on equal weights and inputs; results are compared, then times are
     taken in turns.  Peers come with the extra `bench`; those that are not installed are left out.
     """
     from ...bench.command import main
-    main(models, batches, jobs, peers, quick, starts, threads, limit, as_json, figure)
+    main(**options)
