@@ -31,9 +31,9 @@ class Twin:
     ``build()`` gives the Keras model; ``loss(outputs, batch)`` the loss in Keras' terms, without regularisers; ``order`` the layers
     of ours in the order of Keras' ``get_weights()``, where that is not the order of our file.
 
-    ``onednn``: whether torch may use oneDNN.  In torch 2.13 its gradients of convolutions write past their memory for
-    Inception's shapes (wrong numbers, an abort or a hang, without netc in the process), while torch's own transposed
-    convolutions have no gradients for Keras' kernels.
+    ``onednn``: whether torch may use oneDNN.  In torch 2.13 its weight gradient of a 1x1 convolution with stride 2 on 3
+    channels, channels last, is wrong and writes past its memory (an abort or a hang, without netc in the process); while
+    torch's own transposed convolutions have no gradients for Keras' kernels.
     """
 
     case: Case
