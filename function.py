@@ -299,8 +299,12 @@ class Function:
         ``depth`` opens so many levels of nested models (without it all but the prelude's layers); ``sizes`` gives
         values for symbols, such as {"N": 32}; without it costs are those of one sample.
         """
-        from .compiler.summary import summarize
-        return summarize(self.model, depth, sizes)
+        from .compiler import kept
+
+        def make():
+            from .compiler.summary import summarize
+            return summarize(self.model, depth, sizes)
+        return kept.kept(self._key("summary", depth, sorted((sizes or {}).items())), make)
 
     def diff(self, before: "Function", depth: int | None = None, sizes: Mapping[str, int] | None = None):
         """What changed from the model ``before`` to this one: totals, layers, weights; ``str()`` of it is a report.
@@ -361,8 +365,12 @@ class Function:
         def make():
             program = self.lower(kind)
             return program, pipeline.compile_graph(program.graph, program.layout, self.target)
-        is_kept = self.model.identity and self.target == "cpu"
-        return kept.kept(kept.key_of("program", self.model.identity, kind, repr(self._paths)) if is_kept else None, make)
+        return kept.kept(self._key("program", kind, self._paths) if self.target == "cpu" else None, make)
+
+    def _key(self, *parts) -> str | None:
+        """The key of what is made from the model and these, in the cache; None for a model that is not known there."""
+        from .compiler import kept
+        return kept.key_of(self.model.identity, *map(repr, parts)) if self.model.identity else None
 
     def lower(self, kind: str) -> Program:
         """The program as a graph, before the back end.  Raises ModelError where the model has no such program."""

@@ -1,29 +1,16 @@
-"""What the compiler made, kept in the cache: models and compiled programs, by all that determines them.
-
-A kept value is a pickle that carries the cache's signature, and may hold only classes of this package.  The nodes of its
-graphs come first in it, arguments before users, and are interned as they are read: a graph may be deeper than Python's
-stack, and a node that is there already is the same node.
-"""
+"""What the compiler made, kept in the cache: models and compiled programs, by all that determines them."""
 
 from __future__ import annotations
 
 import functools
-import io
-import pickle
 import sys
 import zlib
 from pathlib import Path
-from typing import Any, Callable, Iterable, TypeVar
-
-import numpy as np
+from typing import Any, Callable, TypeVar
 
 from ..runtime import cache
-from .ir import Graph, Node, Primitive, remake
-from .ops import PRIMITIVES
-from .types import DTYPES, DType
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = __name__.rsplit(".", 1)[0]
 T = TypeVar("T")
 
 
@@ -40,14 +27,18 @@ def kept(key: str | None, make: Callable[[], T]) -> T:
 def get(key: str) -> Any:
     """What was put under a key; None if there is nothing."""
     content = cache.get(key)
-    return loads(zlib.decompress(content)) if content is not None else None
+    if content is None:
+        return None
+    from .pickles import loads
+    return loads(zlib.decompress(content))
 
 
 def put(key: str, value: Any) -> None:
+    from .pickles import dumps
     cache.put(key, zlib.compress(dumps(value), 1))
 
 
-def key_of(*parts: str) -> str:
+def key_of(*parts: str | bytes) -> str:
     """The key of these texts for this version of the compiler."""
     return cache.key_of("kept", *_version(), *parts)
 
@@ -57,86 +48,4 @@ def _version() -> tuple[str | bytes, ...]:
     """Everything beside its input that determines what the compiler makes."""
     files = sorted([*(ROOT / "compiler").rglob("*.py"), *(ROOT / "grammar").rglob("*.net"), ROOT / "grammar" / "net.lark",
                     ROOT / "runtime" / "weights.py"])
-    return sys.version, np.__version__, *(file.read_bytes() for file in files if file.parent.name != "cli")
-
-
-# --- pickles of graphs --------------------------------------------------------------------------------------------
-
-
-def dumps(value: Any) -> bytes:
-    """The value and the nodes that it refers to, as bytes."""
-    found = _Finder(io.BytesIO())
-    found.dump(value)
-    content = io.BytesIO()
-    _Pickler(content, protocol=5).dump((_ordered(found.nodes), value))
-    return content.getvalue()
-
-
-def loads(content: bytes) -> Any:
-    """The value of ``dumps``; only for content that the cache vouches for."""
-    return _Unpickler(io.BytesIO(content)).load()[1]
-
-
-class _Finder(pickle.Pickler):
-    """Finds the nodes that a value refers to, not those below them."""
-
-    def __init__(self, file):
-        super().__init__(file, protocol=5)
-        self.nodes: dict[Node, None] = {}
-
-    def reducer_override(self, value):
-        if type(value) is Node:
-            self.nodes[value] = None
-            return tuple, ()
-        return NotImplemented
-
-
-class _Pickler(pickle.Pickler):
-    def reducer_override(self, value):
-        if type(value) is Node:
-            return _node, (value.op.name, value.args, dict(value.attrs), value.type)
-        if type(value) is DType:
-            return _dtype, (value.name,)
-        if type(value) is Primitive:
-            return _primitive, (value.name,)
-        return NotImplemented
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
-        if module.startswith(f"{PACKAGE}.") and "." not in name:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is nothing that is kept")
-
-
-def _node(op: str, args: tuple[Node, ...], attrs: dict[str, Any], type_) -> Node:
-    return remake(PRIMITIVES[op], args, attrs, type_)
-
-
-def _dtype(name: str) -> DType:
-    return DTYPES[name]
-
-
-def _primitive(name: str) -> Primitive:
-    return PRIMITIVES[name]
-
-
-def _ordered(roots: Iterable[Node]) -> list[Node]:
-    """The nodes below the roots and those of their bodies, what a node needs before it."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    pending = [(root, False) for root in roots]
-    while pending:
-        current, is_ready = pending.pop()
-        if current in seen:
-            continue
-        if is_ready:
-            seen.add(current)
-            order.append(current)
-            continue
-        pending.append((current, True))
-        pending += [(arg, False) for arg in current.args]
-        for body in current.attrs.values():
-            if isinstance(body, Graph):
-                pending += [(inner, False) for inner in (*body.inputs, *body.results)]
-    return order
+    return sys.version, *(file.read_bytes() for file in files if file.parent.name != "cli")

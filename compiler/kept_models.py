@@ -1,27 +1,30 @@
-"""Elaborated models in the cache: a file that was elaborated once is not elaborated again."""
+"""Elaborated models, and what there is to say about files, in the cache: a file that was elaborated once is not
+elaborated again.
+
+What is kept about a file counts only if the files that it imports are what they were.
+"""
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
+import json
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Iterable
 
 from ..runtime import cache
 from . import kept
-from .model import Model
+
+if TYPE_CHECKING:
+    from .model import Model            # with all of the graph and NumPy, which a kept report does not need
 
 
 def elaborate(text: str, filename: str, **options: Any) -> Model:
-    """As ``build.elaborate``, but a model that is in the cache is taken from there, and a new one is put there.
-
-    A kept model counts if the files that it imports are what they were.
-    """
+    """As ``build.elaborate``, but a model that is in the cache is taken from there, and a new one is put there."""
     key = None
     if all(_is_plain(value) for value in options.values()):
         key = kept.key_of("model", text, filename, repr(sorted(options.items())))
         found = kept.get(key)
-        if found is not None and all(_digest(path) == digest for path, digest in found.imports):
+        if found is not None and _unchanged(found.imports):
             return found
     from .build import elaborate as build
     made = build(text, filename, **options)
@@ -29,6 +32,50 @@ def elaborate(text: str, filename: str, **options: Any) -> Model:
         made = replace(made, identity=cache.key_of(key, *(part for entry in made.imports for part in entry)))
         kept.put(key, made)
     return made
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``netc check`` says of a file: its messages and what to do about them, or else what is in it.  ``read`` lists the
+    files that it imports, there or not."""
+
+    fine: bool
+    messages: list[str]
+    advice: str
+    contents: str
+    read: list[str]
+
+
+def report(data: bytes, filename: str, model: str | None, precision: str) -> Report:
+    """The report on a file, of the cache if it is there."""
+    key = kept.key_of("report", data, filename, repr(model), precision)
+    content = cache.get(key)
+    if content is not None:
+        imports, values = json.loads(content)
+        if _unchanged(imports):
+            return Report(*values)
+    from .build import inspect
+    found = inspect(data, filename, model, precision)
+    made = _report(found)
+    if set(found.imports) == found.read:        # nothing that is missing
+        cache.put(key, json.dumps((sorted(found.imports.items()), astuple(made))).encode())
+    return made
+
+
+def _report(found) -> Report:
+    from .diagnostics import Diagnostics
+    return Report(not found.errors, [item.render() for item in found.diagnostics], Diagnostics(found.errors).advice,
+                  "" if found.errors else _contents(found), sorted(found.read))
+
+
+def _contents(found) -> str:
+    """What is in a file: the model that is compiled, or how many models and functions others may use."""
+    if found.model is not None:
+        parameters = sum(variable.type.size for variable in found.model.parameters)
+        return f"{found.model.name}, {parameters:,} parameters"
+    counts = [(len(found.file.models), "model"), (len(found.file.defs), "function"), (len(found.file.consts), "constant")]
+    said = [f"{count} {noun}{'s' if count > 1 else ''}" for count, noun in counts if count]
+    return ", ".join(said) or "nothing but its version"
 
 
 def _is_plain(value: Any) -> bool:
@@ -39,8 +86,12 @@ def _is_plain(value: Any) -> bool:
         or type(value) in (tuple, list) and all(map(_is_plain, value))
 
 
+def _unchanged(imports: Iterable[tuple[str, str]]) -> bool:
+    return all(_digest(path) == digest for path, digest in imports)
+
+
 def _digest(path: str) -> str | None:
     try:
-        return cache.key_of(Path(os.fspath(path)).read_bytes())
+        return cache.key_of(Path(path).read_bytes())
     except OSError:
         return None

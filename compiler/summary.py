@@ -6,14 +6,16 @@ Costs are those of one sample unless ``sizes`` says otherwise; what is not known
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Iterable, Mapping
+from typing import TYPE_CHECKING, Iterable, Mapping
 
-from .attribution import Attribution, Region, attribute
 from .graph_cost import flops, format_cost, nbytes, total_bytes, total_flops
 from .ir import users
 from .model import Model
 from .outline import Arrow, Box, Port, outline
 from .types import Dim, Size, product, substitute, symbols
+
+if TYPE_CHECKING:
+    from .attribution import Attribution, Region        # with most of the back end: imported where a summary is made
 
 COLUMNS = ("layer (type)", "output shape", "parameters", "connected to", "FLOPs", "bytes", "kernels")
 NUMBERS = (2, 4, 5)                    # the columns of numbers, which are aligned right
@@ -133,6 +135,7 @@ class _Maker:
     """Rows out of boxes."""
 
     def __init__(self, model: Model, root: Box, depth: int | None, sizes: Mapping[str, int]):
+        from .attribution import attribute
         self.model, self.depth, self.sizes = model, depth, sizes
         self.attribution: Attribution = attribute(model, [value for box in root.walk() for value in box.outputs])
         self.counts = {v.path: v.type.size for v in model.parameters}

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Iterable, Mapping
 
-import llvmlite
-import llvmlite.binding as llvm
 import numpy as np
 
 from . import cache
@@ -135,8 +133,16 @@ def _environment() -> tuple[str, ...]:
     """All that shapes the code beside its text: our own emitters, the compilers, the processor, the C library."""
     own = [(Path(__file__).with_name(f"{name}.py")).read_bytes() for name in EMITTERS]
     options = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
+    import llvmlite
+    llvm = _llvm()
     return (cache.key_of(*own), numba_version(), llvmlite.__version__, np.__version__, sys.version, c_library(),
             llvm.get_process_triple(), llvm.get_host_cpu_name(), _features(), *options)
+
+
+def _llvm():
+    """LLVM's binding, which takes long to import: imported where code is linked or the host is asked about."""
+    import llvmlite.binding
+    return llvmlite.binding
 
 
 def numba_version() -> str:
@@ -159,13 +165,14 @@ def c_library() -> str:
 
 def _features() -> str:
     try:
-        return llvm.get_host_cpu_features().flatten()
+        return _llvm().get_host_cpu_features().flatten()
     except RuntimeError:            # LLVM does not know this host's features
         return ""
 
 
 @functools.cache
 def _target():
+    llvm = _llvm()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_triple(llvm.get_process_triple())
@@ -185,6 +192,7 @@ def link_all(objects: Iterable[Object]) -> list[Code]:
     objects = list(objects)
     if not objects:
         return []
+    llvm = _llvm()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target().create_target_machine(jit=True))
     for made in objects:
         engine.add_object_file(llvm.ObjectFileRef.from_data(made.content))

@@ -23,12 +23,12 @@ import platform
 import time
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, Flags, compile_extra
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
+from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.extending import (intrinsic, lower_builtin, models, register_model)
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
@@ -54,15 +54,33 @@ SYMBOLS = {"memset", "memcpy", "memmove", "sched_yield", "clock_gettime"} | {
     ("exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos", "pow", "sqrt", "floor", "ceil", "rint", "fma")}
 
 
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(NativeLowering):
+    """Numba's, but what a function becomes is only linked into its callers, not into this process."""
+
+    _name = "netc_lowering"
+
+    def run_pass(self, state):
+        state.flags.no_compile = True
+        super().run_pass(state)
+        # Numba knows a compiled function by a builtin that calls it; nobody does.
+        placeholder = [].append
+        state.targetctx.insert_user_function(placeholder, state.cr.fndesc, [state.library])
+        state.cr = state.cr._replace(cfunc=placeholder)
+        return True
+
+
 class _Compiler(CompilerBase):
     """Numba's passes without those that look for what kernels do not hold: closures, `with`, parallel loops, lists of
     literals, array expressions, exceptions."""
 
     PASSES = (TranslateByteCode, FixupArgs, IRProcessing, InlineInlinables, ReconstructSSA,         # untyped
               NopythonTypeInference, PreLowerStripPhis, InlineOverloads,                            # typed
-              IRLegalization, NativeLowering, NoPythonBackend)                                      # to LLVM
+              IRLegalization, _Lowering, NoPythonBackend)                                           # to LLVM
 
     def define_pipelines(self):
+        if self.state.library is None:
+            self.state.library = _Library(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
         passes = PassManager("netc")
         for step in self.PASSES:
             passes.add_pass(step, step.__name__)
@@ -70,21 +88,31 @@ class _Compiler(CompilerBase):
         return [passes]
 
 
-class _Library(JITCodeLibrary):
-    """Code that is optimised once, with its entry, and made machine code once, in an object.
+def helper(function):
+    """A function for kernels to call; LLVM inlines it where that pays."""
+    return njit(function, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True,
+                pipeline_class=_Compiler)
 
-    A library of Numba's own is optimised and linked into the process as it is; so would the function's be first, and
-    then the entry's with a copy of it.
+
+class _Library(JITCodeLibrary):
+    """Code that is optimised once, with the kernel that it is for, and made machine code once, in an object.
+
+    A library of Numba's own is optimised and linked into the process as it is; so would each helper's be first, and then
+    the kernel's with copies of them.  ``entry`` is a kernel's only visible symbol; a helper's library has none.
     """
+
+    entry: str | None = None
 
     def add_linking_library(self, library):
         if library is not rtsys.library:        # Python's reference counts: kernels hold no objects
             super().add_linking_library(library)
 
     def _optimize_final_module(self):
+        if self.entry is None:
+            return
         # What only the entry uses may be inlined and dropped; and objects that share an engine share no names.
         for value in (*self._final_module.functions, *self._final_module.global_variables):
-            if not value.is_declaration and value.name != self.name:
+            if not value.is_declaration and value.name != self.entry:
                 value.linkage = "internal"
         super()._optimize_final_module()
 
@@ -105,6 +133,7 @@ def compile_library(function, sig, symbol: str):
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
     context = cpu_target.target_context
     library = _Library(context.codegen(), symbol)
+    library.entry = symbol
     compiled = compile_extra(cpu_target.typing_context, context, function, sig.args, sig.return_type, flags, {},
                              library, _Compiler)
     module = library.create_ir_module(symbol)

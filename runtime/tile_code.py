@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.extending import intrinsic
 from numba.core.typing.templates import signature
 
 from .machine import Object
-from .native import ARGS, BASES, KERNEL, _address, compile_native
+from .native import ARGS, BASES, KERNEL, _address, compile_native, helper
 from .simd import F32, F64, I1, I32, I64, call_intrinsic, lanes, suffix
 from .tile import (ACCUMULATE, BATCH, BLOCK_COLUMNS, BLOCK_ROWS, CHUNKS, COLUMN_STRIDE_B, COLUMNS, HALF, HEIGHTS,
                    LANES, LAST_WIDE, LEVELS, MASKED, MAX_DEPTH, MAX_ROWS, PACKED_A, PACKED_BYTES, PACKS, PACKS_A,
@@ -406,7 +406,7 @@ def _prefetch(typingctx, pointer, count):
 MAX_RUNS = MAX_ROWS + 1     # and the end of the last
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _product(words, first):
     compact()
     total = 1
@@ -415,7 +415,7 @@ def _product(words, first):
     return total
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _batch_offsets(args, batch, offsets):
     """Offsets of batch element ``batch`` in A, B and C."""
     compact()
@@ -431,7 +431,7 @@ def _batch_offsets(args, batch, offsets):
                 offsets[operand] += place * args[level + (1 + operand) * LEVELS]
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _row_offsets(args, first, count, rows_a, rows_c, position):
     """Offsets of rows first .. first + count - 1 in A and C."""
     compact()
@@ -495,7 +495,7 @@ def _exchange(builder, upper, lower, distance: int, width: int):
                  for mask in (first, second))
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _pack_rows(panels, b, depth, columns, wide, last_wide):
     """Copy ``columns`` contiguous columns of a chunk of B to panels, each of ``wide`` columns (the last of
     ``last_wide``) whose rows lie together.
@@ -521,7 +521,7 @@ def _pack_rows(panels, b, depth, columns, wide, last_wide):
                 row += 1
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, lane_count):
     """As ``_pack_rows`` where B's columns are ``column_stride`` apart: by square blocks if k is contiguous."""
     compact()
@@ -554,7 +554,7 @@ def _pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, lan
                         to[k0 * last_wide + j] = 0
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _find_runs(rows_a, count, runs):
     """Write where each run of rows that are contiguous in A begins, and after them ``count``."""
     compact()
@@ -566,7 +566,7 @@ def _find_runs(rows_a, count, runs):
     runs[found] = count
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _pack_a(packed, a, rows_a, runs, count, depth):
     """Copy a block of rows of a chunk of A, by runs, so that rows are contiguous and each k is MAX_ROWS further."""
     compact()
@@ -584,7 +584,7 @@ def _pack_a(packed, a, rows_a, runs, count, depth):
                 to = offset(to, MAX_ROWS)
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packed_a, packed_rows, count,
            first_column, last_column, accumulate):
     """A block of rows and columns over one chunk of k."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from numba import njit, types
+from numba import types
 
 from .machine import Object
-from .native import (ARGS, BASES, KERNEL, bases_at, call_kernel, compile_native, exchange, fetch_add, load_acquire,
-                     nanoseconds, pause, sched_yield, store_release, words_at)
+from .native import (ARGS, BASES, KERNEL, bases_at, call_kernel, compile_native, exchange, fetch_add, helper,
+                     load_acquire, nanoseconds, pause, sched_yield, store_release, words_at)
 from .runner import (ACTIVE, COUNTER_WORDS, CURRENT, JOB_BASES, JOB_COUNTERS, JOB_PROGRAM, NUMBER, OPEN,
                      PROGRAM_ARGS, PROGRAM_COUNT, PROGRAM_STEPS, STEP_WORDS, STOP)
 
 _PAUSES = 1000          # spins (some 40 us) after which a waiting thread gives up its time slice at each look
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _wait(words, index, value):
     """Wait until words[index] >= value."""
     spins = 0
@@ -24,7 +24,7 @@ def _wait(words, index, value):
             sched_yield()
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _walk(control, is_caller, times, timed):
     """Do steps from the current one to the last of the job that ``control`` describes."""
     program, bases = words_at(control, JOB_PROGRAM), bases_at(control, JOB_BASES)

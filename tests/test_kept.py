@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import netc
-from netc.compiler import kept, kept_models, ops
+from netc.compiler import kept, kept_models, ops, pickles
 from netc.compiler.build import elaborate
 from netc.compiler.diagnostics import Diagnostics
 from netc.compiler.ir import Graph, topological
@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_a_kept_model_is_the_model(path):
     model = elaborate(path.read_text(encoding="utf-8"), str(path))
-    again = kept.loads(kept.dumps(model))
+    again = pickles.loads(pickles.dumps(model))
     assert again == model and again is not model        # nodes are equal only where they are the same
     assert again.layers == model.layers and again.structure == model.structure
 
@@ -42,30 +42,30 @@ def test_a_kept_model_is_the_model(path):
 @pytest.mark.parametrize("name", sorted(ops.PRIMITIVES))
 def test_every_primitive_is_kept(name):
     for node, _ in ops.PRIMITIVES[name].sample(np.random.default_rng(0)):
-        assert kept.loads(kept.dumps({"value": node}))["value"] is node
+        assert pickles.loads(pickles.dumps({"value": node}))["value"] is node
 
 
 def test_a_deep_graph_is_kept():
     value = ops.input("x", f32, (Dim.symbol("N"),))
     for _ in range(20_000):
         value = ops.tanh(value)
-    content = kept.dumps(Graph((), {"value": value}))
+    content = pickles.dumps(Graph((), {"value": value}))
     count = len(topological([value]))
     del value
-    assert len(kept.loads(content).nodes()) == count
+    assert len(pickles.loads(content).nodes()) == count
 
 
 def test_nodes_that_are_gone_are_made_again():
     """In another process none of them exist: the texts of the graphs are the same there."""
     code = """
 import sys
-from netc.compiler import kept
+from netc.compiler.ir import Graph
 from netc.compiler.kept_models import elaborate
 from netc.compiler.text import format_graph
 source = open(sys.argv[1]).read()
 model = elaborate(source, sys.argv[1])
 for graph in (model.inference.outputs, model.training.losses, model.optimizer.update.outputs):
-    print(format_graph(kept.Graph((), graph)))
+    print(format_graph(Graph((), graph)))
 print(model.variables, model.layers, model.warnings, sorted({'lark', 'netc.compiler.build', 'numba'} & set(sys.modules)))
 """
     outputs = [subprocess.run([sys.executable, "-c", code, str(SHIPPED / "ticket.net")], capture_output=True,
@@ -78,7 +78,7 @@ print(model.variables, model.layers, model.warnings, sorted({'lark', 'netc.compi
                                      pickle.dumps(kept_models.Path("."))], ids=["system", "array", "eval", "path"])
 def test_only_the_compilers_own_classes_are_read(content):
     with pytest.raises(pickle.UnpicklingError, match="nothing that is kept"):
-        kept.loads(content)
+        pickles.loads(content)
 
 
 # --- models -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Mapping
 
 from .. import syntax
 from ..diagnostics import Diagnostic, Diagnostics
@@ -102,7 +103,8 @@ class Inspection:
     file: syntax.File | None                # its tree; None where it is no text at all
     diagnostics: tuple[Diagnostic, ...]     # errors, and the warnings of the models without any, in the order of the text
     model: Model | None                     # the one that is compiled by default, where the file has it and it is right
-    read: frozenset[str]                    # the paths of the files that it imports
+    read: frozenset[str]                    # the paths of the files that it imports, there or not
+    imports: Mapping[str, str] = field(default_factory=dict)       # those that could be read, with digests of their content
 
     @property
     def errors(self) -> list[Diagnostic]:
@@ -130,7 +132,7 @@ def inspect(text: str | bytes, filename: str = "<text>", model: str | None = Non
 
 def _inspect(tree: syntax.File, filename, names, precision, loader, observer) -> Inspection:
     found: dict[tuple, Diagnostic] = {}
-    models, visited, read = [], set(), set()
+    models, visited, read, imports = [], set(), set(), {}
     for name in names or [None]:
         sink = Sink()
         try:
@@ -147,12 +149,13 @@ def _inspect(tree: syntax.File, filename, names, precision, loader, observer) ->
         found |= {(item.span, item.code, item.message): item for item in sink.warnings}
         visited |= sink.visited
         read |= sink.read
+        imports |= sink.imports
     if observer is not None:
         for model in tree.models:
             if id(model) not in visited and not _open_settings(model):
                 _run(Build(Sink(), f32, False, scope_names(), loader, observer), tree, filename, model.name, {})
     ordered = sorted(found.values(), key=lambda item: (item.span.file, item.span.line, item.span.column) if item.span else ("", 0, 0))
-    return Inspection(tree, tuple(ordered), models[0] if models else None, frozenset(read))
+    return Inspection(tree, tuple(ordered), models[0] if models else None, frozenset(read), imports)
 
 
 def _may_be_a_layer(tree: syntax.File, name: str) -> bool:

@@ -44,31 +44,20 @@ def check(files: tuple[Path, ...], model: str | None, precision: str, watch: boo
 
 def _check(path: Path, model: str | None, precision: str) -> tuple[bool, list[Path]]:
     """Reports on one file: (whether it is right, the files that it imports)."""
-    from ..build import inspect
-    from ..diagnostics import Diagnostics
+    from ..kept_models import report
     try:
         data = path.read_bytes()
     except OSError as error:
         echo_error(f"{path}: {error.strerror}")
         return False, []
-    found = inspect(data, str(path), model, precision)
-    for item in found.diagnostics:
-        echo_aside(item.render() + "\n")
-    if found.errors:
-        echo_aside(Diagnostics(found.errors).advice)
+    found = report(data, str(path), model, precision)
+    for message in found.messages:
+        echo_aside(message + "\n")
+    if found.fine:
+        click.echo(f"{path}: fine: {found.contents}")
     else:
-        click.echo(f"{path}: fine: {_contents(found)}")
-    return not found.errors, [Path(read) for read in found.read]
-
-
-def _contents(found) -> str:
-    """What is in a file: the model that is compiled, or how many models and functions others may use."""
-    if found.model is not None:
-        parameters = sum(variable.type.size for variable in found.model.parameters)
-        return f"{found.model.name}, {parameters:,} parameters"
-    counts = [(len(found.file.models), "model"), (len(found.file.defs), "function"), (len(found.file.consts), "constant")]
-    said = [f"{count} {noun}{'s' if count > 1 else ''}" for count, noun in counts if count]
-    return ", ".join(said) or "nothing but its version"
+        echo_aside(found.advice)
+    return found.fine, [Path(read) for read in found.read]
 
 
 def _watch(files: Iterable[Path], check_all: Callable[[], tuple[int, set[Path]]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -25,10 +27,9 @@ def summary(file: Path, model: str | None, precision: str, depth: int | None, si
         import json
         click.echo(json.dumps(found.to_dict(), indent=2))
         return
-    from rich.console import Console
-    console = Console()
-    if console.is_terminal:
-        _print(console, found)
+    if sys.stdout.isatty() or "FORCE_COLOR" in os.environ:
+        from rich.console import Console
+        _print(Console(), found)
     else:
         click.echo(str(found))
 
