@@ -111,14 +111,26 @@ class Executable:
         texts = (format_kernel(step.kernel) for step in _flat(self.steps) if step.kernel is not None)
         return "\n\n".join(dict.fromkeys(texts))
 
+    def _load(self) -> dict[str, int]:
+        """The address of each source's machine code.  With them comes what products need at any sizes, so that all is
+        compiled side by side."""
+        from ..runtime import machine, tile
+        texts = {source.text: None for source in self.sources.values()}
+        for matrix in (step.matrix for step in _flat(self.steps) if step.matrix is not None):
+            rows = prod(extent.size for extent in matrix.rows)
+            texts |= dict.fromkeys(tile.texts(
+                matrix.c.dtype.name, None if isinstance(rows, Dim) else rows,
+                None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.columns))
+        found = machine.codes(texts)
+        return {source.text: found[source.text].address for source in self.sources.values()}
+
     def bind(self, sizes: Mapping[str, int], flat: bool = False) -> "Binding":
         """The program for these sizes; the last few are kept.  ``flat``: with every kernel's run a row of the table, as
         profiles want it."""
         key = (flat, *sorted(sizes.items()))
         with self._lock:
             if self._addresses is None:
-                from ..runtime.kernels import kernel_addresses
-                self._addresses = kernel_addresses(source.text for source in self.sources.values())
+                self._addresses = self._load()
             if key not in self._bindings:
                 self._bindings[key] = Binding(self, sizes, self._addresses, flat)
                 if len(self._bindings) > BINDINGS_KEPT:
@@ -224,16 +236,13 @@ class Binding:
     def _product(self, step: Step, sizes: Mapping[str, int],
                  block_rows: int | None = None) -> tuple[int, int, int, list[int]]:
         """The same of a step of the runtime's tile kernel, which plans tiles and units for these sizes."""
-        from ..runtime.tile import Axis, plan as plan_product, prepare as prepare_tiles
+        from ..runtime.tile import Axis, plan as plan_product
         matrix = step.matrix
-        any_columns = isinstance(matrix.columns, Dim)
-        if any_columns or any(isinstance(extent.size, Dim) for extent in matrix.rows):
-            prepare_tiles(matrix.c.dtype.name, None if any_columns else 0 if matrix.is_dot else matrix.columns)
         batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
                              for group in (matrix.batch, matrix.rows, matrix.sums))
         columns = evaluate(matrix.columns, sizes)
         made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, evaluate(matrix.column_stride, sizes),
-                            any_columns=any_columns, block_rows=block_rows)
+                            any_columns=isinstance(matrix.columns, Dim), block_rows=block_rows)
         self._work += prod(axis.size for axis in (*batch, *rows, *sums)) * columns // PRODUCT_RATE
         arguments = [word for view in step.views for word in self._locate(view, sizes)]
         return made.address, made.units, made.grain, arguments + list(made.words)

@@ -30,19 +30,6 @@ def texts_of(table: Sequence[Sequence[int]], words: Sequence[int]) -> list[str]:
 
 def listing(text: str, form: str) -> str:
     """The code of a kernel in one of ``FORMS``."""
-    library = _build(text).library
+    from .builders import build
+    library = build(text).library
     return str(library._final_module) if form == "llvm" else library.codegen._tm.emit_assembly(library._final_module)
-
-
-def _build(text: str) -> machine.Object:
-    kind, *settings = text.split(" ", 4)
-    if kind == "tile":
-        from .tile_code import build_tile
-        dtype, rows, vectors, masked = settings
-        return build_tile(dtype, int(rows), int(vectors), masked == "True")
-    if kind == "contract":
-        from .tile_code import build_contract
-        return build_contract(settings[0])
-    from .scalar import build_kernel
-    return build_kernel(text)
-

@@ -22,7 +22,7 @@ from . import cache
 
 
 # The modules beside this one that shape machine code; their texts are part of every key.
-EMITTERS = ("machine", "math", "native", "random", "roofline", "roofline_code", "runner", "scalar", "simd", "tile",
+EMITTERS = ("builders", "machine", "math", "native", "random", "roofline", "roofline_code", "runner", "scalar", "simd", "tile",
             "tile_code", "walker")
 
 
@@ -68,26 +68,39 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def code(text: str, build: Callable[[], Object]) -> Code:
-    """The code that ``text`` stands for: compiled by ``build`` if neither this process nor the cache has it."""
-    return codes({text: build})[text]
+def code(text: str) -> Code:
+    """The code that ``text`` stands for (see ``builders``): compiled if neither this process nor the cache has it."""
+    return codes([text])[text]
 
 
-def codes(wanted: Mapping[str, Callable[[], Object]]) -> dict[str, Code]:
-    """``code`` for several texts; linking them together takes far less time than one by one."""
-    found = {text: _loaded[text] for text in wanted if text in _loaded}
-    if len(found) == len(wanted):
+def codes(texts: Iterable[str]) -> dict[str, Code]:
+    """``code`` for several texts: linked together, and compiled side by side, they take far less time than one by one."""
+    texts = list(texts)
+    found = {text: _loaded[text] for text in texts if text in _loaded}
+    if len(found) == len(texts):
         return found
     with _lock:
-        missing = {text: _key(text) for text in wanted if text not in _loaded}
-        for text, made in _link_stored(missing).items():
-            _loaded[text] = made
-            counts.cached += 1
-        for text, key in missing.items():
-            if text not in _loaded:
-                _loaded[text] = _compile(wanted[text], key)
-                counts.compiled += 1
-        return {text: _loaded[text] for text in wanted}
+        missing = {text: _key(text) for text in dict.fromkeys(texts) if text not in _loaded}
+        stored = _link_stored(missing)
+        _loaded.update(stored)
+        counts.cached += len(stored)
+        _compile([text for text in missing if text not in stored], missing)
+        return {text: _loaded[text] for text in texts}
+
+
+def _compile(texts: list[str], keys: Mapping[str, str]) -> None:
+    """Compile what the cache does not have, and keep it there."""
+    if not texts:
+        return
+    from .workers import build_all
+    made = {}
+    for text, built, seconds in build_all(texts):
+        cache.put(keys[text], built.symbol.encode() + b"\0" + built.content)
+        made[text] = built, seconds
+        counts.compiled += 1
+    linked = link_all(built for built, _ in made.values())
+    for (text, (_, seconds)), code in zip(made.items(), linked):
+        _loaded[text] = Code(code.address, code.engine, seconds)
 
 
 def loaded() -> Mapping[str, Code]:
@@ -98,15 +111,6 @@ def loaded() -> Mapping[str, Code]:
 def is_loaded(text: str) -> bool:
     """Whether this process has the code of a text already."""
     return text in _loaded
-
-
-def _compile(build: Callable[[], Object], key: str) -> Code:
-    started = time.perf_counter()
-    made = build()
-    seconds = time.perf_counter() - started
-    cache.put(key, made.symbol.encode() + b"\0" + made.content)
-    linked = link(made)
-    return Code(linked.address, linked.engine, seconds)
 
 
 def _link_stored(keys: Mapping[str, str]) -> dict[str, Code]:

@@ -260,6 +260,19 @@ def scope_of(pointer) -> int:
     return pointer.scope if isinstance(pointer, Buffer) else -1
 
 
+def _choice(predicate: str):
+    @intrinsic
+    def choose(typingctx, a, b):
+        def codegen(context, builder, sig, values):
+            return builder.select(builder.icmp_signed(predicate, *values), *values)
+        return signature(types.int64, types.int64, types.int64), codegen
+    return choose
+
+
+# As ``min`` and ``max`` of two int64, which Numba would compile as functions, over its usual way.
+least, most = _choice("<"), _choice(">")
+
+
 # --- atomics ------------------------------------------------------------------------------------------------------
 
 

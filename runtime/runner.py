@@ -39,10 +39,7 @@ ARGUMENTS = {"serial": 2, "timed": 3, "parallel": 6, "work": 2}
 @functools.cache
 def native_function(name: str):
     """The ctypes function (it releases the GIL) of "serial", "timed", "parallel" or "work"; its arguments are int64."""
-    def build():
-        from .walker import build
-        return build(name)
-    compiled = machine.code(f"runner {name}", build)
+    compiled = machine.code(f"runner {name}")
     return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS[name])(compiled.address)
 
 
@@ -52,10 +49,7 @@ def region_address() -> int:
     Its arguments: how many steps; for each the address of a kernel, where its arguments begin (in words, from here), its
     number of units, and how many of them belong to a unit of the region; then these arguments.
     """
-    def build():
-        from .walker import build
-        return build("region")
-    return machine.code("runner region", build).address
+    return machine.code("runner region").address
 
 
 class Runner:

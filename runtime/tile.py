@@ -67,18 +67,10 @@ def tile_text(dtype: str, rows: int, vectors: int, last: int) -> str:
     return f"tile {dtype} {rows} {vectors} {last}"
 
 
-def _build_tile(dtype: str, rows: int, vectors: int, last: int) -> machine.Object:
-    from .tile_code import build_tile
-    return build_tile(dtype, rows, vectors, last)
-
-
 @functools.cache
 def contract_kernel(dtype: str) -> machine.Code:
     """The contraction kernel for "f32" or "f64"."""
-    def build():
-        from .tile_code import build_contract
-        return build_contract(dtype)
-    return machine.code(f"contract {dtype}", build)
+    return machine.code(f"contract {dtype}")
 
 
 # --- choosing tiles and blocks ------------------------------------------------------------------------------------
@@ -238,12 +230,23 @@ class Tiles:
     is_padded: bool = False
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """Tiles before they are compiled: their heights and widths, and the text of each, None for one that is not needed."""
+
+    heights: tuple[int, int, int]
+    wide: int
+    last_wide: int
+    texts: tuple[str | None, ...]
+    is_padded: bool = False
+
+
 @functools.cache
-def _tiles(dtype: str, rows: int, columns: int, any_columns: bool) -> Tiles:
-    """The tiles for one row or for many (``rows`` > 1: the same ones for all), all compiled: a program that meets
-    another number of rows, or with ``any_columns`` of columns, compiles nothing."""
+def _choice(dtype: str, rows: int, columns: int, any_columns: bool) -> _Choice:
+    """The tiles for one row or for many (``rows`` > 1: the same ones for all): a program that meets another number of
+    rows, or with ``any_columns`` of columns, compiles nothing."""
     if rows > 1 and rows != MANY_ROWS:
-        return _tiles(dtype, MANY_ROWS, columns, any_columns)
+        return _choice(dtype, MANY_ROWS, columns, any_columns)
     width = machine.vector_bytes() // (8 if dtype == "f64" else 4)
     if any_columns:
         vectors = ANY_COLUMNS_VECTORS if rows > 1 else 1
@@ -253,37 +256,44 @@ def _tiles(dtype: str, rows: int, columns: int, any_columns: bool) -> Tiles:
     rest = wide - 1 if any_columns else columns % wide
     is_padded = rows > 1 and rest % width != 0
     heights = tile_heights(rows, vectors)
-    wanted: list[tuple | None] = []
+    texts: list[str | None] = []
     for here, needed in ((wide, any_columns or columns >= wide), (rest, rest > 0)):
         last = WHOLE if here % width == 0 else PADDED if is_padded else MASKED
-        wanted += [(dtype, height, -(-here // width), last) if needed else None for height in heights]
-    return Tiles(heights, wide, _up(rest, width), _addresses(wanted), is_padded)
-
-
-def _addresses(tiles: list[tuple | None]) -> tuple[int, ...]:
-    """The addresses of tiles, 0 for None."""
-    codes = machine.codes({tile_text(*tile): functools.partial(_build_tile, *tile) for tile in tiles if tile})
-    return tuple(codes[tile_text(*tile)].address if tile else 0 for tile in tiles)
+        texts += [tile_text(dtype, height, -(-here // width), last) if needed else None for height in heights]
+    return _Choice(heights, wide, _up(rest, width), tuple(texts), is_padded)
 
 
 DOT_ROWS = 8            # rows of a tile of one column: as many sums are under way as cover the latency of fma
 
 
 @functools.cache
-def _dot_tiles(dtype: str) -> Tiles:
+def _dot_choice(dtype: str) -> _Choice:
     """The tiles for a single column, with vectors along k."""
     heights = DOT_ROWS, DOT_ROWS // 2, 1
-    return Tiles(heights, 1, 1, _addresses([(dtype, height, 0, WHOLE) for height in heights] + [None] * HEIGHTS))
+    return _Choice(heights, 1, 1, (*(tile_text(dtype, height, 0, WHOLE) for height in heights), *[None] * HEIGHTS))
 
 
-def prepare(dtype: str, columns: int | None) -> None:
-    """Compile what contractions with these columns (None: any number; 0: dot products) need for any number of rows."""
-    contract_kernel(dtype)
-    if columns == 0:
-        _dot_tiles(dtype)
-        return
-    for rows in (1, MANY_ROWS):
-        _tiles(dtype, rows, columns or 1, columns is None)
+@functools.cache
+def _compiled(choice: _Choice) -> Tiles:
+    codes = machine.codes(text for text in choice.texts if text)
+    addresses = tuple(codes[text].address if text else 0 for text in choice.texts)
+    return Tiles(choice.heights, choice.wide, choice.last_wide, addresses, choice.is_padded)
+
+
+def _tiles(dtype: str, rows: int, columns: int, any_columns: bool) -> Tiles:
+    return _compiled(_choice(dtype, rows, columns, any_columns))
+
+
+def _dot_tiles(dtype: str) -> Tiles:
+    return _compiled(_dot_choice(dtype))
+
+
+def texts(dtype: str, rows: int | None, columns: int | None) -> list[str]:
+    """What stands for the code that contractions of so many rows (None: any number) and columns (None: any number; 0: dot
+    products) need."""
+    choices = [_dot_choice(dtype)] if columns == 0 else [
+        _choice(dtype, number, columns or 1, columns is None) for number in ((1, MANY_ROWS) if rows is None else (rows,))]
+    return [f"contract {dtype}", *(text for choice in choices for text in choice.texts if text)]
 
 
 def _count(axes) -> int:

@@ -12,7 +12,7 @@ from numba.core.extending import intrinsic
 from numba.core.typing.templates import signature
 
 from .machine import Object
-from .native import ARGS, BASES, KERNEL, _address, compile_native, helper
+from .native import ARGS, BASES, KERNEL, _address, compile_native, helper, least, most
 from .simd import F32, F64, I1, I32, I64, call_intrinsic, lanes, suffix
 from .tile import (ACCUMULATE, BATCH, BLOCK_COLUMNS, BLOCK_ROWS, CHUNKS, COLUMN_STRIDE_B, COLUMNS, HALF, HEIGHTS,
                    LANES, LAST_WIDE, LEVELS, MASKED, MAX_DEPTH, MAX_ROWS, PACKED_A, PACKED_BYTES, PACKS, PACKS_A,
@@ -514,7 +514,7 @@ def _pack_rows(panels, b, depth, columns, wide, last_wide):
                 from_row = offset(source, k0 * depth[8])
                 for p in range(whole + 1):
                     width = wide if p < whole else last_wide
-                    here = min(wide, columns - p * wide)
+                    here = least(wide, columns - p * wide)
                     # The hardware does not foresee rows that are far apart.
                     _prefetch(from_row, p * wide + PREFETCH_ROWS * depth[8])
                     _copy_padded(offset(panels, p * panel_size + row * width), offset(from_row, p * wide), here)
@@ -599,7 +599,7 @@ def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packe
         tile_depth[3], tile_depth[4], tile_depth[5] = size1 * size0 * MAX_ROWS, size0 * MAX_ROWS, MAX_ROWS
     group = packs if packs != 0 else last_column - first_column
     for group_column in range(first_column, last_column, group):
-        group_end = min(group_column + group, last_column)
+        group_end = least(group_column + group, last_column)
         if packs != 0:
             stride = args[COLUMN_STRIDE_B]
             source = offset(b, group_column * stride)
@@ -608,7 +608,7 @@ def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packe
             else:
                 _pack_columns(panels, source, depth, stride, group_end - group_column, wide, last_wide, args[LANES])
         for column in range(group_column, group_end, wide):
-            here = min(wide, group_end - column)
+            here = least(wide, group_end - column)
             tile_b = offset(b, column)
             if packs != 0:
                 tile_b = offset(panels, (column - group_column) * depth[0] * size1 * size0)
@@ -646,15 +646,15 @@ def _define_contract(is_double):
         for unit in range(begin, end):
             column_block, rest = unit % column_blocks, unit // column_blocks
             first_row, batch = rest % row_blocks * args[BLOCK_ROWS], rest // row_blocks
-            count = min(args[BLOCK_ROWS], rows - first_row)
+            count = least(args[BLOCK_ROWS], rows - first_row)
             _row_offsets(args, first_row, count, rows_a, rows_c, position)
             _find_runs(rows_a, count, runs)
             for row in range(count, (count + args[TALL] - 1) // args[TALL] * args[TALL]):
                 rows_a[row], rows_c[row] = rows_a[count - 1], rows_c[count - 1]
             for row in range((count + args[TALL] - 1) // args[TALL] * args[TALL]):
-                packed_rows[row] = min(row, count - 1)
+                packed_rows[row] = least(row, count - 1)
             first_column = column_block * args[BLOCK_COLUMNS]
-            last_column = min(first_column + args[BLOCK_COLUMNS], columns)
+            last_column = least(first_column + args[BLOCK_COLUMNS], columns)
             _batch_offsets(args, batch, position)
             unit_a, unit_b, unit_c = offset(a, position[0]), offset(b, position[1]), offset(c, position[2])
             accumulate = args[ACCUMULATE]
@@ -662,10 +662,10 @@ def _define_contract(is_double):
             for k3 in range(0, size3, chunk3):
                 for k2 in range(0, size2, chunk2):
                     for k1 in range(0, size1, chunk1):
-                        for k0 in range(0, max(size0, 1), chunk0):
-                            depth[0] = min(chunk2, size2 - k2)
-                            depth[1] = min(chunk1, size1 - k1)
-                            depth[2] = min(chunk0, size0 - k0)
+                        for k0 in range(0, most(size0, 1), chunk0):
+                            depth[0] = least(chunk2, size2 - k2)
+                            depth[1] = least(chunk1, size1 - k1)
+                            depth[2] = least(chunk0, size0 - k0)
                             chunk_a = offset(unit_a, k3 * stride3_a + k2 * depth[3] + k1 * depth[4] + k0 * depth[5])
                             chunk_b = offset(unit_b, k3 * stride3_b + k2 * depth[6] + k1 * depth[7] + k0 * depth[8])
                             _block(args, chunk_a, rows_a, runs, chunk_b, unit_c, rows_c, depth, tile_depth, panel,

@@ -6,7 +6,7 @@ from numba import types
 
 from .machine import Object
 from .native import (ARGS, BASES, KERNEL, bases_at, call_kernel, compile_native, exchange, fetch_add, helper,
-                     load_acquire, nanoseconds, pause, sched_yield, store_release, words_at)
+                     least, load_acquire, most, nanoseconds, pause, sched_yield, store_release, words_at)
 from .runner import (ACTIVE, COUNTER_WORDS, CURRENT, JOB_BASES, JOB_COUNTERS, JOB_PROGRAM, NUMBER, OPEN,
                      PROGRAM_ARGS, PROGRAM_COUNT, PROGRAM_STEPS, STEP_WORDS, STOP)
 
@@ -37,12 +37,12 @@ def _walk(control, is_caller, times, timed):
             store_release(control, CURRENT, step)
         row, claimed = step * STEP_WORDS, step * COUNTER_WORDS
         done = claimed + 1
-        units, grain = steps[row + 2], max(steps[row + 3], 1)
+        units, grain = steps[row + 2], most(steps[row + 3], 1)
         while load_acquire(counters, claimed) < units:
             begin = fetch_add(counters, claimed, grain)
             if begin >= units:
                 break
-            end = min(begin + grain, units)
+            end = least(begin + grain, units)
             call_kernel(steps, row, bases, args, steps[row + 1], begin, end)
             fetch_add(counters, done, end - begin)
         _wait(counters, done, units)
@@ -133,7 +133,7 @@ def _define_region():
                 row = 1 + step * STEP_WORDS
                 first = unit * args[row + 3]
                 if first < args[row + 2]:
-                    call_kernel(args, row, bases, args, args[row + 1], first, min(first + args[row + 3], args[row + 2]))
+                    call_kernel(args, row, bases, args, args[row + 1], first, least(first + args[row + 3], args[row + 2]))
     return region
 
 

@@ -522,33 +522,25 @@ def test_a_cache_that_cannot_be_used_costs_only_time(compiled_model):
     assert model(NETC_CACHE_DIR=os.devnull)[:3] == (compiled_model[1], compiled_model[2], 0)
 
 
-def _kernel(value: str):
-    text = f"def kernel(bases, args, begin, end):\n    y = buffer_f32(bases, args, 0)\n    y[0] = float32({value})\n"
-
-    def build():
-        from netc.runtime.scalar import build_kernel
-        builds.append(text)
-        return build_kernel(text)
-    builds = []
-    return text, build, builds
-
-
-def _stored(text: str) -> bytes:
-    return cache.get(machine._key(text))
+def kernel(value: float) -> str:
+    return f"def kernel(bases, args, begin, end):\n    y = buffer_f32(bases, args, 0)\n    y[0] = float32({value})\n"
 
 
 def test_an_object_that_does_not_link_is_compiled_again(folder, monkeypatch):
     """A symbol that is not in the object: it verifies, so only the linker can find out."""
-    text, build, builds = _kernel("1.5")
+    from netc.runtime.builders import build
+    text, other = kernel(1.5), kernel(2.5)
+    made, good = build(text), build(other)
     monkeypatch.setattr(machine, "_loaded", {})
-    made = build()
+    monkeypatch.setattr(machine, "counts", machine.Counts())
     cache.put(machine._key(text), b"another_symbol\0" + made.content)
-    assert machine.code(text, build).address
-    assert len(builds) == 2
-    assert _stored(text) == made.symbol.encode() + b"\0" + made.content     # mended
+    cache.put(machine._key(other), good.symbol.encode() + b"\0" + good.content)
+    assert all(code.address and code.seconds for code in machine.codes([text, other]).values())
+    assert machine.counts == machine.Counts(compiled=2)
+    assert cache.get(machine._key(text)) == made.symbol.encode() + b"\0" + made.content     # mended
     monkeypatch.setattr(machine, "_loaded", {})
-    assert machine.code(text, build).seconds is None
-    assert len(builds) == 2
+    assert all(code.seconds is None for code in machine.codes([text, other]).values())
+    assert machine.counts == machine.Counts(compiled=2, cached=2)
 
 
 def test_everything_that_shapes_code_is_in_the_key(monkeypatch):
@@ -571,7 +563,7 @@ def test_everything_that_shapes_code_is_in_the_key(monkeypatch):
 
 
 def test_the_emitters_are_the_modules_that_make_code():
-    """Those that import Numba, and what these import."""
+    """Those that import Numba, what these import, and the module that chooses among them."""
     uses = {}
     for path in sorted((ROOT / "runtime").glob("*.py")):
         imported = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if
@@ -580,4 +572,4 @@ def test_the_emitters_are_the_modules_that_make_code():
         uses[path.stem] = own, any(not node.level and node.module.split(".")[0] == "numba" for node in imported)
     needed = {name for name, (_, numba) in uses.items() if numba}
     needed |= {own for name in needed for own in uses[name][0]} - {"cache"}
-    assert set(machine.EMITTERS) == needed
+    assert set(machine.EMITTERS) == needed | {"builders"}

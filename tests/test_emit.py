@@ -41,14 +41,15 @@ def test_the_stages_of_a_program(fn):
 
 
 def test_machine_code_is_that_which_runs(fn):
-    from netc.runtime.listing import _build, texts_of
+    from netc.runtime.builders import build
+    from netc.runtime.listing import texts_of
     fn(fn.init(), np.ones((8, 2), np.float32))
     runner = fn.program("predict").executable.bind({"N": 8}).runner
     texts = texts_of(runner.steps.tolist(), runner.args.tolist())
     assert texts[0] == "contract f32" and any(text.startswith("tile f32 ") for text in texts) and "def kernel" in texts[-1]
     assembly, llvm = fn.emit("asm", sizes={"N": 8}), fn.emit("llvm", sizes={"N": 8})
     for text in texts:
-        made = _build(text)
-        assert made.content == _build(text).content                     # equal texts give equal code
+        made = build(text)
+        assert made.content == build(text).content                     # equal texts give equal code
         assert f"\n{made.symbol}:" in assembly and f"@{made.symbol}(" in llvm
     assert assembly.count("\n# ") >= len(texts) - 1 and "tile f32" in assembly
