@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "compile": (".function", "compile"),
     "Function": (".function", "Function"),
+    "Bound": (".bound", "Bound"),
     "Trainer": (".trainer", "Trainer"),
     "step_seed": (".inputs", "step_seed"),
     "Weights": (".runtime.weights", "Weights"),

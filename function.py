@@ -18,7 +18,7 @@ from .compiler.ir import Graph
 from .compiler.model import Model, Variable
 from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program, new_state, optimizer_slot
 from .compiler.types import TensorType, evaluate, known_nonnegative
-from .inputs import Signature, convert_seed, require_finite
+from .inputs import Shortcuts, Signature, convert_seed, form_of, require_finite
 from .runtime import train
 from .runtime import weights as storage
 from .runtime.errors import InputError, ModelError, NetcError, WeightsError, listing
@@ -26,7 +26,6 @@ from .runtime.weights import LARGEST, Weights
 
 TARGETS = ("cpu", "numpy")
 PRECISIONS = ("f32", "f64")
-FORMS_KEPT = 256
 PROGRAMS = ("predict", "evaluate", "gradient", "update", "step")
 
 
@@ -92,7 +91,7 @@ class Function:
         self.outputs: dict[str, TensorType] = {name: value.type for name, value in chosen.items()}
         self._result = _result_type(model.name, list(self.outputs))
         self._compiled: dict[str, Compiled] = {}
-        self._ready: dict[tuple, Callable] = {}         # by the form of a call's arrays: a shorter way to the same result
+        self._shortcuts = Shortcuts()
         self._lock = threading.RLock()
 
     # --- weights
@@ -143,29 +142,26 @@ class Function:
         InputError or WeightsError.
         """
         arrays = (*args, *named.values()) if named else args
-        form = (*named, *map(_form, arrays))
-        ready = self._ready.get(form)
-        if ready is not None and seed is None and type(weights) is Weights and weights.layout is self.layout:
-            ordered = ready(weights.flat, *arrays)
-        else:
-            program = self.program("predict")
-            values = program.signature.collect(args, named)
-            results = program.run(self._slots(weights), values, self._seed(program, seed))
-            ordered = [results[name] for name in self.outputs]
-            self._make_ready(form, program, values, arrays)
-        return ordered[0] if self._result is None else self._result(*ordered)
+        form = (*named, *map(form_of, arrays))
+        call = self._shortcuts.get(form)
+        if call is not None and seed is None and type(weights) is Weights and weights.layout is self.layout:
+            return self._shaped(call(weights.flat, *arrays))
+        program = self.program("predict")
+        values = program.signature.collect(args, named)
+        results = program.run(self._slots(weights), values, self._seed(program, seed))
+        if self.target == "cpu" and not self._apart:
+            self._shortcuts.add(form, program, values, arrays, [WEIGHTS], list(self.outputs))
+        return self._shaped([results[name] for name in self.outputs])
 
-    def _make_ready(self, form: tuple, program: "Compiled", values: Mapping[str, Any], arrays: tuple) -> None:
-        """Let calls with arrays of the same form as this one skip what was found to be right: nothing is converted, and
-        there are no values to be checked."""
-        if self._apart or program.uses_seed or self.target != "cpu" or None in form or len(arrays) != len(values):
-            return
-        order = [next((name for name, value in values.items() if value is array), None) for array in arrays]
-        if None in order or len(set(order)) != len(order) or not program.signature.takes_as_is(values):
-            return
-        if len(self._ready) >= FORMS_KEPT:
-            self._ready.clear()
-        self._ready[form] = program.caller([WEIGHTS, *(program.slot(name) for name in order)], values, list(self.outputs))
+    def _shaped(self, outputs: list[np.ndarray]):
+        """Outputs in order, as a caller gets them."""
+        return outputs[0] if self._result is None else self._result(*outputs)
+
+    def bind(self, weights: Weights):
+        """The function with its weights given: ``predict = fn.bind(w); y = predict(x)``.  The same results as ``fn(w, x)``,
+        faster where one set of weights meets many inputs: they are arranged for the kernels once.  Raises WeightsError."""
+        from .bound import Bound
+        return Bound(self, weights)
 
     def value_and_grad(self, weights: Weights, /, *args, seed: int | None = None, **named):
         """(loss, its gradient as Weights of the same layout) in training mode; states have gradient zero.
@@ -489,14 +485,6 @@ class Compiled:
         if len(self._allowed) > 1000:
             self._allowed.clear()
         self._allowed[key] = True
-
-
-def _form(value) -> tuple | None:
-    """All that decides how an array is taken but its elements; None for anything that is not a plain array."""
-    if type(value) is not np.ndarray:
-        return None
-    flags = value.flags
-    return (value.shape, value.dtype) if flags.c_contiguous and flags.aligned else None
 
 
 def _may_vanish(size) -> bool:

@@ -181,7 +181,7 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
         block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide, units_a_thread * thread_count)
     else:
         block_rows, block_columns = unit_rows, _up(max(columns, 1), wide)
-    packs = must_pack or (not is_dot and far and block_rows >= 24 and depth >= 32)
+    packs = must_pack or (not is_dot and far and block_rows >= 48 and depth >= 32)
     group = PACKED_BYTES // (wide * itemsize) * wide        # columns packed at once: whole panels
     stride = next((abs(axis.a) for axis in reversed(sums) if axis.size > 1), 1)
     packs_a = _packs_a(rows, stride * itemsize, min(depth, STRIDED_DEPTH), min(block_columns, columns))

@@ -93,3 +93,34 @@ def test_trained_weights_do_not_depend_on_threads(name):
         losses = [step(batch) for _ in range(2)]
         found.add((step.weights.flat.tobytes(), str(losses)))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_bound_weights_give_the_same_bits(name):
+    fn = compiled(name)
+    weights, predict = fn.init(seed=1), fn.bind(fn.init(seed=1))
+    for batch in (1, 5):
+        inputs = inputs_of(fn, "predict", batch)
+        for _ in range(2):          # the second call takes the shorter way
+            result = predict(**inputs, **seed_of(fn, "predict"))
+            result = result if isinstance(result, tuple) else [result]
+            for one, other in zip(outputs(fn, weights, inputs), result, strict=True):
+                assert one.tobytes() == other.tobytes()
+
+
+def test_large_dense_kernels_are_bound_in_panels():
+    text = "net 1\nmodel M(x: f32[N, T, 160]):\n    return x |> Dense(256, relu) |> Dense(40)\n"
+    for precision in ("f32", "f64"):
+        fn = netc.compile(text, precision=precision)
+        weights = fn.init(seed=1)
+        predict = fn.bind(weights)
+        assert any(name.startswith("bound") for name in predict._slots)
+        for shape in ((1, 1, 160), (2, 3, 160), (30, 4, 160)):
+            x = np.random.default_rng(0).normal(size=shape).astype(fn.inputs["x"].dtype.numpy)
+            for result in (predict(x), predict(x), predict(x=x), predict({"x": x.tolist()})):
+                assert result.tobytes() == fn(weights, x).tobytes()
+        with pytest.raises(netc.InputError, match="dimension 2 of `x` is 3, expected 160"):
+            predict(np.zeros((1, 1, 3)))
+    with pytest.raises(netc.WeightsError):
+        fn.bind(weights.flat)
+    assert repr(predict).endswith("its weights bound")

@@ -17,7 +17,7 @@ PLAIN_DATA = {"runtime.errors", "runtime.weights", "runtime.cache"}
 # Modules that meet the machine: they may import the runtime where they compile or run something.
 BACK_END = {"compiler.pipeline", "compiler.emit_cpu", "compiler.stages", "compiler.lower",
             "compiler.contraction", "compiler.tiling"}
-FACE = {"function", "trainer", "inputs", "profiling", "tracing", "fitting", "estimators"}
+FACE = {"function", "bound", "trainer", "inputs", "profiling", "tracing", "fitting", "estimators"}
 # What the benchmark may import beside netc's public face: the command line that it is a part of, and the count of kernels.
 BENCH = {("bench.__main__", "compiler.cli"), ("bench.peers.netc_peer", "runtime.machine")}
 HEAVY = {"numba", "llvmlite", "torch", "keras", "jax", "tensorflow", "sklearn", "scipy"}

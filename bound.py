@@ -1,0 +1,52 @@
+"""A model with its weights given: a function of the inputs alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .compiler.programs import SEED
+from .inputs import Shortcuts, form_of
+from .runtime.weights import Weights
+
+if TYPE_CHECKING:
+    from .function import Function
+
+
+class Bound:
+    """``predict = fn.bind(w); y = predict(x)`` gives what ``fn(w, x)`` gives, faster: what depends on the weights alone is
+    computed when they are bound, and the kernels of dense layers lie as the products read them."""
+
+    def __init__(self, function: "Function", weights: Weights):
+        from .compiler.binding import cut
+        from .compiler.pipeline import compile_graph
+        from .function import Compiled
+        self.function = function
+        self._slots = function._slots(weights)
+        program = function.lower("predict")
+        if function.target == "cpu":
+            first, layout, program = cut(program)
+            self._slots |= compile_graph(first, layout, function.target).run(self._slots, {})
+        self._program = Compiled(program, function.target)
+        used = {slot for slot, _ in program.layout.values()}
+        self._slots = {slot: array for slot, array in self._slots.items() if slot in used and slot != SEED}
+        self._fixed = list(self._slots.values())
+        self._shortcuts = Shortcuts()
+
+    def __call__(self, *args, seed: int | None = None, **named) -> np.ndarray | tuple[np.ndarray, ...]:
+        """The outputs for these inputs, as ``Function.__call__`` takes and gives them."""
+        arrays = (*args, *named.values()) if named else args
+        form = (*named, *map(form_of, arrays))
+        call = self._shortcuts.get(form)
+        if call is not None and seed is None:
+            return self.function._shaped(call(*self._fixed, *arrays))
+        program = self._program
+        values = program.signature.collect(args, named)
+        results = program.run(self._slots, values, self.function._seed(program, seed))
+        if self.function.target == "cpu":
+            self._shortcuts.add(form, program, values, arrays, list(self._slots), list(self.function.outputs))
+        return self.function._shaped([results[name] for name in self.function.outputs])
+
+    def __repr__(self) -> str:
+        return f"{self.function!r}, its weights bound"
