@@ -28,7 +28,7 @@ class Bound:
         if function.target == "cpu":
             first, layout, program = cut(program)
             self._slots |= compile_graph(first, layout, function.target).run(self._slots, {})
-        self._program = Compiled(program, function.target)
+        self._program = Compiled(program, compile_graph(program.graph, program.layout, function.target))
         used = {slot for slot, _ in program.layout.values()}
         self._slots = {slot: array for slot, array in self._slots.items() if slot in used and slot != SEED}
         self._fixed = list(self._slots.values())
