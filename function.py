@@ -329,6 +329,18 @@ class Function:
         lowered = self.lower(program)
         return format_stage(lowered, stage, usual_sizes(Signature(lowered.inputs), None, sizes or {}))
 
+    def explain(self):
+        """What was compiled for the programs that have been needed so far, what came from the cache, and why.
+
+        ``str()`` of it is a text; ``.compiled`` is the number of kernels that were compiled, ``[program]`` has the details.
+        """
+        from .runtime import cache
+        from .runtime.explanation import Explanation, ProgramExplanation
+        found = [(name, compiled, compiled.executable) for name, compiled in self._compiled.items() if self.target == "cpu"]
+        return Explanation(self.model.name, self.model.is_kept, tuple(
+            ProgramExplanation(name, compiled.is_kept, len(executable.steps), executable.pieces, tuple(executable.sizes))
+            for name, compiled, executable in found), cache.info().fault)
+
     def __repr__(self) -> str:
         inputs = ", ".join(f"{name}: {type_}" for name, type_ in self.inputs.items())
         outputs = ", ".join(f"{name}: {type_}" for name, type_ in self.outputs.items())
@@ -355,13 +367,17 @@ class Function:
         return found
 
     def _compile(self, kind: str):
-        """A program and what runs it, kept in the cache where the model is known there."""
+        """A program, what runs it, and whether both came from the cache, which keeps them where it knows the model."""
         from .compiler import kept, pipeline
-
-        def make():
-            program = self.lower(kind)
-            return program, pipeline.compile_graph(program.graph, program.layout, self.target)
-        return kept.kept(self._key("program", kind, self._paths) if self.target == "cpu" else None, make)
+        key = self._key("program", kind, self._paths) if self.target == "cpu" else None
+        found = kept.get(key) if key is not None else None
+        if found is not None:
+            return *found, True
+        program = self.lower(kind)
+        executable = pipeline.compile_graph(program.graph, program.layout, self.target)
+        if key is not None:
+            kept.put(key, (program, executable))
+        return program, executable, False
 
     def _key(self, *parts) -> str | None:
         """The key of what is made from the model and these, in the cache; None for a model that is not known there."""
@@ -420,9 +436,10 @@ class Function:
 class Compiled:
     """One program of a model, ready to run."""
 
-    def __init__(self, program: Program, executable):
+    def __init__(self, program: Program, executable, is_kept: bool):
         self.program = program
         self.executable = executable
+        self.is_kept = is_kept
         self.signature = Signature(program.inputs, program.ranges)
         self.reports = program.reports
         self.uses_seed = program.uses_seed

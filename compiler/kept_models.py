@@ -25,7 +25,7 @@ def elaborate(text: str, filename: str, **options: Any) -> Model:
         key = kept.key_of("model", text, filename, repr(sorted(options.items())))
         found = kept.get(key)
         if found is not None and _unchanged(found.imports):
-            return found
+            return replace(found, is_kept=True)
     from .build import elaborate as build
     made = build(text, filename, **options)
     if key is not None:

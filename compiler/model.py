@@ -103,6 +103,7 @@ class Model:
     structure: Structure = field(default_factory=Structure)
     imports: tuple[tuple[str, str], ...] = ()       # the files that were read: path and digest of the content
     identity: str = ""                      # equal ones belong to equal models; "" for a model of its own
+    is_kept: bool = field(default=False, compare=False)        # it came from the cache
 
     @property
     def parameters(self) -> tuple[Variable, ...]:

@@ -15,6 +15,7 @@ from typing import Callable, Mapping, Sequence
 import numpy as np
 
 from ..runtime.addresses import address_of
+from ..runtime.explanation import CACHED, COMPILED, LOADED, Piece
 from ..runtime.runner import STEP_WORDS
 from . import emit_cpu
 from .fuse import LEAVES, fuse
@@ -37,6 +38,7 @@ PARALLEL_WORK = 100_000            # scalar operations below which a program is 
 REGION_SAMPLES = 48                # of a block that a thread takes through a scan
 PRODUCT_RATE = 4                   # multiply-adds of the tile kernel in the time of a scalar operation
 BINDINGS_KEPT = 32                 # argument tables kept, one for each combination of sizes
+SIZES_NOTED = 100                  # combinations of sizes that an explanation may list
 
 
 def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: str = "cpu"):
@@ -81,14 +83,17 @@ class Executable:
         self.output_types: dict[str, TensorType] = {name: value.type for name, value in graph.outputs.items()}
         self._start()
 
+    OF_THIS_PROCESS = ("_addresses", "pieces", "sizes", "_bindings", "_lock")
+
     def _start(self) -> None:
-        """What belongs to this process."""
         self._addresses: dict[str, int] | None = None
+        self.pieces: tuple[Piece, ...] | None = None        # once it is loaded
+        self.sizes: list[dict[str, int]] = []       # that were bound, without repetition
         self._bindings: OrderedDict[tuple, Binding] = OrderedDict()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in vars(self).items() if name not in ("_addresses", "_bindings", "_lock")}
+        return {name: value for name, value in vars(self).items() if name not in self.OF_THIS_PROCESS}
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state)
@@ -115,13 +120,17 @@ class Executable:
         """The address of each source's machine code.  With them comes what products need at any sizes, so that all is
         compiled side by side."""
         from ..runtime import machine, tile
-        texts = {source.text: None for source in self.sources.values()}
+        names = {self.sources[step].text: name for step, name in self.kernel_names().items()}
         for matrix in (step.matrix for step in _flat(self.steps) if step.matrix is not None):
             rows = prod(extent.size for extent in matrix.rows)
-            texts |= dict.fromkeys(tile.texts(
-                matrix.c.dtype.name, None if isinstance(rows, Dim) else rows,
-                None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.columns))
-        found = machine.codes(texts)
+            texts = tile.texts(matrix.c.dtype.name, None if isinstance(rows, Dim) else rows,
+                               None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.columns)
+            names |= {text: text for text in texts}
+        before = machine.loaded()
+        found = machine.codes(names)
+        self.pieces = tuple(
+            Piece(name, text, LOADED if text in before else CACHED if found[text].seconds is None else COMPILED,
+                  None if text in before else found[text].seconds) for text, name in names.items())
         return {source.text: found[source.text].address for source in self.sources.values()}
 
     def bind(self, sizes: Mapping[str, int], flat: bool = False) -> "Binding":
@@ -133,6 +142,8 @@ class Executable:
                 self._addresses = self._load()
             if key not in self._bindings:
                 self._bindings[key] = Binding(self, sizes, self._addresses, flat)
+                if dict(sizes) not in self.sizes and len(self.sizes) < SIZES_NOTED:
+                    self.sizes.append(dict(sizes))
                 if len(self._bindings) > BINDINGS_KEPT:
                     self._bindings.popitem(last=False)
             self._bindings.move_to_end(key)

@@ -108,11 +108,6 @@ def loaded() -> Mapping[str, Code]:
     return dict(_loaded)
 
 
-def is_loaded(text: str) -> bool:
-    """Whether this process has the code of a text already."""
-    return text in _loaded
-
-
 def _link_stored(keys: Mapping[str, str]) -> dict[str, Code]:
     """The code of those texts, given with their keys, that the cache has and that links."""
     stored = {}
