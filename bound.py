@@ -19,16 +19,12 @@ class Bound:
     computed when they are bound, and the kernels of dense layers lie as the products read them."""
 
     def __init__(self, function: "Function", weights: Weights):
-        from .compiler.binding import cut
-        from .compiler.pipeline import compile_graph
-        from .function import Compiled
         self.function = function
         self._slots = function._slots(weights)
-        program = function.lower("predict")
-        if function.target == "cpu":
-            first, layout, program = cut(program)
-            self._slots |= compile_graph(first, layout, function.target).run(self._slots, {})
-        self._program = Compiled(program, compile_graph(program.graph, program.layout, function.target))
+        arranging, self._program = function.bound_program()
+        if arranging is not None:
+            self._slots |= arranging.run(self._slots, {})
+        program = self._program.program
         used = {slot for slot, _ in program.layout.values()}
         self._slots = {slot: array for slot, array in self._slots.items() if slot in used and slot != SEED}
         self._fixed = list(self._slots.values())

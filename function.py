@@ -367,17 +367,42 @@ class Function:
         return found
 
     def _compile(self, kind: str):
-        """A program, what runs it, and whether both came from the cache, which keeps them where it knows the model."""
-        from .compiler import kept, pipeline
+        """A program, what runs it, and whether both came from the cache."""
+        def make():
+            program = self.lower(kind)
+            return program, self._executable(program.graph, program.layout)
+        return self._kept(kind, make)
+
+    def bound_program(self):
+        """(What arranges the weights, None where nothing does; the program of inputs and arranged weights), compiled once."""
+        def make():
+            from .compiler.binding import cut
+            program = self.lower("predict")
+            if self.target != "cpu":
+                return None, program, self._executable(program.graph, program.layout)
+            first, layout, program = cut(program)
+            return self._executable(first, layout), program, self._executable(program.graph, program.layout)
+        with self._lock:
+            if "bound" not in self._compiled:
+                self._arranging, *made = self._kept("bound", make)
+                self._compiled["bound"] = Compiled(*made)
+            return self._arranging, self._compiled["bound"]
+
+    def _executable(self, graph: Graph, layout):
+        from .compiler.pipeline import compile_graph
+        return compile_graph(graph, layout, self.target)
+
+    def _kept(self, kind: str, make):
+        """What ``make`` gives, of the cache if that knows the model, and whether it is from there."""
+        from .compiler import kept
         key = self._key("program", kind, self._paths) if self.target == "cpu" else None
         found = kept.get(key) if key is not None else None
         if found is not None:
             return *found, True
-        program = self.lower(kind)
-        executable = pipeline.compile_graph(program.graph, program.layout, self.target)
+        made = make()
         if key is not None:
-            kept.put(key, (program, executable))
-        return program, executable, False
+            kept.put(key, made)
+        return *made, False
 
     def _key(self, *parts) -> str | None:
         """The key of what is made from the model and these, in the cache; None for a model that is not known there."""
