@@ -1,7 +1,7 @@
 """What changed from one model to another: totals, rows of the summary, weights.
 
-Rows are paired by what they are and in their order, not by name: a layer that is put in before others renumbers their names, and
-still only one row is new.
+Rows are paired by what they are and in their order, not by name: a layer that is put in before others renumbers their
+names, and still only one row is new.
 """
 
 from __future__ import annotations
@@ -61,15 +61,16 @@ class Difference:
         return bool(self.totals or self.rows or self.weights)
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """(sign, line) of the report: "+" for what is new, "-" for what is gone, "~" for what changed, "" for the rest."""
+        """(sign, line) of the report: "+" for what is new, "-" for what is gone, "~" for what changed, else ""."""
         if not self:
             yield "", "no difference"
             return
-        widths = [max([len(getattr(change, part)) for change in self.totals] + [len(part)]) for part in ("name", "before", "after")]
         if self.totals:
-            yield "", f"{'':{widths[0]}}  {'before':>{widths[1]}}  {'after':>{widths[2]}}"
-            for change in self.totals:
-                yield "~", f"{change.name:{widths[0]}}  {change.before:>{widths[1]}}  {change.after:>{widths[2]}}{_percent(change)}"
+            table = [Change("", "before", "after"), *self.totals]
+            name, old, new = (max(len(getattr(row, part)) for row in table) for part in ("name", "before", "after"))
+            for row in table:
+                line = f"{row.name:{name}}  {row.before:>{old}}  {row.after:>{new}}{_percent(row)}"
+                yield "~" if row.name else "", line
         rows = list(self._folded())
         if rows:
             yield "", ""
@@ -94,13 +95,15 @@ class Difference:
         told: set[tuple[str, str]] = set()
         for change in self.weights:
             sign = "+" if not change.before else "-" if not change.after else "~"
-            layer = next((c.row for c in rows if c.sign == sign != "~" and change.name.startswith(f"{c.row.path}.")), None)
+            below = (c.row.path for c in rows if c.sign == sign != "~" and change.name.startswith(f"{c.row.path}."))
+            layer = next(below, None)
             if layer is None:
-                yield sign, f"{sign} {change.name}  " + (f"{change.before} → {change.after}" if sign == "~" else change.after or change.before)
-            elif (sign, layer.path) not in told:
-                told.add((sign, layer.path))
-                count = sum(other.name.startswith(f"{layer.path}.") and bool(other.before) == bool(change.before) for other in self.weights)
-                yield sign, f"{sign} {layer.path}: {count} weights"
+                types = f"{change.before} → {change.after}" if sign == "~" else change.after or change.before
+                yield sign, f"{sign} {change.name}  {types}"
+            elif (sign, layer) not in told:
+                told.add((sign, layer))
+                alike = [other for other in self.weights if bool(other.before) == bool(change.before)]
+                yield sign, f"{sign} {layer}: {sum(other.name.startswith(f'{layer}.') for other in alike)} weights"
 
     def __str__(self) -> str:
         return "\n".join(line for _, line in self.lines())
@@ -109,21 +112,25 @@ class Difference:
         """Plain data, fit for JSON."""
         def pair(change: Change) -> dict:
             return {"name": change.name, "before": change.before, "after": change.after}
-        rows = [{"change": {"+": "added", "-": "removed", "~": "changed"}[change.sign], "path": change.row.path, "type": change.row.type,
+        words = {"+": "added", "-": "removed", "~": "changed"}
+        rows = [{"change": words[change.sign], "path": change.row.path, "type": change.row.type,
                  "kind": change.row.kind, "outputs": list(change.row.outputs), "parameters": change.row.parameters,
-                 "changes": [pair(inner) for inner in change.changes]} for change in self.rows]
-        return {"models": list(self.models), "sizes": dict(self.sizes), "totals": [pair(change) for change in self.totals], "rows": rows,
-                "weights": [pair(change) for change in self.weights], "weights_kept": self.kept}
+                 "changes": list(map(pair, change.changes))} for change in self.rows]
+        return {"models": list(self.models), "sizes": dict(self.sizes), "totals": list(map(pair, self.totals)),
+                "rows": rows, "weights": list(map(pair, self.weights)), "weights_kept": self.kept}
 
 
-def compare(before: Model, after: Model, depth: int | None = None, sizes: Mapping[str, int] | None = None) -> Difference:
+def compare(before: Model, after: Model, depth: int | None = None,
+            sizes: Mapping[str, int] | None = None) -> Difference:
     """The difference of two models.  ``depth`` and ``sizes`` are those of the summaries that are compared."""
     summaries = summarize(before, depth, sizes), summarize(after, depth, sizes)
     old, new = ({v.path: str(v.type) for v in model.variables} for model in (before, after))
-    changed = [Change(path, old.get(path, ""), new.get(path, "")) for path in dict.fromkeys([*old, *new]) if old.get(path) != new.get(path)]
+    weights = [Change(path, old.get(path, ""), new.get(path, "")) for path in dict.fromkeys([*old, *new])]
+    changed = [change for change in weights if change.before != change.after]
     return Difference(
-        (before.name, after.name), summaries[1].sizes, tuple(_totals(*summaries)), tuple(_rows(*summaries)), tuple(changed),
-        sum(old.get(path) == type_ for path, type_ in new.items()), len(new))
+        models=(before.name, after.name), sizes=summaries[1].sizes, totals=tuple(_totals(*summaries)),
+        rows=tuple(_rows(*summaries)), weights=tuple(changed), kept=len(weights) - len(changed),
+        weight_count=len(new))
 
 
 # --- totals -----------------------------------------------------------------------------------------------------
@@ -182,7 +189,7 @@ def _same_kind(row: Row) -> tuple:
 
 
 def _paired(old: tuple[Row, ...], new: tuple[Row, ...], keys: tuple[Callable[[Row], tuple], ...]) -> Iterator[tuple]:
-    """Rows side by side: those that are alike by the first key, and between them those that are alike by the next, weaker one."""
+    """Rows side by side: those alike by the first key, and between them those alike by the next, weaker one."""
     key, *weaker = keys
     matcher = SequenceMatcher(None, list(map(key, old)), list(map(key, new)), autojunk=False)
     for tag, a, b, c, d in matcher.get_opcodes():
@@ -217,7 +224,8 @@ def _changes(old: Row, new: Row, names: Mapping[str, str], before: Summary, afte
 
 def _title(change: RowChange) -> str:
     row = change.row
-    return "  " * row.depth + (f"{row.kind} {row.name}" if row.kind in ("input", "output", "parameter") else f"{row.name} ({row.type})")
+    plain = row.kind in ("input", "output", "parameter")
+    return "  " * row.depth + (f"{row.kind} {row.name}" if plain else f"{row.name} ({row.type})")
 
 
 def _told(row: Row) -> str:

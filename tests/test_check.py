@@ -45,6 +45,13 @@ def test_the_model_that_is_named(folder, netc_command):
     assert "there is no model `L`" in netc_command("check", "two.net", "--model", "L")[2]
 
 
+def test_a_named_model_is_checked_as_strictly_as_it_is_compiled(folder, netc_command):
+    Path("layers.net").write_text("net 1\n\nmodel L(a = 1)(x):\n    return Dense(a)(x)\n\ndef f(x) = x\n")
+    assert netc_command("check", "layers.net")[0] == 0
+    code, _, err = netc_command("check", "layers.net", "--model", "L")
+    assert code == 1 and "the input `x` of the compiled model needs a type" in err
+
+
 def test_warnings_leave_the_exit_code(folder, netc_command):
     Path("warned.net").write_text(RIGHT.replace("    return", "    h = 1\n    return"))
     code, out, err = netc_command("check", "warned.net")
@@ -62,7 +69,7 @@ def test_everything_that_is_shipped_is_fine(netc_command):
     assert code == 0 and out.splitlines()[-1].endswith("files are fine")
 
 
-# ---- a whole file ------------------------------------------------------------------------------------------------------------
+# ---- a whole file ---------------------------------------------------------------------------------------------------
 
 
 def found(text: str) -> list[tuple[str, str, int]]:
@@ -101,7 +108,7 @@ def test_imported_files_are_known(tmp_path):
     assert inspect(text, str(tmp_path / "m.net")).read == {str(tmp_path / "library.net")}
 
 
-# ---- watching ----------------------------------------------------------------------------------------------------------------
+# ---- watching -------------------------------------------------------------------------------------------------------
 
 
 def test_watch(folder):

@@ -76,7 +76,7 @@ def mark(old: str, new: str) -> str:
     return TEXT.replace(old, new)
 
 
-# ---- names -------------------------------------------------------------------------------------------------------------------
+# ---- names ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", NETS, ids=lambda path: path.stem)
@@ -118,7 +118,7 @@ def test_nested_scans_share_what_they_carry():
     assert places("t", "value", text) == [5, 6]
 
 
-# ---- hover -------------------------------------------------------------------------------------------------------------------
+# ---- hover ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("old, new, expected", [
@@ -167,7 +167,7 @@ def test_hover_in_a_text_with_errors():
     assert "value of Reader" in hover(analysis, line, column)[0]
 
 
-# ---- definitions -------------------------------------------------------------------------------------------------------------
+# ---- definitions ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("old, new, file, text", [
@@ -196,7 +196,7 @@ def test_definition_without_elaboration():
     assert analysis.named(line, column).place.span.text == "units"
 
 
-# ---- renaming ----------------------------------------------------------------------------------------------------------------
+# ---- renaming -------------------------------------------------------------------------------------------------------
 
 
 def renamed(text: str, new: str) -> str:
@@ -266,7 +266,7 @@ def test_rename_refuses_a_text_that_does_not_parse():
         renamed(mark("    h = x\n", "    h^ = x\n    y = = 1\n"), "hidden")
 
 
-# ---- completion --------------------------------------------------------------------------------------------------------------
+# ---- completion -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("old, new, there, absent", [
@@ -321,7 +321,7 @@ def test_completion_of_an_empty_text():
     assert [item.label for item in complete(Analysis("", "/work/main.net"), 1, 1)][0] == "net"
 
 
-# ---- the outline and fixes ---------------------------------------------------------------------------------------------------
+# ---- the outline and fixes ------------------------------------------------------------------------------------------
 
 
 def test_outline():

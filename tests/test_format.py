@@ -75,7 +75,7 @@ def test_files_with_other_errors_are_formatted_too():
     assert parsing > 20
 
 
-# ---- generated texts ---------------------------------------------------------------------------------------------------------
+# ---- generated texts ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -122,7 +122,7 @@ def test_the_form_does_not_depend_on_the_layout(path):
         assert format_text(relaid(text, random.Random(seed))) == canonical
 
 
-# ---- particular forms --------------------------------------------------------------------------------------------------------
+# ---- particular forms -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("before, after", [
@@ -174,7 +174,7 @@ def test_a_result_that_is_another_program_is_refused():
             check(before, parse_stages(other))
 
 
-# ---- the command -------------------------------------------------------------------------------------------------------------
+# ---- the command ----------------------------------------------------------------------------------------------------
 
 UGLY, PRETTY = "net 1\nconst a=1 # one\n", "net 1\n\nconst a = 1                                        # one\n"
 

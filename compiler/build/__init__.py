@@ -101,7 +101,7 @@ class Inspection:
     """What there is to say about a whole file."""
 
     file: syntax.File | None                # its tree; None where it is no text at all
-    diagnostics: tuple[Diagnostic, ...]     # errors, and the warnings of the models without any, in the order of the text
+    diagnostics: tuple[Diagnostic, ...]     # errors, warnings and notes, in the order of the text
     model: Model | None                     # the one that is compiled by default, where the file has it and it is right
     read: frozenset[str]                    # the paths of the files that it imports, there or not
     imports: Mapping[str, str] = field(default_factory=dict)       # those that could be read, with digests of their content
@@ -116,21 +116,34 @@ def inspect(text: str | bytes, filename: str = "<text>", model: str | None = Non
     """Checks a whole file: each model that is trained, the one that is compiled by default, and all others as far as they
     are settled by themselves.  A file of layers and functions alone is fine.
 
-    The arguments are those of ``elaborate``; with ``model`` only that one.  ``observer.see(tree, value)`` is told of every value
-    that an expression or a binding of any file has on the way, in every call; ``observer`` makes it elaborate every model.
+    The arguments are those of ``elaborate``; with ``model`` only that one.  ``observer.see(tree, value)`` is told of
+    every value that an expression or a binding of any file has on the way, in every call; with an observer every model
+    is elaborated, and the text, which is one of many that are seen once, is not kept.
     """
-    from ..parser import parse_stages
     try:
         with _deep_recursion():
-            parsed = parse_stages(text, filename)
-            if parsed.errors:
-                return Inspection(parsed.file, tuple(parsed.errors), None, frozenset())
-            return _inspect(parsed.file, filename, [model] if model else _roots(parsed.file), precision, loader, observer)
+            tree, errors = _tree(text, filename, keep=observer is None)
+            if errors:
+                return Inspection(tree, tuple(errors), None, frozenset())
+            names = [model] if model else _roots(tree)
+            return _inspect(tree, filename, names, bool(model), precision, loader, observer)
     except Diagnostics as error:
         return Inspection(None, tuple(error), None, frozenset())
 
 
-def _inspect(tree: syntax.File, filename, names, precision, loader, observer) -> Inspection:
+def _tree(text: str | bytes, filename: str, keep: bool) -> tuple[syntax.File, list[Diagnostic]]:
+    """The tree of a text, and what is wrong with it: then the tree is what was understood."""
+    if keep:
+        try:
+            return syntax.parse(text, filename), []
+        except Diagnostics:
+            pass                        # parsed again, for the tree
+    from ..parser import parse_stages
+    parsed = parse_stages(text, filename)
+    return parsed.file, parsed.errors
+
+
+def _inspect(tree: syntax.File, filename, names, strict: bool, precision, loader, observer) -> Inspection:
     found: dict[tuple, Diagnostic] = {}
     models, visited, read, imports = [], set(), set(), {}
     for name in names or [None]:
@@ -142,7 +155,7 @@ def _inspect(tree: syntax.File, filename, names, precision, loader, observer) ->
                 models.append(_elaborate(tree, filename, name, precision, loader, {}, sink, observer))
         except Diagnostics as error:
             models.append(None)
-            lenient = name is not None and _may_be_a_layer(tree, name)
+            lenient = name is not None and not strict and _may_be_a_layer(tree, name)
             for item in error:
                 note = lenient and (item.code in UNDECIDED or item.code.startswith("E03"))
                 found[item.span, item.code, item.message] = replace(item, severity="note") if note else item
@@ -154,19 +167,20 @@ def _inspect(tree: syntax.File, filename, names, precision, loader, observer) ->
         for model in tree.models:
             if id(model) not in visited and not _open_settings(model):
                 _run(Build(Sink(), f32, False, scope_names(), loader, observer), tree, filename, model.name, {})
-    ordered = sorted(found.values(), key=lambda item: (item.span.file, item.span.line, item.span.column) if item.span else ("", 0, 0))
+    ordered = sorted(found.values(), key=lambda item: (item.span.file, item.span.line, item.span.column)
+                     if item.span else ("", 0, 0))
     return Inspection(tree, tuple(ordered), models[0] if models else None, frozenset(read), imports)
 
 
 def _may_be_a_layer(tree: syntax.File, name: str) -> bool:
-    """Whether a model may be meant for callers that settle what is open: it is not trained, has settings, and sizes besides the
-    batch that are symbols.  What is wrong with it by itself is then worth a note, and no error.
+    """Whether a model may be meant for callers that settle what is open: it is not trained, has settings, and sizes
+    besides the batch that are symbols.  What is wrong with it by itself is then worth a note, and no error.
     """
-    model = next((model for model in tree.models if model.name == name), None)
-    if model is None or any(train.model == name for train in tree.trains) or not model.settings:
+    model = next(model for model in tree.models if model.name == name)
+    if any(train.model == name for train in tree.trains) or not model.settings:
         return False
-    return any(not isinstance(dim, syntax.Number) for parameter in model.inputs for dim in parameter.annotation.dims[1:]) \
-        or any(not parameter.annotation.dims[1:] for parameter in model.inputs)
+    sizes = [parameter.annotation.dims[1:] for parameter in model.inputs]
+    return any(not dims or any(not isinstance(dim, syntax.Number) for dim in dims) for dims in sizes)
 
 
 def _check_library(sink: Sink, tree: syntax.File, filename, loader, observer) -> None:

@@ -18,12 +18,12 @@ INTERVAL = 0.25          # seconds between two looks at the files
 @FILES
 @MODEL
 @PRECISION
-@click.option("--watch", is_flag=True, help="Check again whenever a file, or one that it imports, changes; Ctrl-C ends.")
+@click.option("--watch", is_flag=True, help="Check again when a file, or one that it imports, changes; Ctrl-C ends.")
 def check(files: tuple[Path, ...], model: str | None, precision: str, watch: bool) -> None:
     """Check files and report every error with its place.
 
-    A folder stands for every .net file below it.  All models of a file are checked; a file of layers and functions alone is
-    fine.  Exits with 1 if there is an error; warnings and notes leave it at 0.
+    A folder stands for every .net file below it.  All models of a file are checked; a file of layers and functions
+    alone is fine.  Exits with 1 if there is an error; warnings and notes leave it at 0.
     """
     if not files:
         raise click.UsageError("name a file or a folder to check")
@@ -70,13 +70,15 @@ def _watch(files: Iterable[Path], check_all: Callable[[], tuple[int, set[Path]]]
             start, now = time.time_ns(), _state(files, read)
             if now != seen:
                 if seen is not None:
-                    click.echo(f"--- {time.strftime('%H:%M:%S')}: changed: {', '.join(sorted(map(str, _changed(seen, now))))}")
+                    changed = sorted(str(path) for path in {*seen, *now} if seen.get(path) != now.get(path))
+                    click.echo(f"--- {time.strftime('%H:%M:%S')}: changed: {', '.join(changed)}")
                 try:
                     read = check_all()[1]
                 except (NetcError, OSError) as error:      # a file in the middle of being replaced, a folder emptied
                     echo_error(str(error))
                 # A file found only now may have changed since it was read: then it counts as changed.
-                seen = {**{path: stamp if stamp and stamp[0] < start else () for path, stamp in _state((), read).items()}, **now}
+                found = {path: stamp if stamp and stamp[0] < start else () for path, stamp in _state((), read).items()}
+                seen = {**found, **now}
                 sys.stdout.flush()
             time.sleep(INTERVAL)
     except KeyboardInterrupt:
@@ -98,7 +100,3 @@ def _stamp(path: Path) -> tuple:
     except OSError:
         return ()
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _changed(before: dict[Path, tuple], now: dict[Path, tuple]) -> set[Path]:
-    return {path for path in {*before, *now} if before.get(path) != now.get(path)}

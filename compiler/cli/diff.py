@@ -15,7 +15,8 @@ COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 @click.command()
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
-@click.option("--model", metavar="NAME", help="The model in both files; without it, the one that is trained, or the last.")
+@click.option("--model", metavar="NAME",
+              help="The model in both files; without it, the one that is trained, or the last.")
 @PRECISION
 @click.option("--depth", type=click.IntRange(1), metavar="LEVELS",
               help="Levels of nested models to compare; without it all but the layers of the prelude.")

@@ -63,7 +63,7 @@ def _difference(path: Path, before: str, after: str) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Replaces the file's content in one step: it is the old one or the new one, never a part. Links and rights stay."""
+    """Replaces the file's content in one step: it is the old or the new one, never a part. Links and rights stay."""
     target = path.resolve()
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -75,10 +75,8 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _total(counts: dict[str, int], dry: bool) -> str:
-    said = [f"{_files(counts['formatted'])} {'would be formatted' if dry else 'formatted'}" if counts["formatted"] else "",
-            f"{_files(counts['fine'])} fine already" if counts["fine"] else "",
-            f"{_files(counts['wrong'])} with errors" if counts["wrong"] else ""]
-    return ", ".join(part for part in said if part)
+    words = {"formatted": "would be formatted" if dry else "formatted", "fine": "fine already", "wrong": "with errors"}
+    return ", ".join(f"{_files(counts[kind])} {word}" for kind, word in words.items() if counts[kind])
 
 
 def _files(count: int) -> str:

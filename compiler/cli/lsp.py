@@ -6,7 +6,7 @@ import click
 
 
 @click.command()
-@click.option("--stdio", is_flag=True, help="Talk over standard input and output; it always does, editors like to say so.")
+@click.option("--stdio", is_flag=True, help="Talk over standard input and output, which it does anyway.")
 def lsp(stdio: bool) -> None:
     """Serve an editor: the language server, over standard input and output.
 

@@ -1,7 +1,7 @@
-"""A file under an editor's cursor: its trees, its names, and the values that its expressions have in the models of the file.
+"""A file under an editor's cursor: its trees, its names, and the values that its expressions have in its models.
 
-`Analysis` belongs to one state of one text. `definition_of` and its like answer for a place in it, which may lead into other files: the
-prelude's, and those that it imports.
+`Analysis` belongs to one state of one text. What stands at a place in it may lead into other files: the prelude's, and
+those that it imports.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class Named:
 
 
 class Analysis:
-    """One state of a text. `loader` gives the text of another file that is open, or None; `before` is the last state that parsed."""
+    """One state of a text. `loader` gives the text of another file that is open, or None; `before` is the last state
+    that had values.
+    """
 
     def __init__(self, text: str, path: str, loader: Loader | None = None, before: Analysis | None = None):
         self.text, self.path, self.loader, self.before = text, path, loader, before
@@ -77,7 +79,7 @@ class Analysis:
 
     @property
     def elaborated(self) -> bool:
-        """Whether values are there already: nobody asks what they were in a text that was gone before it was checked."""
+        """Whether values are there already: nobody needs those of a text that was gone before it was checked."""
         return "inspection" in self.__dict__ and bool(self.values.found)
 
     @property
@@ -195,7 +197,7 @@ class Analysis:
         place = None
         if isinstance(callee, ast.Name):
             symbol = self.names.scope_at(callee.span.line).find(callee.name)
-            place = Place(self.path, symbol.tree, symbol.places[0]) if symbol is not None else prelude_place(callee.name)
+            place = prelude_place(callee.name) if symbol is None else Place(self.path, symbol.tree, symbol.places[0])
         elif isinstance(callee, ast.Attribute) and isinstance(callee.value, ast.Name):
             place = self.member_of_import(callee.value.name, callee.name)
         which = {ast.Model: "settings", ast.Def: "params"}.get(type(place.tree) if place is not None else None)
@@ -204,7 +206,7 @@ class Analysis:
     # -- values --
 
     def values_of(self, symbol: Symbol) -> list:
-        """The values of a symbol where it is declared; in a text that does not parse now, those of the last one that did."""
+        """The values of a symbol where it is declared; in a text that does not parse, those of the last that did."""
         values = self.values.of(symbol.tree)
         if values or self.before is None or self.before.names is None:
             return values
@@ -223,7 +225,7 @@ class Analysis:
         return None
 
 
-# ---- definitions in files ----------------------------------------------------------------------------------------------------
+# ---- definitions in files -------------------------------------------------------------------------------------------
 
 
 def place_in(path: str, file: ast.File, name: str) -> Place | None:

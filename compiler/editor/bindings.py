@@ -19,10 +19,14 @@ WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
 
 @dataclass(eq=False)
 class Symbol:
-    """A name of the file with all its places; the first is where it is bound first. `owner` is the definition that it is in."""
+    """A name of the file with all its places; the first is where it is bound first.
+
+    `kind`: import, const, function, model; or of a name in the definition `owner`: setting, input, output, dimension,
+    parameter, state, value, target, loss, metric.
+    """
 
     name: str
-    kind: str            # import, const, function, model; setting, input, output, dimension, parameter, state, value, target, loss, metric
+    kind: str
     tree: ast.Node
     owner: ast.Node | None
     places: list[Span] = field(default_factory=list)
@@ -121,9 +125,10 @@ class Resolver:
             if not isinstance(item, ast.Train):
                 kind = {ast.Import: "import", ast.Const: "const", ast.Def: "function", ast.Model: "model"}[type(item)]
                 self.top.define(item.name, kind, item, item.name_span)
-        for item in (*file.imports, *file.consts, *file.defs, *file.models, *file.trains):      # trains after their models
-            {ast.Const: self.const, ast.Def: self.function, ast.Model: self.model, ast.Train: self.train}.get(
-                type(item), lambda item: None)(item)
+        for kind, resolve in ((file.consts, self.const), (file.defs, self.function), (file.models, self.model),
+                              (file.trains, self.train)):
+            for item in kind:
+                resolve(item)
         scopes = [self.top, *self.found.scopes]
         self.found.symbols += {id(symbol): symbol for scope in scopes for symbol in scope.names.values()}.values()
         return self.found
@@ -196,7 +201,8 @@ class Resolver:
                     for target in statement.targets:
                         define(target.name, "value", target, target.span)
                 case ast.Param() | ast.State():
-                    define(statement.name, "parameter" if isinstance(statement, ast.Param) else "state", statement, statement.name_span)
+                    kind = "parameter" if isinstance(statement, ast.Param) else "state"
+                    define(statement.name, kind, statement, statement.name_span)
                 case ast.Input():
                     define(statement.name, "target", statement, statement.name_span)
                     self.annotation(statement.annotation, scope, dimensions=True)
@@ -204,7 +210,7 @@ class Resolver:
                     self.report(scope, statement)
                 case ast.Scan():
                     self.bind_scan(scope, statement, define, outer)
-            for inner in ("then", "otherwise") if isinstance(statement, ast.If) else ("body",) if isinstance(statement, ast.For) else ():
+            for inner in {ast.If: ("then", "otherwise"), ast.For: ("body",)}.get(type(statement), ()):
                 self.bind(scope, getattr(statement, inner), outer)
 
     def report(self, scope: Scope, statement: ast.Loss | ast.Metric) -> None:
@@ -216,7 +222,7 @@ class Resolver:
             self.found.symbols.append(Symbol(statement.name, kind, statement, scope.owner, [statement.name_span]))
 
     def bind_scan(self, scope: Scope, scan: ast.Scan, define, outer: Scope | None) -> None:
-        """A carried name is the same inside of the scan and after it; a source belongs to the inside, a collected name to the outside."""
+        """A carried name is the same inside the scan and after it; sources belong inside, collected names outside."""
         carried = Scope(dict(outer.names) if outer is not None else {}, None, scan)
         for carry in scan.carries:
             define(carry.name, "value", carry, carry.name_span)

@@ -20,13 +20,14 @@ from .hover import builtin_signature, comment, signature, value_text
 
 TOP = {"import": 'import "file.net" as name', "const": "const name = value", "def": "def name(x) = expression",
        "model": "model Name(settings)(inputs) -> result:", "train": "train Model:"}
-BODY = {"return": "return value", "if": "if condition:", "for": "for i in range(n):", "assert": 'assert condition, "message"',
-        "penalty": "penalty scalar"}
+BODY = {"return": "return value", "if": "if condition:", "for": "for i in range(n):", "penalty": "penalty scalar",
+        "assert": 'assert condition, "message"'}
 MODEL = {**BODY, "param": "param name: f32[K] = zeros", "state": "state name: f32[K] = zeros",
          "scan": "scan z in x along 1 carrying h = start collecting h as hs:"}
 TRAIN = {"input": "input target: f32[N]", "loss": "loss name = scalar", "metric": "metric name = scalar",
          "optimizer": "optimizer = adam()", "penalty": BODY["penalty"], "if": BODY["if"], "for": BODY["for"]}
 KINDS = ("int", "float", "bool", "tuple", "function", "model")       # of settings, besides the element types
+MOST_FILES = 200
 CONSTANTS = ("true", "false", "none", "training")
 
 
@@ -61,8 +62,9 @@ def complete(analysis: Analysis, line: int, column: int) -> list[Item]:
 def files(analysis: Analysis) -> list[Item]:
     """The model files that could be imported."""
     folder = Path(analysis.path).parent
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.net"))[:200] if folder.is_dir() else []
-    return [Item(name, "file", 0) for name in found if name != Path(analysis.path).name]
+    paths = sorted(folder.rglob("*.net"))[:MOST_FILES] if folder.is_dir() else []
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return [Item(name, "file", 0) for name in names if name != Path(analysis.path).name]
 
 
 class Completion:
@@ -87,7 +89,8 @@ class Completion:
             return [Item(name, "type", 0) for name in DTYPES]
         if not self.on_line() and opening is None:
             return self.statements() + self.names()
-        return (self.settings(opening) if opening is not None and self.before in ("LPAR", "COMMA") else []) + self.names()
+        settings = self.settings(opening) if opening is not None and self.before in ("LPAR", "COMMA") else []
+        return settings + self.names()
 
     def on_line(self) -> bool:
         return bool(self.tokens) and self.tokens[-1].end_line == self.line
@@ -153,7 +156,7 @@ class Completion:
         return value_text(values[-1]) if values else None
 
     def scope(self) -> Scope | None:
-        """The scope of the cursor. A line that does not parse yet may end a block too early: the last one above counts."""
+        """The scope of the cursor. A line that does not parse yet may end a block too early: then that above."""
         names = self.analysis.names
         if names is None:
             return None
@@ -161,7 +164,9 @@ class Completion:
         above = [scope for scope in names.scopes if scope.parent is not None and scope.tree.span.line <= self.line
                  and not isinstance(scope.tree, (ast.Scan, ast.GradientRule))]
         inner = names.scope_at(self.line)
-        return inner if inner is not names.top or not above or not indented else max(above, key=lambda scope: scope.tree.span.line)
+        if inner is not names.top or not above or not indented:
+            return inner
+        return max(above, key=lambda scope: scope.tree.span.line)
 
     def file_models(self) -> tuple[ast.Model, ...]:
         return self.analysis.file.models if self.analysis.file is not None else ()
@@ -172,7 +177,8 @@ class Completion:
         if found is None:
             return []
         place, which = found
-        given = {str(self.tokens[i]) for i in range(opening + 1, len(self.tokens) - 1) if self.tokens[i + 1].type == "EQUAL"}
+        inside = self.tokens[opening + 1:]
+        given = {str(token) for token, following in zip(inside, inside[1:]) if following.type == "EQUAL"}
         return [Item(p.name, "setting", 0, p.span.text, f"{p.name} = ") for p in getattr(place.tree, which)
                 if p.name not in given and not p.variadic]
 
@@ -216,8 +222,8 @@ class Completion:
         if name in self.analysis.imported:
             path, file = self.analysis.imported[name]
             places = [Place(path, item, item.name_span) for item in (*file.models, *file.defs, *file.consts)]
-            return [Item(place.tree.name, {ast.Model: "model", ast.Def: "function"}.get(type(place.tree), "const"), 0, signature(place))
-                    for place in places]
+            kinds = {ast.Model: "model", ast.Def: "function", ast.Const: "const"}
+            return [Item(place.tree.name, kinds[type(place.tree)], 0, signature(place)) for place in places]
         scope = self.scope()
         symbol = scope.find(name) if scope is not None else None
         for value in self.analysis.values_of(symbol) if symbol is not None else ():
@@ -228,7 +234,7 @@ class Completion:
 
 
 def resolve(analysis: Analysis, label: str) -> tuple[str | None, str | None]:
-    """(signature, comment) of a proposal, looked up when it is shown: parsing the prelude for all of them would take too long."""
+    """(signature, comment) of a proposal, looked up when it is shown: parsing all of the prelude takes too long."""
     place = analysis.definition(label) if analysis.file is not None else prelude_place(label)
     if place is None:
         return None, None

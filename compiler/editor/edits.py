@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from ...runtime.errors import NetcError
 from .. import syntax as ast
+from ..build.scope import PRELUDE
 from ..diagnostics import Diagnostic, Span
 from .analysis import Analysis, Named
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-RESERVED = {"if", "elif", "else", "for", "in", "and", "or", "not", "return", "true", "false", "none", "None", "training"}
+RESERVED = {"if", "elif", "else", "for", "in", "and", "or", "not", "return", "true", "false", "none", "None",
+            "training"}
 SUGGESTION = re.compile(r"(?:did you mean|it is called|write) `([A-Za-z_]\w*)`")
 
 
@@ -47,12 +49,11 @@ def _in_file(analysis: Analysis, named: Named) -> list[Span]:
     spans = list(symbol.places) if symbol is not None else []
     if named.symbol is None:
         spans += [span for span, name in analysis.names.free if name == named.name]
-    for call, keyword in analysis.names.keywords:
-        if keyword.name == named.name and _same(analysis.named(keyword.name_span.line, keyword.name_span.column), target):
-            spans.append(keyword.name_span)
-    for member, _ in analysis.names.members:
-        if member.name == named.name and _same(analysis.named(member.name_span.line, member.name_span.column), target):
-            spans.append(member.name_span)
+    tied = [*(keyword for _, keyword in analysis.names.keywords), *(member for member, _ in analysis.names.members)]
+    for tree in tied:
+        place = tree.name_span
+        if tree.name == named.name and _same(analysis.named(place.line, place.column), target):
+            spans.append(place)
     return spans
 
 
@@ -66,8 +67,9 @@ def renamable(analysis: Analysis, line: int, column: int) -> Named:
     if named is None:
         raise RenameError("there is no name here that could be changed")
     if named.symbol is None:
-        where = "the prelude" if named.place is not None and "prelude" in named.place.path else "another file" if named.place else "the language"
-        raise RenameError(f"`{named.name}` belongs to {where}")
+        prelude = named.place is not None and named.place.path.startswith(str(PRELUDE))
+        owner = "the prelude" if prelude else "another file" if named.place is not None else "the language"
+        raise RenameError(f"`{named.name}` belongs to {owner}")
     if analysis.inspection.file is None or _does_not_parse(analysis):
         raise RenameError("the file has syntax errors: mend them first, so that no occurrence is missed")
     return named
@@ -111,7 +113,7 @@ def fixes(item: Diagnostic) -> list[tuple[str, str]]:
     return [(f"change to `{found[1]}`", found[1])]
 
 
-# ---- outline -----------------------------------------------------------------------------------------------------------------
+# ---- outline --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -140,15 +142,20 @@ def outline(file: ast.File) -> list[Entry]:
             case ast.Model():
                 entries.append(Entry(item.name, "model", "", item.span, item.name_span, tuple(_declared(item.body))))
             case ast.Train():
-                entries.append(Entry(f"train {item.model}", "train", "", item.span, item.name_span, tuple(_declared(item.body))))
+                inside = tuple(_declared(item.body))
+                entries.append(Entry(f"train {item.model}", "train", "", item.span, item.name_span, inside))
     return [entry for entry in entries if entry.name.strip()]
+
+
+DECLARATIONS = {ast.Param: "parameter", ast.State: "state", ast.Input: "target", ast.Loss: "loss", ast.Metric: "metric"}
 
 
 def _declared(body: Iterable[ast.Node]) -> Iterable[Entry]:
     for statement in body:
-        kind = {ast.Param: "parameter", ast.State: "state", ast.Input: "target", ast.Loss: "loss", ast.Metric: "metric"}.get(type(statement))
+        kind = DECLARATIONS.get(type(statement))
         if kind is not None:
             annotation = getattr(statement, "annotation", None)
-            yield Entry(statement.name, kind, annotation.span.text if annotation is not None else "", statement.span, statement.name_span)
+            type_ = annotation.span.text if annotation is not None else ""
+            yield Entry(statement.name, kind, type_, statement.span, statement.name_span)
         for inner in ("then", "otherwise", "body"):
             yield from _declared(getattr(statement, inner, ()))

@@ -9,6 +9,8 @@ from .analysis import Analysis, Named, Place
 from .bindings import path_to
 
 DEFINITIONS = (ast.Model, ast.Def, ast.Const)
+NAMES = (ast.Name, ast.Target, ast.Attribute, ast.Parameter, ast.Param, ast.State, ast.Input, ast.Loss, ast.Metric,
+         ast.ScanSource, ast.Carry, ast.Collect, ast.KeywordArgument)       # trees whose value is that of one name
 
 
 def hover(analysis: Analysis, line: int, column: int) -> tuple[str, Span] | None:
@@ -29,7 +31,8 @@ def about(analysis: Analysis, named: Named, line: int, column: int) -> str:
     if place is not None and isinstance(place.tree, DEFINITIONS):
         return "\n\n".join([code([signature(place)]), *comment(place), *uses(analysis, line, column)])
     if named.builtin is not None:
-        return "\n\n".join([code([builtin_signature(named.name, named.builtin)]), "builtin", *uses(analysis, line, column)])
+        signature_ = code([builtin_signature(named.name, named.builtin)])
+        return "\n\n".join([signature_, "builtin", *uses(analysis, line, column)])
     if place is not None and isinstance(place.tree, ast.File):
         return code([f'import "{place.path.replace(chr(92), "/").rsplit("/", 1)[-1]}"'])
     return "\n\n".join([code(declared(analysis, named, line, column)), role(analysis, named)]).strip()
@@ -38,9 +41,10 @@ def about(analysis: Analysis, named: Named, line: int, column: int) -> str:
 def declared(analysis: Analysis, named: Named, line: int, column: int) -> list[str]:
     """The name with its values where the cursor is, else those of its declaration, else its declaration as written."""
     found = analysis.values_at(line, column)
-    own = isinstance(found[0], (ast.Name, ast.Target, ast.Attribute, ast.Parameter, ast.Param, ast.State, ast.Input, ast.Loss, ast.Metric,
-                                ast.ScanSource, ast.Carry, ast.Collect, ast.KeywordArgument)) if found is not None else False
-    values = found[1] if own else analysis.values.of(named.place.tree) if named.place is not None else []
+    if found is not None and isinstance(found[0], NAMES):
+        values = found[1]
+    else:
+        values = analysis.values.of(named.place.tree) if named.place is not None else []
     lines = [f"{named.name}: {text}" for text in texts(values)]
     if not lines and named.place is not None:
         lines = [" ".join(named.place.tree.span.text.split())]
@@ -49,13 +53,13 @@ def declared(analysis: Analysis, named: Named, line: int, column: int) -> list[s
 
 def role(analysis: Analysis, named: Named) -> str:
     """`setting of Dense`, `value of Digits`, ..."""
-    tree = named.place.tree if named.place is not None else None
-    kind = named.symbol.kind if named.symbol is not None else {
-        ast.Param: "parameter", ast.State: "state", ast.Parameter: "setting or input", ast.Target: "value"}.get(type(tree), "name")
-    owner = named.symbol.owner if named.symbol is not None else None
+    if named.symbol is None:
+        tree = named.place.tree if named.place is not None else None
+        return {ast.Param: "parameter", ast.State: "state", ast.Parameter: "setting or input"}.get(type(tree), "")
+    owner = named.symbol.owner
     if owner is None:
-        return kind
-    return f"{kind} of {f'train {owner.model}' if isinstance(owner, ast.Train) else owner.name}"
+        return named.symbol.kind
+    return f"{named.symbol.kind} of {f'train {owner.model}' if isinstance(owner, ast.Train) else owner.name}"
 
 
 def uses(analysis: Analysis, line: int, column: int) -> list[str]:
@@ -74,7 +78,7 @@ def uses(analysis: Analysis, line: int, column: int) -> list[str]:
     return said + ([f"weights below `{'`, `'.join(dict.fromkeys(weights))}`"] if weights else [])
 
 
-# ---- texts -------------------------------------------------------------------------------------------------------------------
+# ---- texts ----------------------------------------------------------------------------------------------------------
 
 
 def code(lines: list[str]) -> str:
@@ -115,9 +119,8 @@ def signature(place: Place) -> str:
 def builtin_signature(name: str, value) -> str:
     if not isinstance(value, Builtin):
         return name
-    shown = [("*" if value.variadic and i == 0 else "") + parameter.name + ("" if parameter.required else f" = {show(parameter.default)}")
-             for i, parameter in enumerate(value.parameters)]
-    return f"{name}({', '.join(shown)})"
+    shown = [p.name if p.required else f"{p.name} = {show(p.default)}" for p in value.parameters]
+    return f"{name}({'*' if value.variadic else ''}{', '.join(shown)})"
 
 
 def comment(place: Place) -> list[str]:

@@ -1,4 +1,7 @@
-"""A Pygments lexer for `.net` files: highlighting in Sphinx, in notebooks, on the terminal. Registered as the entry point `netc`."""
+"""A Pygments lexer for `.net` files: highlighting in Sphinx, in notebooks, on the terminal.
+
+Registered as an entry point of Pygments, so that everything which highlights by it knows the language `netc`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,13 @@ ELEMENT_TYPES = ("f32", "f64", "i32", "i64", "bool")
 SETTING_TYPES = ("int", "float", "tuple", "function", "model", "str")
 NAME = r"[A-Za-z_]\w*"
 BEFORE_NAME = r"(?=[ \t]+[A-Za-z_])"
+DIGITS = r"\d(?:_?\d)*"
+EXPONENT = rf"[eE][+-]?{DIGITS}"
+
+
+def declaration(words: str, kind) -> tuple:
+    """The rule of a word at the start of a line, with the name that it declares."""
+    return rf"^([ \t]*)({words})([ \t]+)({NAME})", bygroups(Whitespace, Keyword.Declaration, Whitespace, kind)
 
 
 class NetLexer(RegexLexer):
@@ -28,10 +38,10 @@ class NetLexer(RegexLexer):
         "root": [
             (r"^([ \t]*)(net)([ \t]+)(\d+)", bygroups(Whitespace, Keyword.Namespace, Whitespace, Number.Integer)),
             (r"^([ \t]*)(import)(?=[ \t]+\")", bygroups(Whitespace, Keyword.Namespace), "import"),
-            (rf"^([ \t]*)(model|train)([ \t]+)({NAME})", bygroups(Whitespace, Keyword.Declaration, Whitespace, Name.Class)),
-            (rf"^([ \t]*)(def)([ \t]+)({NAME})", bygroups(Whitespace, Keyword.Declaration, Whitespace, Name.Function)),
-            (rf"^([ \t]*)(const)([ \t]+)({NAME})", bygroups(Whitespace, Keyword.Declaration, Whitespace, Name.Constant)),
-            (rf"^([ \t]*)({'|'.join(DECLARATIONS)})([ \t]+)({NAME})", bygroups(Whitespace, Keyword.Declaration, Whitespace, Name.Variable)),
+            declaration("model|train", Name.Class),
+            declaration("def", Name.Function),
+            declaration("const", Name.Constant),
+            declaration("|".join(DECLARATIONS), Name.Variable),
             (rf"^([ \t]*)(scan){BEFORE_NAME}", bygroups(Whitespace, Keyword), "scan"),
             # `penalty x`, `assert x`: words of statements, unless the line assigns to them or goes on as an expression.
             (r"^([ \t]*)(penalty|assert)\b(?![ \t]*(?:=(?!=)|,|\.|\[))", bygroups(Whitespace, Keyword)),
@@ -58,13 +68,14 @@ class NetLexer(RegexLexer):
             (r"[^\S\n]+", Whitespace),
             (r"#.*$", Comment.Single),
             (r'"', String.Double, "string"),
-            (r"(?:\d(?:_?\d)*)?\.\d(?:_?\d)*(?:[eE][+-]?\d(?:_?\d)*)?|\d(?:_?\d)*(?:\.(?!\.)(?:[eE][+-]?\d(?:_?\d)*)?|[eE][+-]?\d(?:_?\d)*)", Number.Float),
-            (r"\d(?:_?\d)*", Number.Integer),
+            (rf"(?:{DIGITS})?\.{DIGITS}(?:{EXPONENT})?", Number.Float),
+            (rf"{DIGITS}(?:\.(?!\.)(?:{EXPONENT})?|{EXPONENT})", Number.Float),
+            (DIGITS, Number.Integer),
             (words(RESERVED, prefix=r"(?<![\w.])", suffix=r"\b"), Keyword),
             (words(CONSTANTS, prefix=r"(?<![\w.])", suffix=r"\b"), Keyword.Constant),
             (words(ELEMENT_TYPES, prefix=r"(?<![\w.])", suffix=r"\b"), Keyword.Type),
             (rf"(?<=: )(?:{'|'.join(SETTING_TYPES)})\b(?![ \t]*[(.\[])", Keyword.Type),
-            (rf"[A-Z]\w*(?=[ \t]*\()", Name.Class),
+            (r"[A-Z]\w*(?=[ \t]*\()", Name.Class),
             (rf"{NAME}(?=[ \t]*\()", Name.Function),
             (NAME, Name),
             (r"\.\.\.", Punctuation),

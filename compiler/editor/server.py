@@ -1,7 +1,7 @@
 """The language server: `netc lsp`, over standard input and output.
 
-Texts are analysed when they have rested for a moment, and when a request needs them. All columns of the protocol are in the
-client's units (UTF-16 as a rule), those of the compiler in characters.
+Texts are analysed when they have rested for a moment, and when a request needs them. All columns of the protocol are in
+the client's units (UTF-16 as a rule), those of the compiler in characters.
 """
 
 from __future__ import annotations
@@ -24,23 +24,31 @@ from ..diagnostics import Diagnostic, Diagnostics, Span
 from ..format import format_text
 from . import edits
 from .analysis import Analysis
+from .bindings import covers, walk
 from .completion import complete, resolve
 from .hover import code, hover, value_text
 
 REST = 0.15          # seconds without a change after which a text is checked
-SEVERITIES = {"error": lsp.DiagnosticSeverity.Error, "warning": lsp.DiagnosticSeverity.Warning, "note": lsp.DiagnosticSeverity.Information}
+MOST_FILES = 1_000   # of a workspace that are searched for uses of a name
+SEVERITIES = {"error": lsp.DiagnosticSeverity.Error, "warning": lsp.DiagnosticSeverity.Warning,
+              "note": lsp.DiagnosticSeverity.Information}
 COMPLETION_KINDS = {
-    "model": lsp.CompletionItemKind.Class, "function": lsp.CompletionItemKind.Function, "setting": lsp.CompletionItemKind.Property,
-    "input": lsp.CompletionItemKind.Variable, "output": lsp.CompletionItemKind.Variable, "value": lsp.CompletionItemKind.Variable,
-    "target": lsp.CompletionItemKind.Variable, "parameter": lsp.CompletionItemKind.Field, "state": lsp.CompletionItemKind.Field,
-    "member": lsp.CompletionItemKind.Field, "import": lsp.CompletionItemKind.Module, "file": lsp.CompletionItemKind.File,
-    "const": lsp.CompletionItemKind.Constant, "constant": lsp.CompletionItemKind.Constant, "type": lsp.CompletionItemKind.TypeParameter,
-    "dimension": lsp.CompletionItemKind.TypeParameter, "keyword": lsp.CompletionItemKind.Keyword, "loss": lsp.CompletionItemKind.Event,
-    "metric": lsp.CompletionItemKind.Event}
+    lsp.CompletionItemKind.Class: ("model",), lsp.CompletionItemKind.Function: ("function",),
+    lsp.CompletionItemKind.Property: ("setting",), lsp.CompletionItemKind.Module: ("import",),
+    lsp.CompletionItemKind.Variable: ("input", "output", "value", "target"),
+    lsp.CompletionItemKind.Field: ("parameter", "state", "member"),
+    lsp.CompletionItemKind.File: ("file",), lsp.CompletionItemKind.Constant: ("const", "constant"),
+    lsp.CompletionItemKind.TypeParameter: ("type", "dimension"), lsp.CompletionItemKind.Keyword: ("keyword",),
+    lsp.CompletionItemKind.Event: ("loss", "metric")}
 SYMBOL_KINDS = {
-    "model": lsp.SymbolKind.Class, "function": lsp.SymbolKind.Function, "const": lsp.SymbolKind.Constant, "import": lsp.SymbolKind.Module,
-    "train": lsp.SymbolKind.Event, "parameter": lsp.SymbolKind.Field, "state": lsp.SymbolKind.Field, "target": lsp.SymbolKind.Variable,
-    "loss": lsp.SymbolKind.Property, "metric": lsp.SymbolKind.Property}
+    lsp.SymbolKind.Class: ("model",), lsp.SymbolKind.Function: ("function",), lsp.SymbolKind.Constant: ("const",),
+    lsp.SymbolKind.Module: ("import",), lsp.SymbolKind.Event: ("train",), lsp.SymbolKind.Field: ("parameter", "state"),
+    lsp.SymbolKind.Variable: ("target",), lsp.SymbolKind.Property: ("loss", "metric")}
+
+
+def kind_of(word: str, kinds: dict):
+    """The protocol's kind for one of the compiler's words."""
+    return next(kind for kind, words in kinds.items() if word in words)
 
 
 class RequestFailed(JsonRpcException):
@@ -80,11 +88,12 @@ class Server(LanguageServer):
         own, found = path_of(uri), {}
         for folder in self.workspace.folders.values():
             root = Path(uris.to_fs_path(folder.uri) or "")
-            for path in sorted(root.rglob("*.net"))[:1000]:
+            for path in sorted(root.rglob("*.net"))[:MOST_FILES]:
                 name = os.path.normpath(path)
                 if name != own and not any(part.startswith(".") for part in path.relative_to(root).parts):
                     text = self.open_text(name)
-                    found[name] = Analysis(path.read_text("utf-8", "replace") if text is None else text, name, self.open_text)
+                    text = path.read_text("utf-8", "replace") if text is None else text
+                    found[name] = Analysis(text, name, self.open_text)
         return list(found.values())
 
     # -- checking --
@@ -116,17 +125,15 @@ class Server(LanguageServer):
         span, related = item.span, list(item.related)
         if span is not None and span.file != analysis.path:
             related.insert(0, (item.message, span))
-            span = next((i.path_span for i in analysis.file.imports if os.path.normpath(os.path.join(
-                os.path.dirname(analysis.path), i.path)) == span.file), None) if analysis.file is not None else None
+            span = import_of(analysis, span.file)
         related += [(f"in model {model}, called from here", place) for model, place in item.chain if place is not None]
+        places = [lsp.DiagnosticRelatedInformation(self.location(place.file, place), text) for text, place in related]
+        said = [item.message, f"expected: {item.expected}" if item.expected else "",
+                f"found: {item.found}" if item.found else "", *item.notes, f"hint: {item.hint}" if item.hint else ""]
         return lsp.Diagnostic(
             range=self.range(span) if span is not None else lsp.Range(lsp.Position(0, 0), lsp.Position(0, 0)),
-            message="\n".join(part for part in (
-                item.message, f"expected: {item.expected}" if item.expected else "", f"found: {item.found}" if item.found else "",
-                *item.notes, f"hint: {item.hint}" if item.hint else "") if part),
-            severity=SEVERITIES[item.severity], code=item.code, source="netc",
-            tags=[lsp.DiagnosticTag.Unnecessary] if item.code == "E0205" else None,
-            related_information=[lsp.DiagnosticRelatedInformation(self.location(place.file, place), text) for text, place in related] or None)
+            message="\n".join(filter(None, said)), severity=SEVERITIES[item.severity], code=item.code, source="netc",
+            tags=[lsp.DiagnosticTag.Unnecessary] if item.code == "E0205" else None, related_information=places or None)
 
     # -- places --
 
@@ -146,6 +153,15 @@ class Server(LanguageServer):
         return lsp.Location(uri_of(path), self.range(span))
 
 
+def import_of(analysis: Analysis, path: str) -> Span | None:
+    """The place where a file is imported, if that is done here."""
+    folder = os.path.dirname(analysis.path)
+    for item in analysis.file.imports if analysis.file is not None else ():
+        if os.path.normpath(os.path.join(folder, item.path)) == path:
+            return item.path_span
+    return None
+
+
 def path_of(uri: str) -> str:
     """The path of a file; a text without one is known under its address."""
     path = uris.to_fs_path(uri) if uri.startswith("file:") else None
@@ -162,7 +178,7 @@ def uri_of(path: str) -> str:
 server = Server()
 
 
-# ---- texts -------------------------------------------------------------------------------------------------------------------
+# ---- texts ----------------------------------------------------------------------------------------------------------
 
 
 @server.feature(lsp.TEXT_DOCUMENT_DID_OPEN)
@@ -196,7 +212,7 @@ async def did_change_watched_files(ls: Server, params: lsp.DidChangeWatchedFiles
             ls.changed(uri)
 
 
-# ---- looking -----------------------------------------------------------------------------------------------------------------
+# ---- looking --------------------------------------------------------------------------------------------------------
 
 
 @server.feature(lsp.TEXT_DOCUMENT_HOVER)
@@ -220,7 +236,6 @@ def on_definition(ls: Server, params: lsp.DefinitionParams) -> lsp.Location | No
 
 def _import_under(ls: Server, analysis: Analysis, line: int, column: int) -> lsp.Location | None:
     """The start of a file whose path stands at a place."""
-    from .bindings import covers
     for item in analysis.file.imports if analysis.file is not None else ():
         if covers(item.path_span, line, column) and item.name in analysis.imported:
             path, file = analysis.imported[item.name]
@@ -244,7 +259,8 @@ def on_references(ls: Server, params: lsp.ReferenceParams) -> list[lsp.Location]
 def on_highlight(ls: Server, params: lsp.DocumentHighlightParams) -> list[lsp.DocumentHighlight]:
     uri = params.text_document.uri
     named = ls.analysis(uri).named(*ls.place(uri, params.position))
-    return [lsp.DocumentHighlight(ls.range(span)) for _, span in edits.references(ls.analysis(uri), named)] if named is not None else []
+    places = edits.references(ls.analysis(uri), named) if named is not None else []
+    return [lsp.DocumentHighlight(ls.range(span)) for _, span in places]
 
 
 @server.feature(lsp.TEXT_DOCUMENT_DOCUMENT_SYMBOL)
@@ -254,8 +270,9 @@ def on_symbols(ls: Server, params: lsp.DocumentSymbolParams) -> list[lsp.Documen
 
 
 def _symbol(ls: Server, entry: edits.Entry) -> lsp.DocumentSymbol:
-    return lsp.DocumentSymbol(entry.name, SYMBOL_KINDS[entry.kind], ls.range(entry.span), ls.range(entry.name_span), entry.detail or None,
-                              children=[_symbol(ls, child) for child in entry.children])
+    return lsp.DocumentSymbol(
+        entry.name, kind_of(entry.kind, SYMBOL_KINDS), ls.range(entry.span), ls.range(entry.name_span),
+        entry.detail or None, children=[_symbol(ls, child) for child in entry.children])
 
 
 @server.feature(lsp.TEXT_DOCUMENT_INLAY_HINT)
@@ -263,33 +280,27 @@ def on_inlay_hint(ls: Server, params: lsp.InlayHintParams) -> list[lsp.InlayHint
     """The type behind each name that a body binds to a tensor."""
     analysis = ls.analysis(params.text_document.uri)
     hints = []
-    for symbol in analysis.names.symbols if analysis.names is not None else ():
-        if symbol.kind not in ("value", "output"):
+    first, last = params.range.start.line + 1, params.range.end.line + 1
+    for target in walk(*analysis.file.items) if analysis.file is not None else ():
+        if not isinstance(target, ast.Target) or not first <= target.span.line <= last:
             continue
-        for tree in _targets(analysis, symbol):
-            values = analysis.values.of(tree)
-            end = ls.range(tree.span).end
-            if len(values) == 1 and is_tensor(values[0]) and params.range.start.line <= end.line <= params.range.end.line:
-                hints.append(lsp.InlayHint(end, f": {value_text(values[0])}", lsp.InlayHintKind.Type))
+        types = {value_text(value) for value in analysis.values.of(target) if is_tensor(value)}
+        if len(types) == 1:
+            hints.append(lsp.InlayHint(ls.range(target.span).end, f": {types.pop()}", lsp.InlayHintKind.Type))
     return hints
 
 
-def _targets(analysis: Analysis, symbol) -> list[ast.Target]:
-    from .bindings import walk
-    places = set(symbol.places)
-    return [node for node in walk(symbol.owner) if isinstance(node, ast.Target) and node.span in places] if symbol.owner is not None else []
+# ---- writing --------------------------------------------------------------------------------------------------------
 
 
-# ---- writing -----------------------------------------------------------------------------------------------------------------
-
-
-@server.feature(lsp.TEXT_DOCUMENT_COMPLETION, lsp.CompletionOptions(trigger_characters=[".", "(", '"', ">"], resolve_provider=True))
+@server.feature(lsp.TEXT_DOCUMENT_COMPLETION, lsp.CompletionOptions([".", "(", '"', ">"], resolve_provider=True))
 def on_completion(ls: Server, params: lsp.CompletionParams) -> lsp.CompletionList:
     uri = params.text_document.uri
     items = complete(ls.analysis(uri), *ls.place(uri, params.position))
     return lsp.CompletionList(False, [lsp.CompletionItem(
-        item.label, kind=COMPLETION_KINDS[item.kind], detail=item.detail, insert_text=item.insert, sort_text=f"{item.group} {item.label}",
-        data={"uri": uri, "definition": item.kind in ("model", "function")}) for item in items])
+        item.label, kind=kind_of(item.kind, COMPLETION_KINDS), detail=item.detail, insert_text=item.insert,
+        sort_text=f"{item.group} {item.label}", data={"uri": uri, "definition": item.kind in ("model", "function")})
+        for item in items])
 
 
 @server.feature(lsp.COMPLETION_ITEM_RESOLVE)
@@ -297,7 +308,8 @@ def on_resolve(ls: Server, item: lsp.CompletionItem) -> lsp.CompletionItem:
     if item.data and item.data["definition"]:
         signature, comment = resolve(ls.analysis(item.data["uri"]), item.label)
         if signature is not None:
-            item.documentation = lsp.MarkupContent(lsp.MarkupKind.Markdown, "\n\n".join(filter(None, [code([signature]), comment])))
+            text = "\n\n".join(filter(None, [code([signature]), comment]))
+            item.documentation = lsp.MarkupContent(lsp.MarkupKind.Markdown, text)
     return item
 
 
@@ -320,7 +332,8 @@ def on_rename(ls: Server, params: lsp.RenameParams) -> lsp.WorkspaceEdit:
         raise RequestFailed(str(error)) from None
     changes: dict[str, list[lsp.TextEdit]] = {}
     for edit in found:
-        changes.setdefault(uri if edit.path == path_of(uri) else uri_of(edit.path), []).append(lsp.TextEdit(ls.range(edit.span), edit.text))
+        target = uri if edit.path == path_of(uri) else uri_of(edit.path)
+        changes.setdefault(target, []).append(lsp.TextEdit(ls.range(edit.span), edit.text))
     return lsp.WorkspaceEdit(changes=changes)
 
 
@@ -352,5 +365,6 @@ def on_code_action(ls: Server, params: lsp.CodeActionParams) -> list[lsp.CodeAct
         if place.start.line <= params.range.end.line and place.end.line >= params.range.start.line:
             for title, text in edits.fixes(item):
                 change = lsp.WorkspaceEdit(changes={uri: [lsp.TextEdit(place, text)]})
-                actions.append(lsp.CodeAction(title, lsp.CodeActionKind.QuickFix, [ls.diagnostic(analysis, item)], is_preferred=True, edit=change))
+                actions.append(lsp.CodeAction(title, lsp.CodeActionKind.QuickFix, [ls.diagnostic(analysis, item)],
+                                              is_preferred=True, edit=change))
     return actions

@@ -47,8 +47,8 @@ def format_text(text: str | bytes, filename: str = "<text>") -> str:
 def check(before: Parsed, after: Parsed) -> None:
     """Holds the result against the text: a formatter overwrites its input, and so must never change what it means."""
     if after.errors or not same_program(before.file, after.file) or comments_of(before) != comments_of(after):
-        raise FormatError(f"{before.source.file}: left as it is: the formatted text would be another program, which is a bug of "
-                          "netc fmt; please report it with the file")
+        raise FormatError(f"{before.source.file}: left as it is: the formatted text would be another program, which is "
+                          "a bug of netc fmt; please report it with the file")
 
 
 def comments_of(parsed: Parsed) -> list[str]:

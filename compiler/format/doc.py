@@ -1,9 +1,9 @@
 """Documents: text with places where a line may break, and the printer that chooses which of them do.
 
-After Wadler's "A prettier printer" and Oppen's algorithm. A document says what belongs together; a group is printed on one line if it fits
-and broken at its own `Line`s otherwise. Two additions: `Fill`, which puts as many items on a line as fit, and `Here`, whose
-broken form depends on the column where it begins. Comments are documents too (`Trail`, `Own`): they take no width, and
-whatever holds one is broken, so that a comment never swallows the code behind it.
+After Wadler's "A prettier printer" and Oppen's algorithm. A document says what belongs together; a group is printed on
+one line if it fits and broken at its own `Line`s otherwise. Two additions: `Fill`, which puts as many items on a line
+as fit, and `Here`, whose broken form depends on the column where it begins. Comments are documents too (`Trail`,
+`Own`): they take no width, and whatever holds one is broken, so that a comment never swallows the code behind it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Here(Doc):
 
 
 class Fill(Doc):
-    """Items with spaces between them, as many on a line as fit. `leads[i]`, if any, ends the line before item i (`line_end`)."""
+    """Items with spaces between them, as many on a line as fit. `leads[i]`, if any, ends the line before item i."""
 
     __slots__ = ("items", "leads")
 
@@ -160,7 +160,7 @@ class Printer:
         self.code = " " * indent
         self.trails: list[str] = []          # comments that wait for the end of the line
         self.indent = indent
-        self.stack: list[tuple[int, bool, Doc | _Rest]] = [(indent, False, doc)]      # (indentation, on one line?, what)
+        self.stack: list[tuple[int, bool, Doc | _Rest]] = [(indent, False, doc)]    # (indentation, on one line?, what)
 
     def run(self) -> list[Row]:
         while self.stack:
@@ -246,7 +246,7 @@ class Printer:
     # -- looking ahead --
 
     def fits(self, doc: Doc, before: int = 0, then: _Rest | None = None) -> bool:
-        """Whether the document on one line, and what must follow it up to the next possible break, end within the width."""
+        """Whether the document on one line, and what must follow it up to the next possible break, fit the width."""
         room = WIDTH - self.column - before - doc.width
         follow = [(False, then)] if then is not None and then.at < len(then.fill.items) else []
         position = len(self.stack)

@@ -1,4 +1,4 @@
-"""The canonical form of a `.net` file: one method a rule of the grammar, which takes the rule's tokens and gives a document.
+"""The canonical form of a `.net` file: one method a rule of the grammar, from the rule's tokens to a document.
 
 What the writer decides: where a pipe breaks (its rows are often a model's stages), blank lines within a body (one at
 most), comments, brackets that group. Everything else follows from the program.
@@ -15,7 +15,7 @@ from .doc import HARD, WIDTH, Align, Concat, Doc, Fill, Flat, Group, Here, Line,
 from .trivia import Tokens
 
 INDENT = 4
-FAR = 60                    # a bracket or pipe that opens further right than this does not align what follows with itself
+FAR = 60                    # a bracket or pipe that opens further right does not align what follows with itself
 COMMENT_COLUMN = 51         # where a comment behind shorter code begins
 REPORTS = ("loss", "metric")
 OPERATORS = ("binary", "compare", "and", "or", "conditional")
@@ -37,7 +37,7 @@ class Style:
         self.last_list: Doc | None = None   # the bracketed list that was built last
         self.starts = {token.start_pos: i for i, token in enumerate(self.tokens.tokens)}
 
-    # ---- lines ---------------------------------------------------------------------------------------------------------------
+    # ---- lines ------------------------------------------------------------------------------------------------------
 
     def file(self, tree: Tree) -> list[Row]:
         before = None
@@ -65,7 +65,7 @@ class Style:
         return blank
 
     def line(self, doc: Doc, indent: int, block: Tree | None = None) -> None:
-        """A logical line with the comment behind it, and the block that it opens; further comments go below, into the block."""
+        """A logical line with the comment behind it, and the block that it opens; more comments go below it."""
         rows = render(doc, indent)
         first, *more = self.tokens.end_of_line() or [None]
         rows[-1].comment = first
@@ -88,7 +88,7 @@ class Style:
         self.comments(indent, self.tokens.own_comments(column))
 
     def columns_of_reports(self, statements: list[Tree], first: int) -> dict[int, tuple[int, int]]:
-        """Widths of the word and the name in a run of losses and metrics without a blank line, which stand as a table."""
+        """Widths of word and name in a run of losses and metrics without a blank line, which stand as a table."""
         run = [first]
         for i in range(first + 1, len(statements)):
             at = self.starts[statements[i].meta.start_pos]
@@ -99,13 +99,14 @@ class Style:
         name = max(len(statements[i].children[0]) for i in run)
         return {i: (word, name) for i in run}
 
-    # ---- top level -----------------------------------------------------------------------------------------------------------
+    # ---- top level --------------------------------------------------------------------------------------------------
 
     def top_version(self, tree: Tree) -> None:
         self.line(text(self.take("_NET"), " ", self.take("NUMBER")), 0)
 
     def top_import(self, tree: Tree) -> None:
-        self.line(text(self.take("_IMPORT"), " ", self.take("STRING"), " ", self.take("_AS"), " ", self.take("NAME")), 0)
+        words = [self.take(kind) for kind in ("_IMPORT", "STRING", "_AS", "NAME")]
+        self.line(text(" ".join(words)), 0)
 
     def top_const(self, tree: Tree) -> None:
         _, annotation, value = tree.children
@@ -140,7 +141,7 @@ class Style:
     def top_train(self, tree: Tree) -> None:
         self.line(Concat([text(self.take("_TRAIN"), " ", self.take("NAME")), self.colon()]), 0, tree.children[1])
 
-    # ---- statements ----------------------------------------------------------------------------------------------------------
+    # ---- statements -------------------------------------------------------------------------------------------------
 
     def statement(self, tree: Tree, indent: int, pads: tuple[int, int] | None) -> None:
         if tree.data in ("if", "for", "scan"):
@@ -216,7 +217,8 @@ class Style:
         if carries is not None:
             parts += [self.gap(Line()), text(self.take("_CARRYING"), " "), self.commas(carries.children, self.carry)()]
         if collects is not None:
-            parts += [self.gap(Line()), text(self.take("_COLLECTING"), " "), self.commas(collects.children, self.collect)()]
+            parts += [self.gap(Line()), text(self.take("_COLLECTING"), " "),
+                      self.commas(collects.children, self.collect)()]
         parts.append(self.colon())
         self.line(Concat([text(word, " "), Nest(2 * INDENT, Group(Concat(parts)))]), indent, block)
 
@@ -243,7 +245,7 @@ class Style:
             return Concat(parts)
         return take
 
-    # ---- pieces --------------------------------------------------------------------------------------------------------------
+    # ---- pieces -----------------------------------------------------------------------------------------------------
 
     def take(self, kind: str | None = None) -> str:
         return self.tokens.take(kind)
@@ -267,8 +269,9 @@ class Style:
     def parameters(self, tree: Tree) -> Doc:
         return self.list("LPAR", tree.children, "RPAR")
 
-    def list(self, opening: str, items: list[Tree], closing: str, tuple_of_one: bool = False, optional: bool = False) -> Doc:
-        """Items in brackets: on one line, or filled into lines that align behind the bracket, or below it and further in.
+    def list(self, opening: str, items: list[Tree], closing: str, tuple_of_one: bool = False,
+             optional: bool = False) -> Doc:
+        """Items in brackets: on one line, or filled into lines that align behind the bracket or stand below it.
 
         `optional`: the brackets are not in the text, and are there only where the items take several lines.
         """
@@ -290,10 +293,10 @@ class Style:
         found = self.last_list = list_doc(first, Fill(docs, leads), last, self.hang, optional)
         return found
 
-    # ---- values --------------------------------------------------------------------------------------------------------------
+    # ---- values -----------------------------------------------------------------------------------------------------
 
     def value(self, tree: Tree) -> Doc:
-        """What a statement binds or gives. Brackets around the whole of it are there only where it takes several lines."""
+        """What a statement binds or gives. Brackets around all of it are there only where it takes several lines."""
         brackets = 0
         while tree.data == "brackets" and tree.children and tree.children[0].data != "tuple":
             self.take("LPAR")
@@ -337,7 +340,7 @@ class Style:
             return Concat([Text("("), Nest(hang, Concat([HARD, bracketed])), Text(")")])
         return Group(Here(plain, broken))
 
-    # ---- expressions ---------------------------------------------------------------------------------------------------------
+    # ---- expressions ------------------------------------------------------------------------------------------------
 
     def expression(self, tree: Tree) -> Doc:
         return getattr(self, "on_" + tree.data)(tree)
@@ -417,7 +420,7 @@ class Style:
         return self.chain([*operands, tree])
 
     def chain(self, operands: list[Tree]) -> Doc:
-        """Operands with words between them; inside brackets all on one line, or each on a line that begins with its operator."""
+        """Operands with words between them: on one line, or inside brackets each on a line after its operator."""
         parts = [self.expression(operands[0])]
         for operand in operands[1:]:
             parts.append(self.gap(Line()) if self.depth else Text(" "))
@@ -443,7 +446,7 @@ class Style:
         on_one_line = Concat([source, leads[0] or Line(), fill])
         return Group(Here(on_one_line, aligned))
 
-    # ---- postfix -------------------------------------------------------------------------------------------------------------
+    # ---- postfix ----------------------------------------------------------------------------------------------------
 
     def on_call(self, tree: Tree) -> Doc:
         callee, *arguments = tree.children
@@ -476,7 +479,7 @@ class Style:
     def on_attribute(self, tree: Tree) -> Doc:
         return Concat([self.expression(tree.children[0]), text(self.take("DOT"), self.take("NAME"))])
 
-    # ---- types and parameters ------------------------------------------------------------------------------------------------
+    # ---- types and parameters ---------------------------------------------------------------------------------------
 
     def on_type(self, tree: Tree) -> Doc:
         name = Text(self.take("NAME"))
@@ -501,7 +504,7 @@ class Style:
         return Concat(parts)
 
 
-# ---- without state -----------------------------------------------------------------------------------------------------------
+# ---- without state --------------------------------------------------------------------------------------------------
 
 
 def list_doc(opening: str, items: Fill, closing: str, hang: int, optional: bool) -> Doc:
@@ -542,7 +545,7 @@ def number(token: str) -> str:
 
 
 def lines_of(rows: list[Row]) -> list[str]:
-    """The rows as text. Comments behind code share a column in the whole file; those of neighbouring lines always do."""
+    """The rows as text. Comments behind code share a column in the whole file, those of neighbouring lines always."""
     lines: list[str] = []
     for i, row in enumerate(rows):
         if row.comment is None or not row.code:

@@ -1,7 +1,7 @@
 """The tokens of a text with the comments between them, taken one by one in the order of the text.
 
-Comments belong to the gap before a token. The formatter asks for the comments of a gap where a line may end there (`gap`);
-those of any other gap wait for the next one that may, or for the end of the statement. So none can be lost.
+Comments belong to the gap before a token. The formatter asks for the comments of a gap where a line may end there
+(`gap`); those of any other gap wait for the next one that may, or for the end of the statement. So none can be lost.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Tokens:
                 row += text.count("\n", position, found.start())
                 position = found.end()
                 before = text[text.rfind("\n", 0, found.start()) + 1:found.start()]
-                comments.append(Comment(found[0].rstrip(), len(before.replace("\t", TAB)), not before.strip(), row > last + 1))
+                column = len(before.replace("\t", TAB))
+                comments.append(Comment(found[0].rstrip(), column, not before.strip(), row > last + 1))
                 last = row
             row += text.count("\n", position, end)
             self.gaps.append(comments)
@@ -85,7 +86,7 @@ class Tokens:
         return comments
 
     def gap(self) -> tuple[list[str], list[str]]:
-        """The comments before the next token: those behind the code of the line that ends here, those on lines of their own."""
+        """The comments before the next token: behind the code of the line that ends here, and on their own lines."""
         comments = self._empty_gap()
         trail = self.waiting + [comment.text for comment in comments if not comment.own]
         self.waiting = []
