@@ -116,7 +116,7 @@ def test_watch(folder):
     Path("main.net").write_text('net 1\n\nimport "below/library.net" as lib\n\nmodel M(x: f32[N, 2]) -> f32[N, 3]:\n    return lib.Head(3)(x)\n')
     process = subprocess.Popen([sys.executable, "-u", "-m", "netc", "check", "--watch", "main.net"], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    guard = threading.Timer(60, process.kill)
+    guard = threading.Timer(180, process.kill)
     guard.start()
     try:
         def wait_for(text: str) -> None:
