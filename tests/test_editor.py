@@ -67,7 +67,7 @@ def at(text: str) -> tuple[str, int, int]:
 
 def open_(text: str, before: Analysis | None = None) -> tuple[Analysis, int, int]:
     text, line, column = at(text)
-    return Analysis(text, "/work/main.net", {"/work/blocks.net": BLOCKS}.get, before), line, column
+    return Analysis(text, "/models/main.net", {"/models/blocks.net": BLOCKS}.get, before), line, column
 
 
 def mark(old: str, new: str) -> str:
@@ -204,7 +204,7 @@ def renamed(text: str, new: str) -> str:
     found = edits.rename(analysis, line, column, new, [])
     lines = analysis.text.split("\n")
     for edit in sorted(found, key=lambda edit: (edit.span.line, edit.span.column), reverse=True):
-        assert edit.path == "/work/main.net"
+        assert edit.path == "/models/main.net"
         row, start, end = edit.span.line - 1, edit.span.column - 1, edit.span.end_column - 1
         lines[row] = lines[row][:start] + edit.text + lines[row][end:]
     return "\n".join(lines)
@@ -230,13 +230,13 @@ def test_rename(old, new, word, by):
 
 
 def renamed_keeps_the_program(text: str) -> bool:
-    analysis = Analysis(text, "/work/main.net", {"/work/blocks.net": BLOCKS}.get)
+    analysis = Analysis(text, "/models/main.net", {"/models/blocks.net": BLOCKS}.get)
     return analysis.inspection.diagnostics == () and analysis.inspection.model is not None
 
 
 def test_rename_reaches_files_that_import():
-    analysis = Analysis(BLOCKS, "/work/blocks.net")
-    other = Analysis(TEXT, "/work/main.net", {"/work/blocks.net": BLOCKS}.get)
+    analysis = Analysis(BLOCKS, "/models/blocks.net")
+    other = Analysis(TEXT, "/models/main.net", {"/models/blocks.net": BLOCKS}.get)
     line = 4
     found = edits.rename(analysis, line, BLOCKS.split("\n")[3].index("units") + 1, "outputs", [other])
     assert {(Path(edit.path).name, edit.span.line) for edit in found} == {("blocks.net", 4), ("blocks.net", 5), ("main.net", 27)}
@@ -292,7 +292,7 @@ def test_rename_refuses_a_text_that_does_not_parse():
     ("const width = 16", "const ^", [], ["Dense", "width"]),
 ])
 def test_completion(old, new, there, absent):
-    before = Analysis(TEXT, "/work/main.net", {"/work/blocks.net": BLOCKS}.get)
+    before = Analysis(TEXT, "/models/main.net", {"/models/blocks.net": BLOCKS}.get)
     assert before.inspection.model is not None
     labels = [item.label for item in complete(*open_(mark(old, new), before))]
     assert set(there) <= set(labels), set(there) - set(labels)
@@ -318,7 +318,7 @@ def test_completion_of_an_import(tmp_path):
 
 
 def test_completion_of_an_empty_text():
-    assert [item.label for item in complete(Analysis("", "/work/main.net"), 1, 1)][0] == "net"
+    assert [item.label for item in complete(Analysis("", "/models/main.net"), 1, 1)][0] == "net"
 
 
 # ---- the outline and fixes ------------------------------------------------------------------------------------------
@@ -338,5 +338,5 @@ def test_outline():
     ("relu)", "rely)", "relu"), ("adam(lr", "adam(learning_rate", "lr"), ("Encoder(depth = 1)", "Encodr(depth = 1)", "Encoder"),
     ("    last = hs", "    spare = x\n    last = hs", None)])
 def test_fixes(old, new, fix):
-    found = Analysis(mark(old, new), "/work/main.net", {"/work/blocks.net": BLOCKS}.get).inspection.diagnostics
+    found = Analysis(mark(old, new), "/models/main.net", {"/models/blocks.net": BLOCKS}.get).inspection.diagnostics
     assert [text for item in found for _, text in edits.fixes(item)][:1] == ([fix] if fix else [])
