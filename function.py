@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections import namedtuple
 from keyword import iskeyword
 from pathlib import Path
@@ -22,6 +21,7 @@ from .inputs import Shortcuts, Signature, convert_seed, form_of, require_finite
 from .runtime import train
 from .runtime import weights as storage
 from .runtime.errors import InputError, ModelError, NetcError, WeightsError, listing
+from .runtime.locks import own_lock
 from .runtime.weights import LARGEST, Weights
 
 TARGETS = ("cpu", "numpy")
@@ -92,7 +92,7 @@ class Function:
         self._result = _result_type(model.name, list(self.outputs))
         self._compiled: dict[str, Compiled] = {}
         self._shortcuts = Shortcuts()
-        self._lock = threading.RLock()
+        own_lock(self)
 
     # --- weights
 

@@ -7,7 +7,6 @@ batch size evaluates the formulas (``Binding``); it compiles nothing.
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections import OrderedDict
 from math import prod
 from typing import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 
 from ..runtime.addresses import address_of
 from ..runtime.explanation import CACHED, COMPILED, LOADED, Piece
+from ..runtime.locks import own_lock
 from ..runtime.runner import STEP_WORDS
 from . import emit_cpu
 from .fuse import LEAVES, fuse
@@ -90,7 +90,7 @@ class Executable:
         self.pieces: tuple[Piece, ...] | None = None        # once it is loaded
         self.sizes: list[dict[str, int]] = []       # that were bound, without repetition
         self._bindings: OrderedDict[tuple, Binding] = OrderedDict()
-        self._lock = threading.Lock()
+        own_lock(self)
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in vars(self).items() if name not in self.OF_THIS_PROCESS}
