@@ -310,6 +310,24 @@ class Function:
         from .compiler.difference import compare
         return compare(before.model, self.model, depth, sizes)
 
+    def plot(self, view: str = "model", *, depth: int | None = None, unroll: bool = False, program: str = "predict",
+             sizes: Mapping[str, int] | None = None):
+        """A Picture: ``.save("model.svg")``, ``.write("dot")``; a notebook shows it.
+
+        ``view``: "model", the layers as they were written, nested models as boxes; or "kernels", what a ``program`` became, what
+        was fused into each kernel, and the memory between them, for symbols of these ``sizes``.  ``depth``: levels of nested
+        models to open; ``unroll``: draw like models that follow one another one by one.  Raises ModelError, InputError.
+        """
+        from .compiler.plot import Picture
+        if view == "model":
+            from .compiler.plot.model_view import model_view
+            return Picture(model_view(self.model, depth, unroll))
+        if view != "kernels":
+            raise ModelError(f"there is no view {view!r}: there are `model`, `kernels`")
+        from .compiler.plot.compiler_view import compiler_view
+        lowered, known = self._sized(program, sizes)
+        return Picture(compiler_view(self.model, lowered, program, known))
+
     def emit(self, stage: str = "numba", program: str = "predict", sizes: Mapping[str, int] | None = None) -> str:
         """One stage of the compilation as text, as ``netc emit`` prints it.
 
@@ -318,16 +336,21 @@ class Function:
         the tiles of products are chosen by size.  Raises ModelError for another stage or program, InputError.
         """
         from .compiler.stages import STAGES, format_stage, format_tree
-        from .profiling import usual_sizes
         if stage not in STAGES:
             raise ModelError(f"there is no stage {stage!r}: the stages are {listing(STAGES)}")
         if stage == "ast":
             from .compiler.syntax import parse
             return format_tree(parse(self.source))
+        lowered, known = self._sized(program, sizes)
+        return format_stage(lowered, stage, known)
+
+    def _sized(self, program: str, sizes: Mapping[str, int] | None) -> tuple[Program, dict[str, int]]:
+        """A program by name as a graph, and a size for each of its symbols."""
+        from .profiling import usual_sizes
         if program not in PROGRAMS:
             raise ModelError(f"there is no program {program!r}: the programs are {listing(PROGRAMS)}")
         lowered = self.lower(program)
-        return format_stage(lowered, stage, usual_sizes(Signature(lowered.inputs), None, sizes or {}))
+        return lowered, usual_sizes(Signature(lowered.inputs), None, sizes or {})
 
     def explain(self):
         """What was compiled for the programs that have been needed so far, what came from the cache, and why.

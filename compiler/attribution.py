@@ -8,104 +8,133 @@ rewriting (they ride along as outputs more, which changes nothing, rules being l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterable, Mapping
+from typing import Iterable, Iterator, Mapping
 
 from . import programs
-from .fuse import LEAVES, MOVEMENT, TRIVIAL, Fusion, fuse
+from .fuse import LEAVES, TRIVIAL, Fusion
 from .ir import Node, topological
+from .loops import Load, Store
 from .model import Layer, Model
+from .nest import View
 from .outline import own_nodes
-from .pipeline import optimize
+from .pipeline import Executable, optimize
+from .schedule import ScanStep, Step
 
 WATCHED = "watched/"                # before the names of the outputs that only ride along; no output has a "/"
 
 
 @dataclass(frozen=True, eq=False)
-class Region:
-    """One kernel of the plan: the value that it stores, and what is computed on the way to it.
-
-    ``name`` is as in ``netc emit --stage fused``; ``layer`` owns the stored value, None where no layer does.
-    """
+class Kernel:
+    """One step of the program: ``name`` as profiles show it, the stored values that it computes, whose they are, and the
+    memory that it reads and writes."""
 
     name: str
-    root: Node
-    fused: tuple[Node, ...]
-    reads: tuple[Node, ...]
-    layer: Layer | None
-
-    @property
-    def label(self) -> str:
-        return kind_of(self.root)
+    values: tuple[Node, ...]
+    layers: tuple[Layer, ...]
+    reads: frozenset
+    writes: frozenset
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """``regions`` in the order of running; ``own``: those whose value a layer makes."""
+    """``kernels`` in the order of running."""
 
     fusion: Fusion
-    regions: tuple[Region, ...]
-    own: Mapping[Layer, tuple[Region, ...]]
+    kernels: tuple[Kernel, ...]
     images: Mapping[Node, Node]                     # the model's values -> what they are after the rewriting
-    holders: Mapping[Node, tuple[Region, ...]]      # those -> the regions that store or compute them
+    holders: Mapping[Node, tuple[Kernel, ...]]      # those -> the kernels that store them, or compute them on the way
+    owners: Mapping[Node, Layer]                    # every value of the optimised graph -> the layer whose body computes it
 
-    def end(self, values: Iterable[Node]) -> tuple[Region, ...]:
-        """The regions in which values of the model come to be: each one's own, or those that compute it on the way."""
-        found: dict[Region, None] = {}
+    def own(self, layers: Iterable[Layer]) -> tuple[Kernel, ...]:
+        """The kernels with a value of one of these layers."""
+        wanted = set(layers)
+        return tuple(kernel for kernel in self.kernels if wanted.intersection(kernel.layers))
+
+    def storing(self, value: Node) -> tuple[Kernel, ...]:
+        """The kernels that store a value of the model."""
+        image = self.images.get(value)
+        return tuple(kernel for kernel in self.holders.get(image, ()) if image in kernel.values)
+
+    def end(self, values: Iterable[Node], own: Iterable[Kernel] = ()) -> tuple[Kernel, ...]:
+        """The kernels in which values of the model come to be: those that store them, else those that compute them on the
+        way to something else; of these, where some do, those that read what the kernels ``own`` write."""
+        found: dict[Kernel, None] = {}
         for value in values:
-            image = self.images.get(value)
-            regions = self.holders.get(image, ())
-            found.update(dict.fromkeys(region for region in regions if region.root is image or image not in self.fusion))
-        return tuple(found)
-
-
-def kind_of(root: Node) -> str:
-    """The kind of the kernel that stores a value: its primitive, or ``map`` where that is elementwise."""
-    name = root.op.name
-    if name == "reduce":
-        return root.attrs["kind"]
-    if name.startswith("window_"):
-        return {"window_argmax": "argmax", "window_take": "max_pool"}.get(name, name)
-    if name in ("contract", "scan", "argmax", "argmin", "scatter_add", "concat", "orthogonal", "gather"):
-        return name
-    return "copy" if name in MOVEMENT else "map"
+            found.update(dict.fromkeys(self.storing(value) or self.holders.get(self.images.get(value), ())))
+        written = frozenset().union(*(kernel.writes for kernel in own))
+        return tuple(kernel for kernel in found if kernel.reads & written) or tuple(found)
 
 
 def attribute(model: Model, values: Iterable[Node] = ()) -> Attribution:
     """The kernels of the prediction program; ``values`` are more values of inference mode to be followed."""
-    outputs = model.inference.outputs
-    layers = model.layers
+    outputs, layers = model.inference.outputs, model.layers
     reached = set(topological(outputs.values()))
     ends = (value for layer in layers for value in (*layer.outputs, *layer.inputs))
     watched = dict.fromkeys(value for value in (*ends, *values) if value in reached)
     named = {f"{WATCHED}{number}": value for number, value in enumerate(watched)}
     new = optimize(programs.values_program(model, {**outputs, **named}).graph).outputs
-    fusion = fuse({name: new[name] for name in outputs})
-    at = {value: new[name] for name, value in named.items()}
-    owner = {node: layer for layer, nodes in own_nodes(layers, at.get).items() for node in nodes}
-    regions = tuple(_region(f"k{number}", root, fusion, owner) for number, root in enumerate(fusion.stored))
-    own: dict[Layer, list[Region]] = {layer: [] for layer in layers}
-    holders: dict[Node, list[Region]] = {}
-    for region in regions:
-        if region.layer is not None:
-            own[region.layer].append(region)
-        for node in (region.root, *region.fused):
-            holders.setdefault(node, []).append(region)
-    return Attribution(fusion, regions, {layer: tuple(found) for layer, found in own.items()}, at,
-                       {node: tuple(found) for node, found in holders.items()})
+    images = {value: new[name] for name, value in named.items()}
+    owners = {node: layer for layer, nodes in own_nodes(layers, images.get).items() for node in nodes}
+    program = programs.predict(model)
+    executable = Executable(optimize(program.graph), program.layout)
+    kernels = tuple(_kernels(executable, owners))
+    return Attribution(executable.fusion, kernels, images, _holders(executable.fusion, kernels), owners)
 
 
-def _region(name: str, root: Node, fusion: Fusion, owner: Mapping[Node, Layer]) -> Region:
-    fused, reads, seen = [], [], set()
-    stack = list(reversed(root.args))
+def _kernels(executable: Executable, owners: Mapping[Node, Layer]) -> Iterator[Kernel]:
+    """The steps in order; those of a scan's body compute the scan, as far as the graph around it knows."""
+    names = executable.kernel_names()
+    scans = (node for node in executable.fusion.stored if node.op.name == "scan")
+
+    def walk(steps, around: Node | None) -> Iterator[Kernel]:
+        for step in steps:
+            if isinstance(step, ScanStep):
+                yield from walk(step.body, around if around is not None else next(scans))
+            else:
+                values = step.values if around is None else (around,)
+                found = dict.fromkeys(owners[value] for value in values if value in owners)
+                memory = [frozenset(view.buffer for view in views) for views in reads_and_writes(step)]
+                yield Kernel(names.get(step, "product"), values, tuple(found), *memory)
+    return walk(executable.steps, None)
+
+
+def reads_and_writes(step: Step) -> tuple[list[View], list[View]]:
+    """The views that a kernel loads from, and those that it stores to."""
+    if step.matrix is not None:
+        return [step.matrix.a, step.matrix.b], [step.matrix.c]
+    stored = {statement.buffer for statement in statements(step.kernel.body) if isinstance(statement, Store)}
+    loaded = {statement.buffer for statement in statements(step.kernel.body) if isinstance(statement, Load)}
+    return [step.views[k] for k in sorted(loaded)], [step.views[k] for k in sorted(stored)]
+
+
+def statements(body: tuple) -> Iterator:
+    """Every statement of a kernel."""
+    for statement in body:
+        yield statement
+        yield from statements(getattr(statement, "body", ()))
+
+
+def _holders(fusion: Fusion, kernels: Iterable[Kernel]) -> dict[Node, tuple[Kernel, ...]]:
+    """For each value the kernels that store it, or that compute it between stored ones."""
+    storing: dict[Node, list[Kernel]] = {}
+    for kernel in kernels:
+        for value in kernel.values:
+            storing.setdefault(value, []).append(kernel)
+    found: dict[Node, dict[Kernel, None]] = {}
+    for root in fusion.stored:
+        for node in _inlined(root, fusion):
+            found.setdefault(node, {}).update(dict.fromkeys(storing.get(root, ())))
+    return {node: tuple(each) for node, each in found.items()}
+
+
+def _inlined(root: Node, fusion: Fusion) -> Iterator[Node]:
+    """A stored value, and what is computed on the way to it from others."""
+    seen, stack = {root}, [root]
     while stack:
         current = stack.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if current in fusion or current.op.name in LEAVES:
-            reads.append(current)
-        else:
-            if current.op.name not in TRIVIAL:
-                fused.append(current)
-            stack += reversed(current.args)
-    return Region(name, root, tuple(fused), tuple(reads), owner.get(root))
+        if current.op.name not in TRIVIAL:
+            yield current
+        for arg in current.args:
+            if arg not in seen and arg not in fusion and arg.op.name not in LEAVES:
+                seen.add(arg)
+                stack.append(arg)

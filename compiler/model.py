@@ -56,7 +56,7 @@ class Layer:
     prefix: str = ""              # of this call: names inner values, "features:1.conv2d"
     settings: tuple[tuple[str, str], ...] = ()     # the settings that were given, as text
     where: str = ""               # file:line:column of the call, in the user's files
-    library: bool = False         # the kind is one of the prelude's
+    library: str = ""             # the file of the prelude that the kind is from, "attention"; "" of the user's own
     repeats: Size = 1             # turns of the scans around the call
 
 

@@ -15,11 +15,12 @@ from .outline import Arrow, Box, Port, outline
 from .types import Dim, Size, product, substitute, symbols
 
 if TYPE_CHECKING:
-    from .attribution import Attribution, Region        # with most of the back end: imported where a summary is made
+    from .attribution import Attribution, Kernel        # with most of the back end: imported where a summary is made
 
 COLUMNS = ("layer (type)", "output shape", "parameters", "connected to", "FLOPs", "bytes", "kernels")
 NUMBERS = (2, 4, 5)                    # the columns of numbers, which are aligned right
 MOST_KERNELS = 3                       # of a row that are named one by one
+HELPERS = ("halo", "repeat")           # kernels that a reader of the table is not told of
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,14 @@ class Row:
     sources: tuple[str, ...]
     flops: Size
     bytes: Size
-    kernels: tuple[str, ...]           # "k3 contract"; one that begins with "→" belongs to another row
+    kernels: tuple[str, ...]           # "map 3"; one that begins with "→" is another row's
     where: str
     hidden: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
-    """What is known of a model before it has weights or data."""
+    """What is known of a model before it has weights or data; it prints as a table."""
 
     model: str
     rows: tuple[Row, ...]
@@ -90,6 +91,8 @@ class Summary:
         rule = "-" * (sum(widths.values()) + 2 * (len(shown) - 1))
         return "\n".join([f"model {self.model}", "", lines[0], rule, *lines[1:], "", *self.totals()])
 
+    __repr__ = __str__
+
     def to_dict(self) -> dict:
         """Plain data, fit for JSON; a cost that is not a number is its formula as text."""
         rows = [{"kind": row.kind, "path": row.path, "name": row.name, "type": row.type, "settings": dict(row.settings),
@@ -120,7 +123,7 @@ def summarize(model: Model, depth: int | None = None, sizes: Mapping[str, int] |
         model=model.name, rows=tuple(maker.rows), parameters=sum(v.type.size for v in variables),
         parameter_bytes=sum(nbytes(v.type) for v in variables),
         state=sum(v.type.size for v in (*model.parameters, *model.states) if not v.trainable),
-        flops=maker.total(root), kernels=len(maker.attribution.regions), losses=tuple(model.training.losses),
+        flops=maker.total(root), kernels=len(maker.attribution.kernels), losses=tuple(model.training.losses),
         penalties=len(model.training.penalties), optimizer=model.optimizer.name if model.optimizer else None,
         targets=tuple(f"{leaf.attrs['name']}: {leaf.type}" for leaf in model.targets), sizes=maker.sizes)
 
@@ -204,19 +207,16 @@ class _Maker:
         """The kernels whose value the box makes, and those of others that its results come to be in."""
         if box.kind not in ("layer", "operation"):
             return ()
-        own: dict[Region, None] = {}
-        if box.layer is not None:
-            layers = [box.layer, *(child.layer for child in box.walk() if child.layer is not None)]
-            own = {region: None for layer in layers for region in self.attribution.own[layer]}
-        ends = self.attribution.end(box.outputs)
         if box.layer is None:
-            image = self.attribution.images.get(box.outputs[0])
-            own = {region: None for region in ends if region.root is image}
-        elif box.layer.repeats != caller.layer.repeats:
-            ends = tuple(region for region in self.attribution.own[caller.layer] if region.label == "scan")
-        ordered = [region for region in self.attribution.regions if region in own]
-        elsewhere = [region for region in ends if region not in own]
-        return (*(f"{region.name} {region.label}" for region in ordered), *(f"→ {region.name}" for region in elsewhere))
+            own: tuple[Kernel, ...] = self.attribution.storing(box.outputs[0])
+        else:
+            own = self.attribution.own([box.layer, *(child.layer for child in box.walk() if child.layer is not None)])
+        ends = self.attribution.end(box.outputs, own)
+        if box.layer is not None and box.layer.repeats != caller.layer.repeats:
+            ends = tuple(kernel for kernel in self.attribution.own([caller.layer])
+                         if any(value.op.name == "scan" for value in kernel.values))
+        elsewhere = dict.fromkeys(f"→ {kernel.name}" for kernel in ends if kernel not in own)
+        return (*(kernel.name for kernel in own), *elsewhere)
 
     def _source(self, arrow: Arrow, resolve, siblings: set[str]) -> str | None:
         """What a row is connected to, by its name; by its path where that is in another body, after a "/" where the path
@@ -254,8 +254,10 @@ def _cells(row: Row, sizes: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def kernels_text(kernels: tuple[str, ...]) -> str:
-    """``k3 contract, k4 map → k10``; many are only counted."""
-    own = [kernel for kernel in kernels if not kernel.startswith("→")]
-    into = [kernel for kernel in kernels if kernel.startswith("→")]
-    shown = ", ".join(own) if len(own) <= MOST_KERNELS else f"{len(own)} kernels, {own[0].split()[0]} to {own[-1].split()[0]}"
-    return " ".join(filter(None, (shown, *into)))
+    """``product, map 3 → map 10``, without those that only fill borders or repeat a vector; many are only counted."""
+    shown = [kernel for kernel in kernels if not kernel.removeprefix("→ ").startswith(HELPERS)]
+    own = [kernel for kernel in shown if not kernel.startswith("→")]
+    into = [kernel for kernel in shown if kernel.startswith("→")]
+    different = dict.fromkeys(own)
+    shown = ", ".join(different) if len(different) <= MOST_KERNELS else f"{len(own)} kernels"
+    return " ".join([shown, *into[:MOST_KERNELS], *["…"] * (len(into) > MOST_KERNELS)]).strip()

@@ -10,7 +10,7 @@ from ..model import Variable
 from ..types import Dim, product, substitute
 from . import shapes
 from .calls import Arguments, Slot, bind, call_value, missing
-from .scope import Scope, is_prelude
+from .scope import Scope, prelude_part
 from .session import MOST_LAYERS, MOST_VARIABLES, Build, Frame, join
 from .signatures import (SymbolScope, bind_symbols, check_annotation, concrete, declared_shape, dtype_of,
                          plain, tensor_input, type_text)
@@ -147,7 +147,7 @@ def _open_row(build: Build, instance: Instance, frame: Frame, span) -> dict:
     settings = tuple((name, show(value)) for name, value in instance.settings.items() if name in instance.given)
     row = {"path": frame.path, "kind": instance.name, "call": call, "depth": frame.depth, "outputs": (), "inputs": (),
            "prefix": frame.prefix, "settings": settings, "where": build.users_place(span),
-           "library": is_prelude(instance.model.tree.span.file),
+           "library": prelude_part(instance.model.tree.span.file),
            "repeats": product(scan.length for scan in build.scans)}
     build.layers.append(row)
     return row

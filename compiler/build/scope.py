@@ -157,6 +157,11 @@ def prelude_tree(path: str) -> syntax.File:
     return syntax.parse(Path(path).read_text(encoding="utf-8"), f"prelude/{Path(path).name}")
 
 
+def prelude_part(file: str) -> str:
+    """The name of the prelude's file, "attention"; "" of any other file."""
+    return Path(file).stem if is_prelude(file) else ""
+
+
 def is_prelude(file: str) -> bool:
     """Whether a span's file is one of the prelude's."""
     return file.startswith("prelude/")

@@ -20,6 +20,7 @@ COMMANDS = {
     "fmt": "Bring files into the canonical style; comments stay.",
     "summary": "Show the layers, their shapes, parameters, costs and kernels.",
     "diff": "Show what changed from one model to another.",
+    "plot": "Draw a model as SVG, DOT or Mermaid.",
     "emit": "Print one stage of the compilation.",
     "init": "Make fresh weights and save them.",
     "run": "Run a model on data.",
