@@ -15,7 +15,7 @@ from .measure import Row, Settings, measure, set_floors
 from .models import MODELS
 from .peers import ALONE, JOBS, NETC, PEERS, Peer
 from .plot import svg
-from .report import Report
+from .report import Report, against
 from .starts import BATCH, QUICK_REPEATS, REPEATS, import_seconds, measure_starts, starts_table, to_dict
 
 BATCHES, QUICK_BATCHES = (1, 32, 128), (1, 32)
@@ -46,7 +46,7 @@ def _progress(console: Console) -> Iterator:
 
 
 def main(models: tuple[str, ...], batches: tuple[int, ...], jobs: tuple[str, ...], peers: tuple[str, ...], quick: bool,
-         scaling: bool, starts: bool, as_json: Path | None, figure: Path | None, **limits) -> None:
+         scaling: bool, starts: bool, earlier: Path | None, as_json: Path | None, figure: Path | None, **limits) -> None:
     """The command, its options read; ``limits`` are fields of Settings, None for those that were not given."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = {name: value for name, value in limits.items() if value is not None}
@@ -55,16 +55,32 @@ def main(models: tuple[str, ...], batches: tuple[int, ...], jobs: tuple[str, ...
     if starts:
         _starts(models, jobs, peers, quick, settings, as_json, console)
         return
+    past = _past_rows(earlier) if earlier is not None else []
     if quick:
         settings.turns, settings.seconds = 3, 0.15
     chosen = [ALONE] * scaling + [PEERS[name] for name in peers or PEERS if name != NETC.name]
     report = run(models or MODELS, batches or (QUICK_BATCHES if quick else BATCHES), jobs or JOBS, chosen, settings,
                  console)
     console.print(report.shown(), highlight=False)
+    if earlier is not None:
+        console.print(f"\nnetc in {earlier} and now, milliseconds", highlight=False)
+        console.print(against(report.rows, past), highlight=False)
     if as_json is not None:
         as_json.write_text(report.to_json())
     if figure is not None:
         figure.write_text(svg(report.rows))
+
+
+def _past_rows(path: Path) -> list[dict]:
+    """The rows of an earlier run's JSON; refused now, not after the run, where it is none."""
+    try:
+        rows = json.loads(path.read_text())["rows"]
+        sound = all(NETC.name in row["timings"] and {"job", "model", "batch", "floor"} <= row.keys() for row in rows)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise click.BadParameter(f"{path} is not the JSON of a run", param_hint="--against")
+    return rows
 
 
 def _starts(models, jobs, peers, quick: bool, settings: Settings, as_json: Path | None, console: Console) -> None:

@@ -116,6 +116,21 @@ def times(rows: list[Row], names: list[str]) -> Table:
     return made
 
 
+def against(rows: list[Row], earlier: list[dict]) -> Table:
+    """netc's times and their distance from the floor, in an earlier run and now."""
+    made = _table("job", "model", "batch", "before", "now", "faster", "before / floor", "now / floor")
+    known = {(row["job"], row["model"], row["batch"]): row for row in earlier}
+    for row in rows:
+        old = known.get((row.job, row.model, row.batch))
+        before, now = old["timings"][NETC.name]["median"] if old else None, row.netc.median
+        if before and now:
+            over = [f"{seconds / floor:.1f}x" if floor and floor > LEAST_FLOOR else ""
+                    for seconds, floor in ((before, old["floor"]), (now, row.floor))]
+            made.add_row(row.job, row.model, str(row.batch), milliseconds(before), milliseconds(now), f"{before / now:.2f}x",
+                         *over)
+    return made
+
+
 def table(rows: list[Row], names: list[str], cell) -> Table:
     made = _table("model", "batch", "netc", *names)
     for row in rows:

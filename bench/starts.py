@@ -26,8 +26,8 @@ from .process import PeerError, Process
 REPEATS, QUICK_REPEATS = 5, 1
 IMPORT_REPEATS = 9
 BATCH, OTHER_BATCH = 32, 7
-TITLES = ("model", "job", "peer", "cold s", "warm s", "of it import s", "other batch s", "kernels: cold", "warm",
-          "other batch")
+TITLES = ("model", "job", "peer", "cold s", "warm s", "of it import s", "other batch s", "MiB cold", "warm",
+          "kernels: cold", "warm", "other batch")
 # JAX keeps only what took long to compile, unless told otherwise.
 ALWAYS_KEEP = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
@@ -35,7 +35,8 @@ ALWAYS_KEEP = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTEN
 @dataclass
 class Start:
     """One peer's start on one model and job: medians of seconds.  ``other_batch`` is what another batch size took after
-    that; ``counts`` gives, by kind of start, how many kernels netc compiled and how many it took from the cache."""
+    that; ``memory`` gives, by kind of start, the process's peak in bytes, ``counts`` how many kernels netc compiled and how
+    many it took from the cache."""
 
     peer: str
     model: str
@@ -44,6 +45,7 @@ class Start:
     warm: float | None = None
     import_seconds: float | None = None
     other_batch: float | None = None
+    memory: dict[str, int] = field(default_factory=dict)
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     error: str | None = None
 
@@ -92,6 +94,7 @@ def _once(start: Start, kind: str, model: Model, job: str, peer: Peer, threads: 
         task = {"model": model.name, "job": job, "weights": str(folder / "weights.npz")}
         process.ask(limit, "load", **task, inputs=str(folder / f"{BATCH}.npz"))
         seconds = time.perf_counter() - began
+        start.memory[kind] = process.ask(limit, "memory")["peak"]
         if peer is NETC:
             start.counts[kind] = _counts(process, limit)
         if kind == "warm":
@@ -128,7 +131,8 @@ def starts_table(starts: Iterable[Start]) -> Table:
                   for kind in ("cold", "warm")]
         extra = str(start.counts["other batch"][0] - start.counts["warm"][0]) if "other batch" in start.counts else ""
         seconds = (f"{value:.2f}" for value in (start.cold, start.warm, start.import_seconds, start.other_batch))
-        table.add_row(start.model, start.job, start.peer, *seconds, *counts, extra and f"{extra} compiled")
+        peaks = (f"{start.memory[kind] / 2 ** 20:.0f}" for kind in ("cold", "warm"))
+        table.add_row(start.model, start.job, start.peer, *seconds, *peaks, *counts, extra and f"{extra} compiled")
     return table
 
 

@@ -22,7 +22,7 @@ from netc.bench.peers import NETC, PEERS, Peer
 from netc.bench.plot import svg
 from netc.bench.process import PeerError, Process
 from netc.bench.quiet import Watch, process_seconds, wait_for_quiet
-from netc.bench.report import Report, milliseconds
+from netc.bench.report import Report, against, milliseconds
 from netc.bench.sizes import installed_bytes
 from netc.bench.worker import memory, timed
 from netc.compiler.cli import main
@@ -262,6 +262,20 @@ def test_the_command(command, tmp_path):
     assert code == 0 and not err and "GFLOP/s" in out and "tiny" in out
     assert json.loads((tmp_path / "r.json").read_text())["rows"][0]["timings"]["netc"]["median"] > 0
     assert (tmp_path / "r.svg").read_text().startswith("<svg")
+    code, _, err = command("--against", "r.svg")
+    assert code == 2 and "r.svg is not the JSON of a run" in err
+
+
+def test_a_run_is_set_against_an_earlier_one():
+    earlier = json.loads(Report(SHORT, rows()).to_json())["rows"]
+    now = rows()
+    now[0].timings["netc"].median = 0.002
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    console.print(against(now, earlier[:2]))
+    text = console.export_text()
+    first, second = (line.split() for line in text.splitlines()[1:3])
+    assert first == ["inference", "mlp", "1", "4.00", "2.00", "2.00x", "2.0x", "1.0x"]
+    assert second == ["inference", "mlp", "32", "4.00", "4.00", "1.00x", "2.0x", "2.0x"] and "training" not in text
 
 
 def test_a_second_process_compiles_nothing(command, tmp_path):
@@ -270,6 +284,7 @@ def test_a_second_process_compiles_nothing(command, tmp_path):
     assert code == 0 and start["error"] is None and "import netc" in out
     assert start["counts"]["cold"][0] > 0 and start["counts"]["warm"][0] == 0
     assert start["counts"]["other batch"] == start["counts"]["warm"]
+    assert start["memory"]["cold"] > start["memory"]["warm"] > 2 ** 20
     assert 0 < start["warm"] < start["cold"] and start["import_seconds"] > 0
 
 

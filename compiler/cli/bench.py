@@ -33,6 +33,8 @@ def _numbers(context, parameter, text):
               help="Seconds after which a peer that does not answer is cut off.")
 @click.option("--patience", type=click.FloatRange(0), default=20.0, show_default=True,
               help="Seconds a row to wait for turns in which nobody else uses the machine.")
+@click.option("--against", "earlier", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="The --json of an earlier run, to show netc then and now.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path, dir_okay=False),
               help="Write everything that was measured.")
 @click.option("--svg", "figure", type=click.Path(path_type=Path, dir_okay=False), help="Write a figure.")
