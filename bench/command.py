@@ -15,7 +15,7 @@ from .measure import Row, Settings, measure, set_floors
 from .models import MODELS
 from .peers import ALONE, JOBS, NETC, PEERS, Peer
 from .plot import svg
-from .report import Report, against
+from .report import Report, against, summary
 from .starts import BATCH, QUICK_REPEATS, REPEATS, import_seconds, measure_starts, starts_table, to_dict
 
 BATCHES, QUICK_BATCHES = (1, 32, 128), (1, 32)
@@ -24,13 +24,19 @@ PLAIN_WIDTH = 190
 
 def run(models: Iterable[str], batches: Iterable[int], jobs: Iterable[str], peers: Iterable[Peer], settings: Settings,
         console: Console) -> Report:
-    """Measure everything that is asked for; what is not installed is left out."""
+    """Measure everything that is asked for; what is not installed is left out.  Ctrl-C ends it with what there is."""
     chosen = [peer for peer in peers if peer is ALONE or peer.installed]
     rows: list[Row] = []
     with _progress(console) as told:
-        for model in models:
-            for job in jobs:
-                rows += measure(MODELS[model], job, batches, chosen, settings, told)
+        try:
+            for model in models:
+                for job in jobs:
+                    for row in measure(MODELS[model], job, batches, chosen, settings, told):
+                        rows.append(row)
+                        if not console.is_terminal:
+                            click.echo(summary(row), err=True)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
     set_floors(rows)
     return Report.of(settings, rows, chosen)
 

@@ -8,7 +8,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -124,13 +124,14 @@ def geometric_mean(values: Iterable[float | None]) -> float | None:
 
 
 def measure(model: Model, job: str, batches: Iterable[int], peers: Iterable[Peer], settings: Settings,
-            told: Callable[[str], None] = lambda text: None) -> list[Row]:
-    """The rows of one model and job, one a batch size."""
+            told: Callable[[str], None] = lambda text: None) -> Iterator[Row]:
+    """The rows of one model and job, one a batch size, as they are done."""
     peers = [NETC, *(peer for peer in peers if job in peer.jobs)]
     with tempfile.TemporaryDirectory(prefix="netc-bench-") as folder:
         race = _Race(model, job, peers, settings, Path(folder), told)
         try:
-            return [race.row(batch) for batch in sorted(batches)]
+            for batch in sorted(batches):
+                yield race.row(batch)
         finally:
             race.close()
 

@@ -103,6 +103,13 @@ class Report:
         return found
 
 
+def summary(row: Row) -> str:
+    """A row in a line, for a log."""
+    found = [f"{timing.peer} {milliseconds(timing.median)} ms" if timing.error is None else f"{timing.peer} failed"
+             for timing in row.timings.values()]
+    return f"{row.model} {row.job} {row.batch}: {', '.join(found)}"
+
+
 def times(rows: list[Row], names: list[str]) -> Table:
     """A row a model and batch: floor, netc, the peers."""
     made = _table("model", "batch", "floor", "netc", "/ floor", *names, "best / netc")

@@ -259,7 +259,8 @@ def command(capsys, tmp_path, monkeypatch):
 def test_the_command(command, tmp_path):
     code, out, err = command("--models", "tiny", "--batches", "2", "--jobs", "inference", "--peers", "netc", "--quick",
                              "--threads", "1", "--scaling", "--patience", "0", "--json", "r.json", "--svg", "r.svg")
-    assert code == 0 and not err and "GFLOP/s" in out and "tiny" in out
+    assert code == 0 and "GFLOP/s" in out and "tiny" in out
+    assert err.startswith("tiny inference 2: netc 0.") and err.count("\n") == 1
     assert json.loads((tmp_path / "r.json").read_text())["rows"][0]["timings"]["netc"]["median"] > 0
     assert (tmp_path / "r.svg").read_text().startswith("<svg")
     code, _, err = command("--against", "r.svg")
