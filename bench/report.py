@@ -157,7 +157,7 @@ def work(rows: list[Row]) -> Table:
             over = f"{facts['arena'] / facts['live']:.2f}" if facts["live"] else "-"
             made.add_row(row.model, str(row.batch), f"{facts['parameters']:,}", f"{facts['work_flops'] / 1e6:,.1f}",
                          f"{facts['flops'] / 1e6:,.1f}", f"{facts['bytes'] / 1e6:,.1f}", f"{rate:.1f}",
-                         f"{facts['arena'] / MIB:.1f}", over, *[f"{row.speedup:.2f}x"] * bool(row.speedup))
+                         f"{facts['arena'] / MIB:.1f}", over, *([f"{row.speedup:.2f}x"] if row.speedup else []))
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -22,7 +23,7 @@ from netc.bench.peers import NETC, PEERS, Peer
 from netc.bench.plot import svg
 from netc.bench.process import PeerError, Process
 from netc.bench.quiet import Watch, process_seconds, wait_for_quiet
-from netc.bench.report import Report, against, milliseconds
+from netc.bench.report import Report, against, milliseconds, summary
 from netc.bench.sizes import installed_bytes
 from netc.bench.worker import memory, timed
 from netc.compiler.cli import main
@@ -265,6 +266,30 @@ def test_the_command(command, tmp_path):
     assert (tmp_path / "r.svg").read_text().startswith("<svg")
     code, _, err = command("--against", "r.svg")
     assert code == 2 and "r.svg is not the JSON of a run" in err
+
+
+def test_a_row_of_netc_alone_and_one_that_failed_are_shown():
+    lone, failed = rows()[:2]
+    lone.timings = {"netc": lone.netc}
+    failed.timings = {"netc": Timing("netc", "died (SIGSEGV): "), "torch": failed.timings["torch"]}
+    failed.facts, failed.floor = {}, None
+    for shown in ([lone], [failed], [lone, failed]):
+        console = Console(width=200, record=True, file=open("/dev/null", "w"))
+        console.print(Report(SHORT, shown).shown())
+        assert "mlp" in console.export_text() and svg(shown) and "mlp inference" in summary(shown[0])
+    assert failed.ahead is None and failed.speedup is None
+
+
+def test_ctrl_c_reports_what_there_is(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "netc", "bench", "--models", "tiny", "--peers", "netc", "--quick", "--patience", "0",
+         "--batches", "1,2,3,4,5,6,7,8,9", "--jobs", "inference", "--json", str(tmp_path / "r.json")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline().startswith("tiny inference 1: netc")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and "interrupted" in err and "tiny" in out and "Traceback" not in err
+    assert 1 <= len(json.loads((tmp_path / "r.json").read_text())["rows"]) < 9
 
 
 def test_a_run_is_set_against_an_earlier_one():
