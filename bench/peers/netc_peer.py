@@ -32,10 +32,16 @@ class _Task:
 
 
 class Inference(_Task):
+    """Weights are bound, as the inference engines among the peers have theirs."""
+
     program = "predict"
 
+    def __init__(self, model: str, weights, inputs, threads: int):
+        super().__init__(model, weights, inputs, threads)
+        self.predict = self.function.bind(self.weights)
+
     def run(self):
-        return self.function(self.weights, **self.inputs)
+        return self.predict(**self.inputs)
 
     def outputs(self) -> dict[str, np.ndarray]:
         found = self.run()
