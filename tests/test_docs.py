@@ -58,7 +58,7 @@ def test_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys, 
             Path(block.text.split()[1]).write_text(block.text, encoding="utf-8")
         elif block.language == "python":
             capsys.readouterr()
-            exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), namespace)  # noqa: S102 - the pages are ours
+            exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), namespace)
             end, output = block.end, capsys.readouterr().out
         elif block.language == "sh":
             for command in block.text.splitlines():
@@ -68,7 +68,8 @@ def test_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys, 
                 assert code == 0, f"{page.name}:{block.line}: {command}\n{errors}"
         else:
             assert block.language == "text", f"{page.name}:{block.line}: what is ```{block.language}?"
-            assert end >= 0 and page.read_text(encoding="utf-8")[end:].startswith("```text"), f"{page.name}:{block.line}: whose output?"
+            follows = end >= 0 and page.read_text(encoding="utf-8")[end:].startswith("```text")
+            assert follows, f"{page.name}:{block.line}: whose output?"
             assert output == block.text, f"{page.name}:{block.line}"
 
 
