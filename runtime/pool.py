@@ -16,7 +16,8 @@ import numpy as np
 
 from . import runner
 
-SPIN_NANOSECONDS = 150_000
+# Longer than Python takes between two steps of a training loop whose arrays have driven its own out of the caches.
+SPIN_NANOSECONDS = 500_000
 
 
 class Pool:
@@ -44,10 +45,15 @@ class Pool:
         control, address = self._control, self._address
         while not control[self._first + runner.STOP]:
             self._work(address, SPIN_NANOSECONDS)
+            # This worker first says that it sleeps, then looks whether a job is there; ``run`` first takes the lock, then
+            # looks who sleeps.  So at least one of them sees the other, and no job goes by beside a sleeping worker.
             self._asleep.append(wake)
-            # A job that opens between these two lines finds this worker in the list and releases the lock before
-            # it is taken, which is as good.
-            if not control[self._first + runner.STOP]:
+            if not self._lock.locked() and not control[self._first + runner.STOP]:
+                wake.acquire()
+                continue
+            try:
+                self._asleep.remove(wake)
+            except ValueError:          # it was just woken
                 wake.acquire()
 
     def _wake(self) -> None:

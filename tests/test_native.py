@@ -162,6 +162,33 @@ def test_eight_threads_at_once(add_one, two_threads):
     assert results == [True] * 8
 
 
+def test_a_worker_that_falls_asleep_as_a_job_begins_takes_part():
+    """The job looks for sleepers after the worker's last look for jobs and before it says that it sleeps."""
+    prepared, looked_again = threading.Event(), threading.Event()
+
+    class Watched(pool.Pool):
+        def _serve(self):
+            prepared.wait()
+            super()._serve()
+    workers = Watched(1)
+
+    class Asleep(list):
+        def append(self, wake):
+            workers._lock.acquire(blocking=False)       # the job begins, and sees nobody
+            super().append(wake)
+
+    def work(*arguments):
+        if workers._lock.locked():
+            looked_again.set()
+    workers._asleep, workers._work = Asleep(), work
+    prepared.set()
+    try:
+        assert looked_again.wait(10)
+    finally:
+        workers._lock.release()
+        workers.stop()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_has_its_own_pool(add_one, two_threads):
