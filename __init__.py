@@ -39,7 +39,7 @@ _OPTIONAL = {
     "Classifier": (".estimators", "Classifier", "scikit-learn", "sklearn"),
     "Regressor": (".estimators", "Regressor", "scikit-learn", "sklearn"),
 }
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [*_PUBLIC, "__version__"]        # noqa: PLE0604 - keys of a table, all strings
 
 
 def __getattr__(name):

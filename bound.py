@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Bound:
-    """``predict = fn.bind(w); y = predict(x)`` gives what ``fn(w, x)`` gives, faster: what depends on the weights alone is
-    computed when they are bound, and the kernels of dense layers lie as the products read them."""
+    """``predict = fn.bind(w); y = predict(x)`` gives what ``fn(w, x)`` gives, faster: what depends on the weights alone
+    is computed when they are bound, and the kernels of dense layers lie as the products read them."""
 
-    def __init__(self, function: "Function", weights: Weights):
+    def __init__(self, function: Function, weights: Weights):
         self.function = function
         self._slots = function._slots(weights)
         arranging, self._program = function.bound_program()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -100,7 +101,8 @@ class _Network(BaseEstimator):
                  for key, value in (self.settings or {}).items()}
         open_ = [key for key in declared_settings(text, name, self.model) if key in measured]
         settings = {key: measured[key] for key in open_} | given
-        self._recipe = (text, name, self.model, tuple(sorted(settings.items())), self.optimizer, self.lr, self.precision,
+        self._recipe = (text, name, self.model, tuple(sorted(settings.items())), self.optimizer, self.lr,
+                        self.precision,
                         self.target)
         function = _compiled(*self._recipe)
         for kind, types in (("input", function.inputs), ("target", function.targets)):
@@ -157,7 +159,7 @@ def _rows(X: np.ndarray, name: str, type_) -> np.ndarray:
         if math.prod(type_.shape[1:]) != X.shape[1]:
             raise InputError(f"X has {X.shape[1]} features, which do not fold into `{name}`: {type_}")
         X = X.reshape(len(X), *type_.shape[1:])
-    if type_.dtype.kind == "int" and X.dtype.kind == "f" and (X == np.floor(X)).all():
+    if type_.dtype.kind == "int" and X.dtype.kind == "f" and (np.floor(X) == X).all():
         X = X.astype(np.int64)
     return X
 
@@ -186,13 +188,14 @@ class Classifier(ClassifierMixin, _Network):
     _default = PERCEPTRON
 
     def __init__(self, source=None, *, model=None, settings=None, optimizer=None, lr=None, epochs=100, batch_size=32,
-                 validation=None, shuffle=True, seed=0, callbacks=None, precision="f32", target="cpu", from_logits=None):
+                 validation=None, shuffle=True, seed=0, callbacks=None, precision="f32", target="cpu",
+                 from_logits=None):
         super().__init__(source, model=model, settings=settings, optimizer=optimizer, lr=lr, epochs=epochs,
                          batch_size=batch_size, validation=validation, shuffle=shuffle, seed=seed, callbacks=callbacks,
                          precision=precision, target=target)
         self.from_logits = from_logits
 
-    def fit(self, X, y) -> "Classifier":
+    def fit(self, X, y) -> Classifier:
         """Train from fresh weights.  X: [samples, features], or as the model's input; y: [samples], of any labels."""
         X, y = validate_data(self, X, y, **_CHECKS)
         check_classification_targets(y)
@@ -203,7 +206,7 @@ class Classifier(ClassifierMixin, _Network):
         self._train(X, y, self.epochs)
         return self
 
-    def partial_fit(self, X, y, classes=None) -> "Classifier":
+    def partial_fit(self, X, y, classes=None) -> Classifier:
         """One epoch over these samples, on top of what was trained.  ``classes``: all labels, in the first call."""
         first = not hasattr(self, "weights_")
         X, y = validate_data(self, X, y, reset=first, **_CHECKS)
@@ -222,8 +225,8 @@ class Classifier(ClassifierMixin, _Network):
         """The probability of every class: [samples, classes], in the order of ``classes_``."""
         values = self._outputs(X)
         if values.ndim > 2 or values.ndim == 2 and values.shape[1] not in (1, len(self.classes_)):
-            raise ModelError(f"the model's first output has the shape {list(values.shape)}, expected one number for each "
-                             f"of {len(self.classes_)} classes")
+            raise ModelError(f"the model's first output has the shape {list(values.shape)}, expected one number for "
+                             f"each of {len(self.classes_)} classes")
         name = next(iter(self.function_.outputs))
         logits = name == "logits" if self.from_logits is None else self.from_logits
         if values.ndim == 1 or values.shape[1] == 1:
@@ -264,8 +267,8 @@ class Regressor(RegressorMixin, _Network):
     Parameters
     ----------
     source : path or text of the model; without one, a perceptron with the setting ``hidden = (100,)``.  Its settings
-        ``features`` and ``outputs``, where it has them, are the data's.  The target is ``f32[N, outputs]`` or ``f32[N]``,
-        and the first output has its shape.
+        ``features`` and ``outputs``, where it has them, are the data's.  The target is ``f32[N, outputs]`` or
+        ``f32[N]``, and the first output has its shape.
     The other parameters are those of Classifier.
 
     Attributes
@@ -276,7 +279,7 @@ class Regressor(RegressorMixin, _Network):
 
     _default = CURVE
 
-    def fit(self, X, y) -> "Regressor":
+    def fit(self, X, y) -> Regressor:
         """Train from fresh weights.  X: [samples, features], or as the model's input; y: [samples] or
         [samples, outputs].
         """
@@ -287,7 +290,7 @@ class Regressor(RegressorMixin, _Network):
         self._train(X, y, self.epochs)
         return self
 
-    def partial_fit(self, X, y) -> "Regressor":
+    def partial_fit(self, X, y) -> Regressor:
         """One epoch over these samples, on top of what was trained."""
         first = not hasattr(self, "weights_")
         X, y = validate_data(self, X, y, reset=first, multi_output=True, y_numeric=True, **_CHECKS)

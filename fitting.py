@@ -1,11 +1,13 @@
-"""``fn.fit()``: the training loop of ``runtime.train`` around a Trainer, with validation, checkpoints and what comes of them."""
+"""``fn.fit()``: the training loop of ``runtime.train`` around a Trainer, with validation, checkpoints and what comes of
+them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from .function import Function
 
 
-def fit(function: "Function", weights: Weights, data, epochs: int, batch_size: int, validation, seed: int, shuffle: bool,
+def fit(function: Function, weights: Weights, data, epochs: int, batch_size: int, validation, seed: int, shuffle: bool,
         callbacks: Iterable, optimizer: Mapping[str, np.ndarray] | None, resume: str | os.PathLike | None,
         check_finite: bool, progress: bool, allow_nan: bool) -> tuple[Weights, History]:
     """See ``Function.fit``."""
@@ -47,7 +49,7 @@ def fit(function: "Function", weights: Weights, data, epochs: int, batch_size: i
     return best[0] if best else trainer.weights, history
 
 
-def _datasets(function: "Function", data, validation, seed: int,
+def _datasets(function: Function, data, validation, seed: int,
               allow_nan: bool) -> tuple[train.Dataset, train.Dataset | None]:
     samples = function.dataset(data, allow_nan)
     if isinstance(validation, (int, float)):
@@ -55,13 +57,13 @@ def _datasets(function: "Function", data, validation, seed: int,
     return samples, function.dataset(validation, allow_nan) if validation is not None else None
 
 
-def _fingerprint(function: "Function") -> str:
+def _fingerprint(function: Function) -> str:
     """What tells one training step from another: the model, its losses and its optimiser."""
     from .compiler.text import format_graph
     return hashlib.blake2b(format_graph(function.lower("step_metrics").graph).encode(), digest_size=8).hexdigest()
 
 
-def _resumed(function: "Function", trainer: Trainer, run: checkpoint.Run, resume) -> tuple[train.Position, History]:
+def _resumed(function: Function, trainer: Trainer, run: checkpoint.Run, resume) -> tuple[train.Position, History]:
     """Where training begins; the trainer and the callbacks take over what the checkpoint holds."""
     path = checkpoint.find(resume) if resume is not None else None
     if path is None:

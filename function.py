@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping
 from keyword import iskeyword
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,7 @@ from .compiler.model import Model, Variable
 from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program, new_state, optimizer_slot
 from .compiler.types import TensorType, evaluate, known_nonnegative
 from .inputs import Shortcuts, Signature, convert_seed, form_of, require_finite
-from .runtime import train
-from .runtime import weights as storage
+from .runtime import train, weights as storage
 from .runtime.errors import InputError, ModelError, NetcError, WeightsError, listing
 from .runtime.locks import own_lock
 from .runtime.weights import LARGEST, Weights
@@ -31,7 +31,7 @@ PROGRAMS = ("predict", "evaluate", "gradient", "update", "step")
 
 def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterable[str] | None = None,
             target: str = "cpu", precision: str = "f32", settings: Mapping[str, Any] | None = None,
-            optimizer: str | None = None, lr: str | float | None = None) -> "Function":
+            optimizer: str | None = None, lr: str | float | None = None) -> Function:
     """Compile a ``.net`` file, or source text (a string with a line break in it).
 
     ``model`` names the model; without it, the one that is trained, or the last one.  ``outputs`` names the values to
@@ -69,10 +69,10 @@ def read_source(source: str | os.PathLike) -> tuple[str, str]:
 class Function:
     """A compiled model.  Every method is pure: weights go in and new ones come out, nothing is kept.
 
-    ``fn.inputs``, ``fn.targets``, ``fn.outputs``, ``fn.parameters``, ``fn.states`` map names to types with ``.dtype`` and
-    ``.shape``; ``fn.variables`` are parameters and states in the order of their making.  Programs (prediction, gradient,
-    training step) are compiled at their first use; a new batch size compiles nothing.  ``fn.source`` is the model's text,
-    ``fn.emit(stage)`` what became of it.
+    ``fn.inputs``, ``fn.targets``, ``fn.outputs``, ``fn.parameters``, ``fn.states`` map names to types with ``.dtype``
+    and ``.shape``; ``fn.variables`` are parameters and states in the order of their making.  Programs (prediction,
+    gradient, training step) are compiled at their first use; a new batch size compiles nothing.  ``fn.source`` is the
+    model's text, ``fn.emit(stage)`` what became of it.
     """
 
     def __init__(self, model: Model, outputs: Iterable[str] | None = None, target: str = "cpu", source: str = ""):
@@ -101,8 +101,8 @@ class Function:
         return Weights.of(self.layout, {variable.path: _initial(variable, seed) for variable in self.model.variables})
 
     def weights_from(self, values, order: Iterable[str] | None = None) -> Weights:
-        """Weights from elsewhere: a list of arrays, one a variable, as Keras' ``get_weights()`` gives them; a mapping of
-        every path to an array; or one flat vector (an array of one dimension), laid out as ``Weights.flat``.
+        """Weights from elsewhere: a list of arrays, one a variable, as Keras' ``get_weights()`` gives them; a mapping
+        of every path to an array; or one flat vector (an array of one dimension), laid out as ``Weights.flat``.
 
         A list is in the order of ``fn.variables``, that in which the layers are made.  A Keras model whose branches
         come in another order needs ``order``: the paths of the layers as the list has them; a flat vector with an
@@ -158,8 +158,9 @@ class Function:
         return outputs[0] if self._result is None else self._result(*outputs)
 
     def bind(self, weights: Weights):
-        """The function with its weights given: ``predict = fn.bind(w); y = predict(x)``.  The same results as ``fn(w, x)``,
-        faster where one set of weights meets many inputs: they are arranged for the kernels once.  Raises WeightsError."""
+        """The function with its weights given: ``predict = fn.bind(w); y = predict(x)``.  The same results as ``fn(w,
+        x)``, faster where one set of weights meets many inputs: they are arranged for the kernels once.  Raises
+        WeightsError."""
         from .bound import Bound
         return Bound(self, weights)
 
@@ -172,7 +173,8 @@ class Function:
         return results[LOSS][()], gradient
 
     def losses_and_grad(self, weights: Weights, /, *args, seed: int | None = None, **named):
-        """What a training step of your own needs: (losses by name, gradient as Weights, new values of the states by path).
+        """What a training step of your own needs: (losses by name, gradient as Weights, new values of the states by
+        path).
 
         "loss" is what training minimises and what the gradient belongs to.  ``update`` makes the step, and
         ``weights.replace(states)`` takes over the states where the model has any.
@@ -191,7 +193,8 @@ class Function:
 
     def update(self, weights: Weights, optimizer: Mapping[str, np.ndarray],
                gradient: Weights) -> tuple[Weights, dict[str, np.ndarray]]:
-        """The optimiser's step by itself, pure: (new weights, new optimiser state).  States of the model stay as they are."""
+        """The optimiser's step by itself, pure: (new weights, new optimiser state).  States of the model stay as they
+        are."""
         program = self.program("update")
         slots = self._slots(weights) | self._optimizer_slots(optimizer)
         slots[GRADIENT] = self._own(gradient).flat[:self.layout.trainable_size]
@@ -222,13 +225,13 @@ class Function:
         ``data``: a mapping of input and target names to arrays, or a tuple in the order of ``inputs`` and ``targets``.
         ``validation``: such data, or the fraction of the samples to hold out, chosen by ``seed``.  The last batch of
         an epoch may be smaller.  Ctrl-C stops after the current batch and returns what was trained.
-        ``callbacks``: ``netc.EarlyStopping``, ``netc.Checkpoint``, ``netc.Log``, or yours: a function called with a Progress
-        after each epoch, or an object with ``on_start``, ``on_batch``, ``on_epoch``, ``on_end``.
-        ``resume``: a checkpoint, or a folder of which the newest is taken: training goes on from there, to the same bits as if
-        it had never stopped; where the folder has none yet, it begins.  ``optimizer``: ``history.optimizer`` of an earlier
-        run, to go on from its state.  ``check_finite``: raise NotFiniteError at the first loss that is NaN or infinite, saying
-        where that comes from.  ``progress``: show it.  ``allow_nan``: take data with NaN or infinities, which are else
-        refused with the first row.
+        ``callbacks``: ``netc.EarlyStopping``, ``netc.Checkpoint``, ``netc.Log``, or yours: a function called with a
+        Progress after each epoch, or an object with ``on_start``, ``on_batch``, ``on_epoch``, ``on_end``.
+        ``resume``: a checkpoint, or a folder of which the newest is taken: training goes on from there, to the same
+        bits as if it had never stopped; where the folder has none yet, it begins.  ``optimizer``: ``history.optimizer``
+        of an earlier run, to go on from its state.  ``check_finite``: raise NotFiniteError at the first loss that is
+        NaN or infinite, saying where that comes from.  ``progress``: show it.  ``allow_nan``: take data with NaN or
+        infinities, which are else refused with the first row.
         """
         from .fitting import fit
         return fit(self, weights, data, epochs, batch_size, validation, seed, shuffle, callbacks, optimizer, resume,
@@ -284,8 +287,8 @@ class Function:
 
     def cost(self, program: str = "predict", data: Mapping[str, Any] | None = None, *, batch: int | None = None,
              sizes: Mapping[str, int] | None = None):
-        """FLOPs, bytes and memory of one run of a program, counted from its kernels: a ProgramCost.  Arguments and errors as of
-        ``profile``."""
+        """FLOPs, bytes and memory of one run of a program, counted from its kernels: a ProgramCost.  Arguments and
+        errors as of ``profile``."""
         from .profiling import cost
         return cost(self, program, data, batch, sizes)
 
@@ -302,7 +305,7 @@ class Function:
             return summarize(self.model, depth, sizes)
         return kept.kept(self._key("summary", depth, sorted((sizes or {}).items())), make)
 
-    def diff(self, before: "Function", depth: int | None = None, sizes: Mapping[str, int] | None = None):
+    def diff(self, before: Function, depth: int | None = None, sizes: Mapping[str, int] | None = None):
         """What changed from the model ``before`` to this one: totals, layers, weights; ``str()`` of it is a report.
 
         ``depth`` and ``sizes`` are those of ``summary``.  False where there is no difference.
@@ -314,9 +317,10 @@ class Function:
              sizes: Mapping[str, int] | None = None):
         """A Picture: ``.save("model.svg")``, ``.write("dot")``; a notebook shows it.
 
-        ``view``: "model", the layers as they were written, nested models as boxes; or "kernels", what a ``program`` became, what
-        was fused into each kernel, and the memory between them, for symbols of these ``sizes``.  ``depth``: levels of nested
-        models to open; ``unroll``: draw like models that follow one another one by one.  Raises ModelError, InputError.
+        ``view``: "model", the layers as they were written, nested models as boxes; or "kernels", what a ``program``
+        became, what was fused into each kernel, and the memory between them, for symbols of these ``sizes``.
+        ``depth``: levels of nested models to open; ``unroll``: draw like models that follow one another one by one.
+        Raises ModelError, InputError.
         """
         from .compiler.plot import Picture
         if view == "model":
@@ -332,8 +336,8 @@ class Function:
         """One stage of the compilation as text, as ``netc emit`` prints it.
 
         ``stage``: "ast", "graph", "simplified", "fused", "loops", "numba" (the source of every kernel), "llvm" or "asm"
-        (what is linked and run).  ``program``: "predict", "evaluate", "gradient", "update" or "step".  ``sizes``: of symbols;
-        the tiles of products are chosen by size.  Raises ModelError for another stage or program, InputError.
+        (what is linked and run).  ``program``: "predict", "evaluate", "gradient", "update" or "step".  ``sizes``: of
+        symbols; the tiles of products are chosen by size.  Raises ModelError for another stage or program, InputError.
         """
         from .compiler.stages import STAGES, format_stage, format_tree
         if stage not in STAGES:
@@ -355,13 +359,16 @@ class Function:
     def explain(self):
         """What was compiled for the programs that have been needed so far, what came from the cache, and why.
 
-        ``str()`` of it is a text; ``.compiled`` is the number of kernels that were compiled, ``[program]`` has the details.
+        ``str()`` of it is a text; ``.compiled`` is the number of kernels that were compiled, ``[program]`` has the
+        details.
         """
         from .runtime import cache
         from .runtime.explanation import Explanation, ProgramExplanation
-        found = [(name, compiled, compiled.executable) for name, compiled in self._compiled.items() if self.target == "cpu"]
+        found = [(name, compiled, compiled.executable) for name, compiled in self._compiled.items() if self.target
+                 == "cpu"]
         return Explanation(self.model.name, self.model.is_kept, tuple(
-            ProgramExplanation(name, compiled.is_kept, len(executable.steps), executable.pieces, tuple(executable.sizes))
+            ProgramExplanation(name, compiled.is_kept, len(executable.steps), executable.pieces,
+                               tuple(executable.sizes))
             for name, compiled, executable in found), cache.info().fault)
 
     def __repr__(self) -> str:
@@ -378,7 +385,7 @@ class Function:
 
     # --- programs
 
-    def program(self, kind: str) -> "Compiled":
+    def program(self, kind: str) -> Compiled:
         """The program of this kind ("predict", "evaluate", "gradient", "update", "step", "step_metrics", "trace",
         "trace_training"), compiled once."""
         found = self._compiled.get(kind)
@@ -397,7 +404,8 @@ class Function:
         return self._kept(kind, make)
 
     def bound_program(self):
-        """(What arranges the weights, None where nothing does; the program of inputs and arranged weights), compiled once."""
+        """(What arranges the weights, None where nothing does; the program of inputs and arranged weights), compiled
+        once."""
         def make():
             from .compiler.binding import cut
             program = self.lower("predict")
@@ -443,7 +451,7 @@ class Function:
                 "step": lambda: programs.step(self.model),
                 "step_metrics": lambda: programs.step(self.model, metrics=True)}[kind]()
 
-    def _seed(self, program: "Compiled", seed: int | None) -> np.ndarray | None:
+    def _seed(self, program: Compiled, seed: int | None) -> np.ndarray | None:
         if seed is None:
             if program.uses_seed:
                 raise InputError(f"`{self.model.name}` is random here: give `seed`")
@@ -461,13 +469,16 @@ class Function:
         for path, variable in expected.items():
             shape = tuple(evaluate(size, sizes) for size in variable.type.shape)
             if np.shape(state[path]) != shape:
-                raise WeightsError(f"`{path}` of the optimiser has shape {list(np.shape(state[path]))}, expected {list(shape)}")
-            slots[optimizer_slot(variable)] = np.ascontiguousarray(state[path], variable.type.dtype.numpy).reshape(shape)
+                raise WeightsError(f"`{path}` of the optimiser has shape {list(np.shape(state[path]))}, expected "
+                                   f"{list(shape)}")
+            slots[optimizer_slot(variable)] = np.ascontiguousarray(state[path],
+                                                                   variable.type.dtype.numpy).reshape(shape)
         return slots
 
     def _own(self, weights: Weights) -> Weights:
         if not isinstance(weights, Weights):
-            raise WeightsError(f"the weights are {type(weights).__name__}, expected netc.Weights: fn.init() or fn.load()")
+            raise WeightsError(f"the weights are {type(weights).__name__}, expected netc.Weights: fn.init() or "
+                               f"fn.load()")
         if weights.layout is not self.layout and weights.layout != self.layout:
             Weights.of(self.layout, weights)           # names what is missing, unknown or misshapen
             raise WeightsError(f"the weights are laid out for another model than `{self.model.name}`")
@@ -505,7 +516,8 @@ class Compiled:
         slots |= state
         return self.executable.run(slots, sizes, out)
 
-    def slots_of(self, values: Mapping[str, Any], seed: np.ndarray | None) -> tuple[dict[str, np.ndarray], Mapping[str, int]]:
+    def slots_of(self, values: Mapping[str, Any],
+                 seed: np.ndarray | None) -> tuple[dict[str, np.ndarray], Mapping[str, int]]:
         """The inputs as arrays by slot, and the sizes of the symbols.  Raises InputError."""
         arrays, sizes = self.signature.bind(values)
         self._check_sizes(sizes)
@@ -519,7 +531,8 @@ class Compiled:
         return self._slots[name]
 
     def caller(self, slots: list[str], values: Mapping[str, Any], outputs: list[str]) -> Callable:
-        """For arrays of the form of these values: a function of arrays in the order of the slots that gives the outputs."""
+        """For arrays of the form of these values: a function of arrays in the order of the slots that gives the
+        outputs."""
         _, sizes = self.signature.bind(values)
         return self.executable.bind(sizes).caller(slots, outputs)
 
@@ -565,7 +578,7 @@ def _initial(variable: Variable, seed: int, sizes: Mapping[str, int] | None = No
         raise ModelError(f"`{variable.path}` has {count:,} elements; at most {LARGEST - 1:,} are allowed")
     key = convert_seed(seed)
     graph = variable.initial
-    used = {leaf: key for leaf in graph.inputs}
+    used = dict.fromkeys(graph.inputs, key)
     return interpret(Graph(tuple(used), graph.outputs), used, dict(sizes or {}))["value"]
 
 

@@ -6,8 +6,8 @@ integers that fit; booleans accept booleans.  Arrays are made contiguous by copy
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +73,8 @@ class Signature:
             raise InputError(f"input {listing(missing)} is missing; the inputs are {self}")
         return {name: values[name] for name in self.types}
 
-    def bind(self, values: Mapping[str, Any], check_ranges: bool = True) -> tuple[dict[str, np.ndarray], Mapping[str, int]]:
+    def bind(self, values: Mapping[str, Any],
+             check_ranges: bool = True) -> tuple[dict[str, np.ndarray], Mapping[str, int]]:
         """Arrays by name and the sizes of the symbols.  Raises InputError."""
         arrays = {}
         for name, (dtype, rank) in self._wanted.items():
@@ -88,7 +89,8 @@ class Signature:
         return arrays, sizes
 
     def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, int]:
-        """The value of every symbol, given shapes in the signature's order.  Raises InputError where the shapes disagree, naming both places."""
+        """The value of every symbol, given shapes in the signature's order.  Raises InputError where the shapes
+        disagree, naming both places."""
         key = tuple(shapes.values())
         sizes = self._known.get(key)
         if sizes is None:
@@ -197,7 +199,8 @@ def _solve(size: Dim, value: int) -> dict[str, int] | None:
 
 
 def convert(name: str, value: Any, type_: TensorType) -> np.ndarray:
-    """The value as a C-contiguous array of the input's dtype and rank: the caller's own memory where it is that already.
+    """The value as a C-contiguous array of the input's dtype and rank: the caller's own memory where it is that
+    already.
 
     Anything with NumPy's protocols or DLPack will do.  Raises InputError.
     """
@@ -260,8 +263,10 @@ def require_finite(arrays: Mapping[str, np.ndarray]) -> None:
         value = array[tuple(position)]
         what = "NaN" if np.isnan(value) else f"{value} (or a number too large for {array.dtype})"
         rows = int(np.count_nonzero(~finite.reshape(len(array), -1).all(axis=1))) if array.ndim else 1
-        place = f" in row {position[0]}, at {position}; rows with such values: {rows} of {len(array):,}" if position else ""
-        raise InputError(f"`{name}` holds {what}{place}. Clean the data, or allow it for a model that expects this: allow_nan=True, --allow-nan")
+        place = f" in row {position[0]}, at {position}; rows with such values: {rows} of {len(array):,}" \
+            if position else ""
+        raise InputError(f"`{name}` holds {what}{place}. Clean the data, or allow it for a model that expects this: "
+                         f"allow_nan=True, --allow-nan")
 
 
 def convert_seed(seed: Any) -> np.ndarray:

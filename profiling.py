@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -147,10 +148,11 @@ class Profile:
         limits, cores = self.roofline, f"{self.roofline.threads} thread{'s' * (self.roofline.threads > 1)}"
         return "\n".join([
             f"{self.model}, program {self.program}{', ' if sizes else ''}{sizes}, {cores}",
-            f"machine: {limits.flops / 1e9:.0f} GFLOP/s, {limits.bandwidth(self.memory) / 1e9:.0f} GB/s with the "
-            f"{self.memory / 2 ** 20:.1f} MiB that the program uses (measured now)",
-            f"a call: {_time(self.seconds)}; its {_count(self.work_flops)}FLOP of products alone would take "
-            f"{_time(self.floor_seconds)} at the machine's peak: {_percent(self.floor_seconds, self.seconds)} reached"])
+            (f"machine: {limits.flops / 1e9:.0f} GFLOP/s, {limits.bandwidth(self.memory) / 1e9:.0f} GB/s with the "
+             f"{self.memory / 2 ** 20:.1f} MiB that the program uses (measured now)"),
+            (f"a call: {_time(self.seconds)}; its {_count(self.work_flops)}FLOP of products alone would take "
+             f"{_time(self.floor_seconds)} at the machine's peak: "
+             f"{_percent(self.floor_seconds, self.seconds)} reached")])
 
     def __str__(self) -> str:
         from io import StringIO
@@ -207,13 +209,13 @@ class ProgramCost:
     memory: int
 
 
-def cost(function: "Function", program: str, data: Mapping[str, Any] | None, batch: int | None,
+def cost(function: Function, program: str, data: Mapping[str, Any] | None, batch: int | None,
          sizes: Mapping[str, int] | None) -> ProgramCost:
     """See ``Function.cost``."""
     return _Ready(function, program, data, batch, sizes).cost()
 
 
-def profile(function: "Function", program: str, data: Mapping[str, Any] | None, batch: int | None,
+def profile(function: Function, program: str, data: Mapping[str, Any] | None, batch: int | None,
             sizes: Mapping[str, int] | None, weights, seed: int) -> Profile:
     """See ``Function.profile``."""
     ready = _Ready(function, program, data, batch, sizes, weights, seed)
@@ -230,7 +232,7 @@ def profile(function: "Function", program: str, data: Mapping[str, Any] | None, 
 class _Ready:
     """A program with all that it needs to run."""
 
-    def __init__(self, function: "Function", program: str, data, batch: int | None, sizes, weights=None, seed: int = 0):
+    def __init__(self, function: Function, program: str, data, batch: int | None, sizes, weights=None, seed: int = 0):
         if program not in PROGRAMS:
             raise ModelError(f"there is no program {program!r} to profile: there are {listing(PROGRAMS)}")
         if function.target != "cpu":
@@ -303,7 +305,8 @@ def random_inputs(signature: Signature, batch: int | None, sizes: Mapping[str, i
 
 
 def usual_sizes(signature: Signature, batch: int | None, sizes: Mapping[str, int]) -> dict[str, int]:
-    """A size for every symbol: the given one, or a usual one.  Raises InputError for one that the program does not have."""
+    """A size for every symbol: the given one, or a usual one.  Raises InputError for one that the program does not
+    have."""
     known = {name for type_ in signature.types.values() for size in type_.shape if not isinstance(size, int)
              for name in size.symbols}
     unknown = [name for name in sizes if name not in known]

@@ -27,8 +27,8 @@ class NotFinite:
     """Where a run stops being finite.  ``str()`` is the report.
 
     ``name`` is the first such value in the order of computing: an input, a weight, or an inner value; ``place`` the
-    ``file:line:column`` that makes it, ``operation`` the primitive that gave it and ``operands`` what that was applied to,
-    ``reads`` the values, weights and inputs that it was computed from.
+    ``file:line:column`` that makes it, ``operation`` the primitive that gave it and ``operands`` what that was applied
+    to, ``reads`` the values, weights and inputs that it was computed from.
     """
 
     name: str
@@ -47,9 +47,10 @@ class NotFinite:
     def __str__(self) -> str:
         array, position = self.array, self.position
         count, where = int((~np.isfinite(array)).sum()), f" at {list(position)}" if position else ""
-        lines = [f"the first value that is not finite is `{self.name}`" + (f", made at {self.place}" if self.place else ""),
-                 f"  {array.dtype}{list(array.shape)}: {count:,} of {array.size:,} elements; the first{where} is "
-                 f"{array[position]}"]
+        made = f", made at {self.place}" if self.place else ""
+        lines = [f"the first value that is not finite is `{self.name}`{made}",
+                 (f"  {array.dtype}{list(array.shape)}: {count:,} of {array.size:,} elements; the first{where} is "
+                  f"{array[position]}")]
         if self.operation is not None:
             of = " and ".join(" .. ".join(_range(operand)) for operand in self.operands)
             lines.append(f"  first given by `{self.operation}`" + (f" of {of}" if of else ""))
@@ -61,11 +62,13 @@ class NotFinite:
 class Trace(Mapping[str, np.ndarray]):
     """The named values of one run: a mapping of path to array, in the order of computing.
 
-    ``places`` says where each is made, ``types`` gives the types, ``inputs`` and ``weights`` are what the run was given.
+    ``places`` says where each is made, ``types`` gives the types, ``inputs`` and ``weights`` are what the run was
+    given.
     """
 
     def __init__(self, values: Named, types: Mapping[str, TensorType], places: Mapping[str, str], inputs: Named,
-                 weights: Weights, program: programs.Program, sizes: Mapping[str, int], known: Mapping[Node, np.ndarray]):
+                 weights: Weights, program: programs.Program, sizes: Mapping[str, int],
+                 known: Mapping[Node, np.ndarray]):
         self._values, self.types, self.places, self.inputs, self.weights = values, types, places, inputs, weights
         self._program, self._sizes, self._known = program, sizes, known
 
@@ -130,7 +133,7 @@ class Trace(Mapping[str, np.ndarray]):
         return next(name for name, value in self._program.graph.outputs.items() if value is node)
 
 
-def trace(function: "Function", weights: Weights, args: tuple, named: Mapping[str, Any], training: bool,
+def trace(function: Function, weights: Weights, args: tuple, named: Mapping[str, Any], training: bool,
           seed: int | None) -> Trace:
     """See ``Function.trace``."""
     compiled = function.program("trace_training" if training else "trace")
@@ -148,7 +151,8 @@ def trace(function: "Function", weights: Weights, args: tuple, named: Mapping[st
     mode = function.model.training if training else function.model.inference
     known = leaves | {node: results[name] for name, node in program.graph.outputs.items()}
     used = {name: array for name, array in arrays.items() if any(leaf.attrs.get("name") == name for leaf in leaves)}
-    return Trace(values, {name: value.type for name, value in wanted.items()}, mode.places, used, weights, program, sizes, known)
+    return Trace(values, {name: value.type for name, value in wanted.items()}, mode.places, used, weights, program,
+                 sizes, known)
 
 
 def _leaf(leaf: Node, arrays: Named, weights: Weights, seed: np.ndarray | None) -> np.ndarray:
@@ -168,7 +172,8 @@ def _ranges(values: Named, most: int = MOST_READ) -> list[str]:
     """A line a value: its name, its type, its smallest and largest number."""
     rows = [(name, f"{array.dtype}{list(array.shape)}", *_range(array)) for name, array in list(values.items())[:most]]
     widths = [max(map(len, column)) for column in zip(*rows)] if rows else []
-    lines = [f"    {name:<{widths[0]}}  {kind:<{widths[1]}}  {low:>{widths[2]}} .. {high}" for name, kind, low, high in rows]
+    lines = [f"    {name:<{widths[0]}}  {kind:<{widths[1]}}  {low:>{widths[2]}} .. {high}" for name, kind, low,
+             high in rows]
     return lines + [f"    and {len(values) - most} more"] * (len(values) > most)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +18,8 @@ class Trainer:
     """``losses = trainer(**batch)`` does one step; ``trainer.weights`` is a copy of the weights as of now.
 
     Where the model is random, step number k (from 0) draws from ``netc.step_seed(seed, k)``, so a run repeats.  With
-    ``metrics``, a step reports those of its batch too.  With ``check_finite``, a step whose loss is NaN or infinite raises
-    NotFiniteError, which says where that comes from.
+    ``metrics``, a step reports those of its batch too.  With ``check_finite``, a step whose loss is NaN or infinite
+    raises NotFiniteError, which says where that comes from.
     """
 
     def __init__(self, function: Function, weights: Weights, optimizer: Mapping[str, np.ndarray] | None = None, *,
@@ -39,7 +40,8 @@ class Trainer:
         # A step reads one set and writes the other: the input of a step is intact until the step is done.
         self._spare = {slot: np.empty_like(array) for slot, array in self._current.items()}
 
-    def __call__(self, batch: Mapping[str, Any] | None = None, /, *, seed: int | None = None, **named) -> dict[str, float]:
+    def __call__(self, batch: Mapping[str, Any] | None = None, /, *, seed: int | None = None,
+                 **named) -> dict[str, float]:
         """One step on a batch, by name or as a mapping: "loss", what is minimised, and each loss under its name."""
         program = self._program
         values = program.signature.collect((batch,) if batch is not None else (), named)
@@ -55,7 +57,8 @@ class Trainer:
         """Raise the report of where the last step stopped being finite."""
         random = self._function.program("trace_training").uses_seed
         self._function.trace(self.previous, batch, training=True, seed=seed if random else None).check_finite()
-        raise NotFiniteError(f"the loss of step {self.steps} is not finite, but every value is when it is computed by itself")
+        raise NotFiniteError(f"the loss of step {self.steps} is not finite, but every value is when it is computed by "
+                             f"itself")
 
     @property
     def previous(self) -> Weights:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterable, Iterator
 
 import click
 from rich.console import Console
@@ -52,7 +52,8 @@ def _progress(console: Console) -> Iterator:
 
 
 def main(models: tuple[str, ...], batches: tuple[int, ...], jobs: tuple[str, ...], peers: tuple[str, ...], quick: bool,
-         scaling: bool, starts: bool, earlier: Path | None, as_json: Path | None, figure: Path | None, **limits) -> None:
+         scaling: bool, starts: bool, earlier: Path | None, as_json: Path | None, figure: Path | None,
+         **limits) -> None:
     """The command, its options read; ``limits`` are fields of Settings, None for those that were not given."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = {name: value for name, value in limits.items() if value is not None}

@@ -6,9 +6,10 @@ import math
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -42,8 +43,8 @@ class Settings:
 @dataclass
 class Timing:
     """One peer on one row.  Times in seconds a call: median, tenth and ninetieth percentile, and the least;
-    ``difference`` is the largest from netc's results, in units of the tolerance; ``disturbance`` the share of the cores'
-    time that other processes took in the turns that count (their median).  ``error``: why there is no time."""
+    ``difference`` is the largest from netc's results, in units of the tolerance; ``disturbance`` the share of the
+    cores' time that other processes took in the turns that count (their median).  ``error``: why there is no time."""
 
     peer: str
     error: str | None = None
@@ -174,7 +175,7 @@ class _Race:
         for peer in self.peers:
             self.told(f"{self.model.name} {self.job} {batch}: {peer.name}")
             timing = row.timings[peer.name] = Timing(peer.name)
-            result = self._attempt(timing, lambda: self._prepare(peer, timing, inputs))
+            result = self._attempt(timing, partial(self._prepare, peer, timing, inputs))
             if result is not None:
                 reference = result if peer is NETC else reference
                 timing.difference = difference(self.job, result, reference) if reference is not None else None
@@ -229,8 +230,8 @@ class _Race:
                 wait_for_quiet(QUIET, deadline)
             for name, found in turns.items():
                 if row.timings[name].error is None and (number <= self.settings.turns or self._wants_more(found)):
-                    turn = self._attempt(row.timings[name], lambda: self._turn(name))
-                    found += [turn] if turn is not None else []
+                    turn = self._attempt(row.timings[name], partial(self._turn, name))
+                    found.extend([turn] if turn is not None else [])
                     time.sleep(PAUSE)
         for name, found in turns.items():
             if row.timings[name].error is None:

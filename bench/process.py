@@ -24,7 +24,7 @@ class Process:
 
     def __init__(self, peer: str, threads: int, environment: dict[str, str] | None = None):
         self.peer = peer
-        self.errors = tempfile.TemporaryFile("w+", errors="replace")
+        self.errors = tempfile.TemporaryFile("w+", errors="replace")         # noqa: SIM115 - `close` closes it
         many = str(threads)
         variables = {**os.environ, "OMP_NUM_THREADS": many, "MKL_NUM_THREADS": many, "OPENBLAS_NUM_THREADS": many,
                      "NETC_THREADS": many, **(environment or {})}
@@ -87,7 +87,7 @@ class Process:
                 pass            # a command that was never read
         self.errors.close()
 
-    def __enter__(self) -> "Process":
+    def __enter__(self) -> Process:
         return self
 
     def __exit__(self, *exception) -> None:

@@ -32,7 +32,7 @@ class Report:
     machine: dict[str, object] = field(default_factory=dict)
 
     @staticmethod
-    def of(settings: Settings, rows: list[Row], peers: list[Peer]) -> "Report":
+    def of(settings: Settings, rows: list[Row], peers: list[Peer]) -> Report:
         libraries = dict.fromkeys(peer.library for peer in (NETC, *peers))
         machine = {"processor": processor(), "system": platform.platform(), "python": platform.python_version(),
                    "cores": os.cpu_count()}
@@ -133,7 +133,8 @@ def against(rows: list[Row], earlier: list[dict]) -> Table:
         if before and now:
             over = [f"{seconds / floor:.1f}x" if floor and floor > LEAST_FLOOR else ""
                     for seconds, floor in ((before, old["floor"]), (now, row.floor))]
-            made.add_row(row.job, row.model, str(row.batch), milliseconds(before), milliseconds(now), f"{before / now:.2f}x",
+            made.add_row(row.job, row.model, str(row.batch), milliseconds(before), milliseconds(now),
+                         f"{before / now:.2f}x",
                          *over)
     return made
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Iterable
 
 ROOT = Path(__file__).parents[1]
 OWN_SUFFIXES = {".py", ".net", ".lark", ".md", ".typed"}

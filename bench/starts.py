@@ -12,9 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Callable, Iterable
 
 import numpy as np
 from rich.table import Table
@@ -35,8 +35,8 @@ ALWAYS_KEEP = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTEN
 @dataclass
 class Start:
     """One peer's start on one model and job: medians of seconds.  ``other_batch`` is what another batch size took after
-    that; ``memory`` gives, by kind of start, the process's peak in bytes, ``counts`` how many kernels netc compiled and how
-    many it took from the cache."""
+    that; ``memory`` gives, by kind of start, the process's peak in bytes, ``counts`` how many kernels netc compiled and
+    how many it took from the cache."""
 
     peer: str
     model: str

@@ -19,7 +19,8 @@ import os
 import sys
 import time
 import traceback
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 BLOCK_SECONDS = 1e-3        # calls that are shorter are timed in blocks about as long
 TRAINING_LOSSES = 3
@@ -119,7 +120,7 @@ def serve(peer: str, threads: int) -> None:
         command = json.loads(line)
         try:
             answer = getattr(worker, f"do_{command.pop('do')}")(**command)
-        except Exception as error:          # a peer may fail in any way: it is reported, the others go on
+        except Exception as error:          # noqa: BLE001 - a peer may fail in any way: it is reported, the others go on
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]}
         answers.write(json.dumps(answer) + "\n")

@@ -2,13 +2,14 @@
 
 The compiler rewrites the graph and then cuts it into kernels, so a layer is no longer a thing of its own: its parts may
 have become one kernel, several, or a piece of its neighbour's.  Here the layers' values are followed through the
-rewriting (they ride along as outputs more, which changes nothing, rules being local), and then looked for in the kernels.
+rewriting (they ride along as outputs more, which changes nothing, rules being local), and then looked for in the
+kernels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Iterable, Iterator, Mapping
 
 from . import programs
 from .fuse import LEAVES, TRIVIAL, Fusion
@@ -25,8 +26,8 @@ WATCHED = "watched/"                # before the names of the outputs that only 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """One step of the program: ``name`` as profiles show it, the stored values that it computes, whose they are, and the
-    memory that it reads and writes."""
+    """One step of the program: ``name`` as profiles show it, the stored values that it computes, whose they are, and
+    the memory that it reads and writes."""
 
     name: str
     values: tuple[Node, ...]
@@ -43,7 +44,8 @@ class Attribution:
     kernels: tuple[Kernel, ...]
     images: Mapping[Node, Node]                     # the model's values -> what they are after the rewriting
     holders: Mapping[Node, tuple[Kernel, ...]]      # those -> the kernels that store them, or compute them on the way
-    owners: Mapping[Node, Layer]                    # every value of the optimised graph -> the layer whose body computes it
+    # every value of the optimised graph -> the layer whose body computes it
+    owners: Mapping[Node, Layer]
 
     def own(self, layers: Iterable[Layer]) -> tuple[Kernel, ...]:
         """The kernels with a value of one of these layers."""
@@ -56,8 +58,8 @@ class Attribution:
         return tuple(kernel for kernel in self.holders.get(image, ()) if image in kernel.values)
 
     def end(self, values: Iterable[Node], own: Iterable[Kernel] = ()) -> tuple[Kernel, ...]:
-        """The kernels in which values of the model come to be: those that store them, else those that compute them on the
-        way to something else; of these, where some do, those that read what the kernels ``own`` write."""
+        """The kernels in which values of the model come to be: those that store them, else those that compute them on
+        the way to something else; of these, where some do, those that read what the kernels ``own`` write."""
         found: dict[Kernel, None] = {}
         for value in values:
             found.update(dict.fromkeys(self.storing(value) or self.holders.get(self.images.get(value), ())))

@@ -65,7 +65,8 @@ def _is_dense_kernel(current: Node, position: int, width: int) -> bool:
         return False
     rows, columns = kernel.shape
     return (columns % width == 0 and columns > width and rows * columns * kernel.dtype.itemsize >= LEAST_BYTES
-            and maps[position] == (ops.plain(current.type.rank), ops.plain(column)) and len(current.attrs["reduce"]) == 1
+            and maps[position] == (ops.plain(current.type.rank), ops.plain(column))
+            and len(current.attrs["reduce"]) == 1
             and all(column not in index.indices for index in maps[1 - position]))
 
 

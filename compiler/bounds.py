@@ -12,8 +12,8 @@ Class labels, which a loss compares with 0..classes-1, are asked for too: one ou
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Iterable, Mapping
 
 from . import ops
 from .ir import Graph, Node, node, rebuild, topological
@@ -175,13 +175,13 @@ def _remainder(current, args):
 
 
 def _maximum(_, args):
-    (low, high), (other_low, other_high) = args
+    (low, _high), (other_low, _other_high) = args
     best = low if other_low is None else other_low if low is None or _at_least(other_low, low) else low
     return best, _hull(args)[1]
 
 
 def _minimum(_, args):
-    (low, high), (other_low, other_high) = args
+    (_low, high), (_other_low, other_high) = args
     best = high if other_high is None else other_high if high is None or _at_least(high, other_high) else high
     return _hull(args)[0], best
 

@@ -10,8 +10,8 @@ that reads an element again, or what it has stored itself, finds it in a cache o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Callable, Mapping
 
 from .loops import Affine, Divide, For, If, Let, Load, Range, Store, Units
 from .schedule import Extent, Product, Step
@@ -30,7 +30,7 @@ class Cost:
     def bytes(self) -> int:
         return self.loaded + self.stored
 
-    def __add__(self, other: "Cost") -> "Cost":
+    def __add__(self, other: Cost) -> Cost:
         return Cost(self.flops + other.flops, self.loaded + other.loaded, self.stored + other.stored)
 
 

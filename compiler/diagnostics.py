@@ -15,8 +15,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Iterable, Iterator
 
 from ..runtime.errors import NetcError
 
@@ -166,7 +166,8 @@ class Span:
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One message. `chain` is innermost first: (name of the model, where it was called from). `related` are further places."""
+    """One message. `chain` is innermost first: (name of the model, where it was called from). `related` are further
+    places."""
 
     code: str
     message: str
@@ -236,7 +237,7 @@ class Diagnostics(NetcError):
         return self.render()
 
 
-# ---- the source line with a caret --------------------------------------------------------------------------------------------
+# ---- the source line with a caret ------------------------------------------------------------------------------------
 
 
 def excerpt(span: Span) -> list[str]:
@@ -258,8 +259,10 @@ def excerpt(span: Span) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """The text as it may be printed: tabs as spaces, control and format characters and lone surrogates as a replacement character."""
-    return "".join(TAB if c == "\t" else "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
+    """The text as it may be printed: tabs as spaces, control and format characters and lone surrogates as a replacement
+    character."""
+    return "".join(TAB if c == "\t" else "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c
+                   for c in text)
 
 
 def width(text: str) -> int:
@@ -267,7 +270,7 @@ def width(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-# ---- nearest names -----------------------------------------------------------------------------------------------------------
+# ---- nearest names ---------------------------------------------------------------------------------------------------
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:

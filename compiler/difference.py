@@ -6,9 +6,9 @@ names, and still only one row is new.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Callable, Iterator, Mapping
 
 from .graph_cost import format_cost
 from .model import Model

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .loops import (Affine, Assign, Constant, Divide, For, FromIndex, If, Kernel, Let, Load, Range, Store,
-                    Units, Within)
+from .loops import Affine, Assign, Constant, Divide, For, FromIndex, If, Kernel, Let, Load, Range, Store, Units, Within
 from .types import DType, Size
 
 CAST = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "bool": "boolean"}
@@ -91,7 +90,9 @@ class _Printer:
             self.statement(statement, indent)
 
     def statement(self, s, indent: str) -> None:
-        emit = lambda text: self.lines.append(indent + text)
+        def emit(text: str) -> None:
+            self.lines.append(indent + text)
+
         match s:
             case Range():
                 self.ranged = s.variable

@@ -1,7 +1,7 @@
 """What is said of a line that does not parse: what was found, what could have stood there, and what was probably meant.
 
-A message is chosen by what the parser would have accepted, the token before, and the token that did not fit; never by the parser's
-state numbers, so that the grammar can change freely.
+A message is chosen by what the parser would have accepted, the token before, and the token that did not fit; never by
+the parser's state numbers, so that the grammar can change freely.
 """
 
 from __future__ import annotations
@@ -13,18 +13,25 @@ from lark import Token
 from .diagnostics import Diagnostic, Source, Span, nearest
 from .layout import token_span
 
-RESERVED = {"_IF": "if", "_ELIF": "elif", "_ELSE": "else", "_FOR": "for", "_IN": "in", "_AND": "and", "_OR": "or", "_NOT": "not",
+RESERVED = {"_IF": "if", "_ELIF": "elif", "_ELSE": "else", "_FOR": "for", "_IN": "in", "_AND": "and", "_OR": "or",
+            "_NOT": "not",
             "_RETURN": "return", "_TRUE": "true", "_FALSE": "false", "_NONE": "none"}
 TOP = {"_IMPORT": "import", "_CONST": "const", "_DEF": "def", "_MODEL": "model", "_TRAIN": "train"}
-INSIDE = {"_IF": "if", "_ELIF": "elif", "_ELSE": "else", "_FOR": "for", "_SCAN": "scan", "_RETURN": "return", "_PARAM": "param",
-          "_STATE": "state", "_PENALTY": "penalty", "_ASSERT": "assert", "_INPUT": "input", "_LOSS": "loss", "_METRIC": "metric"}
-WORDS = {**RESERVED, **TOP, **INSIDE, "_NET": "net", "_AS": "as", "_ALONG": "along", "REVERSED": "reversed", "_CARRYING": "carrying",
+INSIDE = {"_IF": "if", "_ELIF": "elif", "_ELSE": "else", "_FOR": "for", "_SCAN": "scan", "_RETURN": "return",
+          "_PARAM": "param",
+          "_STATE": "state", "_PENALTY": "penalty", "_ASSERT": "assert", "_INPUT": "input", "_LOSS": "loss",
+          "_METRIC": "metric"}
+WORDS = {**RESERVED, **TOP, **INSIDE, "_NET": "net", "_AS": "as", "_ALONG": "along", "REVERSED": "reversed",
+         "_CARRYING": "carrying",
          "_COLLECTING": "collecting"}
-SIGNS = {"LPAR": "(", "RPAR": ")", "LSQB": "[", "RSQB": "]", "COLON": ":", "COMMA": ",", "DOT": ".", "EQUAL": "=", "PLUS": "+",
-         "MINUS": "-", "STAR": "*", "SLASH": "/", "FLOORDIV": "//", "PERCENT": "%", "AT": "@", "POWER": "**", "PIPE": "|>", "ARROW": "->",
+SIGNS = {"LPAR": "(", "RPAR": ")", "LSQB": "[", "RSQB": "]", "COLON": ":", "COMMA": ",", "DOT": ".", "EQUAL": "=",
+         "PLUS": "+",
+         "MINUS": "-", "STAR": "*", "SLASH": "/", "FLOORDIV": "//", "PERCENT": "%", "AT": "@", "POWER": "**",
+         "PIPE": "|>", "ARROW": "->",
          "EQ": "==", "NE": "!=", "LT": "<", "LE": "<=", "GT": ">", "GE": ">=", "_ELLIPSIS": "..."}
 COMPARISONS = {"EQ", "NE", "LT", "LE", "GT", "GE"}
-OPERATORS = COMPARISONS | {"PLUS", "MINUS", "STAR", "SLASH", "FLOORDIV", "PERCENT", "AT", "POWER", "PIPE", "_AND", "_OR"}
+OPERATORS = COMPARISONS | {"PLUS", "MINUS", "STAR", "SLASH", "FLOORDIV", "PERCENT", "AT", "POWER", "PIPE",
+                           "_AND", "_OR"}
 ARITHMETIC = {"PLUS", "MINUS", "STAR", "SLASH", "FLOORDIV", "PERCENT", "AT", "POWER"}
 STARTS = {"NAME", "NUMBER", "STRING", "_TRUE", "_FALSE", "_NONE", "LPAR", "MINUS", "PLUS", "_NOT"}
 OPERANDS = {"NAME", "NUMBER", "STRING", "_TRUE", "_FALSE", "_NONE", "RPAR", "RSQB"}
@@ -85,11 +92,13 @@ class Spot:
 def explain(tokens: list[Token], at: int, accepted: set[str], source: Source, inside: bool) -> Diagnostic:
     """The message for tokens[at], where only `accepted` could follow; `inside` tells a block from the top level."""
     spot = Spot(tokens, at, accepted, source, inside)
-    for rule in (statement_rule, colon_rule, comparison_rule, assignment_rule, declaration_rule, reserved_rule, pipe_rule):
+    for rule in (statement_rule, colon_rule, comparison_rule, assignment_rule, declaration_rule, reserved_rule,
+                 pipe_rule):
         found = rule(spot)
         if found is not None:
             return found
-    return Diagnostic("E0101", f"unexpected {shown(spot.token)}", spot.span, expected=expectation(spot), hint=hint(spot))
+    return Diagnostic("E0101", f"unexpected {shown(spot.token)}", spot.span, expected=expectation(spot),
+                      hint=hint(spot))
 
 
 def likely_opener(token: Token) -> str:
@@ -99,7 +108,7 @@ def likely_opener(token: Token) -> str:
     return {"train": "train ? :", "def": "def ? ( ) :"}.get(meant, "model ? ( ) :")
 
 
-# ---- the cases ---------------------------------------------------------------------------------------------------------------
+# ---- the cases -------------------------------------------------------------------------------------------------------
 
 
 def statement_rule(spot: Spot) -> Diagnostic | None:
@@ -109,14 +118,17 @@ def statement_rule(spot: Spot) -> Diagnostic | None:
     span = token_span(first, spot.source)
     if spot.at == 0:
         if first.type in ("_ELIF", "_ELSE"):
-            return Diagnostic("E0120", f"`{first}` without an `if`", span, hint="it stands at the same indentation as its `if`, right after the block")
+            return Diagnostic("E0120", f"`{first}` without an `if`", span,
+                              hint="it stands at the same indentation as its `if`, right after the block")
         if first.type in TOP and spot.inside:
-            return Diagnostic("E0120", f"`{first}` cannot stand inside a block", span, hint="it belongs at the top level, without indentation")
+            return Diagnostic("E0120", f"`{first}` cannot stand inside a block", span,
+                              hint="it belongs at the top level, without indentation")
         if first.type == "_NET":
             return Diagnostic("E0120", "the version of the language is given once, in the first line", span)
         if not spot.inside:
             return top_level(first, span)
-    if spot.at == 1 and first.type == "NAME" and (spot.token.type in STARTS or spot.token.type in RESERVED or spot.token.type == "COLON"):
+    if spot.at == 1 and first.type == "NAME" and (spot.token.type in STARTS or spot.token.type in RESERVED
+                                                  or spot.token.type == "COLON"):
         words = INSIDE if spot.inside else TOP
         if str(first) in FOREIGN:
             return Diagnostic("E0120", f"there is no statement `{first}`", span, hint=FOREIGN[str(first)])
@@ -139,7 +151,8 @@ def top_level(first: Token, span: Span) -> Diagnostic:
     near = nearest(text, TOP.values()) if first.type == "NAME" else None
     hint = f"did you mean `{near}`?" if near else None
     if first.type in INSIDE:
-        hint = "it belongs into the block of a `train`" if first.type in ("_INPUT", "_LOSS", "_METRIC") else "it belongs into the block of a `model` or a `def`"
+        hint = "it belongs into the block of a `train`" if first.type in ("_INPUT", "_LOSS", "_METRIC") \
+            else "it belongs into the block of a `model` or a `def`"
     elif near is None and first.type == "NAME":
         hint = "a value of the whole file is bound with `const NAME = ...`"
     return Diagnostic("E0120", f"unexpected {shown(first)} at the top level", span, expected=words, hint=hint)
@@ -151,22 +164,27 @@ def colon_rule(spot: Spot) -> Diagnostic | None:
     if spot.head == "_ELSE" and spot.token.type == "_IF":
         return Diagnostic("E0101", "unexpected `if` after `else`", spot.span, expected="`:`", hint="write `elif`")
     if spot.head == "_DEF" and spot.token.type == "ARROW":
-        return Diagnostic("E0101", "a def has no result type", spot.span, expected="`=` or `:`", hint="leave `-> ...` out: the type follows from the body")
+        return Diagnostic("E0101", "a def has no result type", spot.span, expected="`=` or `:`",
+                          hint="leave `-> ...` out: the type follows from the body")
     if spot.head == "_DEF" and spot.token.type == "_NEWLINE" and "COLON" in spot.accepted:
-        return Diagnostic("E0104", "`=` and an expression, or `:` and a block, is missing after the parameters", spot.span)
+        return Diagnostic("E0104", "`=` and an expression, or `:` and a block, is missing after the parameters",
+                          spot.span)
     if spot.before is not None and spot.before.type == "COLON" and spot.accepted == {"_NEWLINE"}:
-        return Diagnostic("E0106", "a block begins on the next line", spot.span, hint="break the line after `:` and indent what follows")
+        return Diagnostic("E0106", "a block begins on the next line", spot.span,
+                          hint="break the line after `:` and indent what follows")
     return None
 
 
 def comparison_rule(spot: Spot) -> Diagnostic | None:
-    if spot.token.type in COMPARISONS and "_AND" in spot.accepted and not spot.accepted & COMPARISONS:
-        if any(token.type in COMPARISONS for token in spot.tokens[: spot.at]):
-            return Diagnostic("E0117", "comparisons do not chain", spot.span, hint="write `a < b and b < c`")
+    if spot.token.type in COMPARISONS and "_AND" in spot.accepted and not spot.accepted & COMPARISONS \
+            and any(token.type in COMPARISONS for token in spot.tokens[: spot.at]):
+        return Diagnostic("E0117", "comparisons do not chain", spot.span, hint="write `a < b and b < c`")
     if spot.token.type == "EQUAL" and spot.at > 1 and spot.head in ("_IF", "_ELIF", "_ASSERT", "_RETURN", "_PENALTY"):
-        return Diagnostic("E0114", f"`=` cannot stand in the expression of `{spot.tokens[0]}`", spot.span, hint="to compare write `==`")
+        return Diagnostic("E0114", f"`=` cannot stand in the expression of `{spot.tokens[0]}`", spot.span,
+                          hint="to compare write `==`")
     if spot.token.type == "EQUAL" and spot.before is not None and spot.before.type in COMPARISONS | {"EQUAL"}:
-        return Diagnostic("E0101", "unexpected `=`", spot.span, expected="an expression", hint="equality is written `==`")
+        return Diagnostic("E0101", "unexpected `=`", spot.span, expected="an expression",
+                          hint="equality is written `==`")
     return None
 
 
@@ -179,7 +197,8 @@ def assignment_rule(spot: Spot) -> Diagnostic | None:
         return Diagnostic("E0101", f"there is no `{before}=`", token_span(before, spot.source).to(spot.span),
                           hint=f"write `{name} = {name} {before} ...`")
     if spot.has("EQUAL") and spot.accepted >= {"_NEWLINE", "PLUS"}:
-        return Diagnostic("E0101", "unexpected `=`: a line binds once", spot.span, hint="to compare write `==`; to bind twice write two lines")
+        return Diagnostic("E0101", "unexpected `=`: a line binds once", spot.span,
+                          hint="to compare write `==`; to bind twice write two lines")
     return None
 
 
@@ -189,21 +208,26 @@ def declaration_rule(spot: Spot) -> Diagnostic | None:
     name = str(spot.tokens[1]) if len(spot.tokens) > 1 and spot.tokens[1].type == "NAME" else "name"
     word = WORDS.get(head, "")
     if head in ("_PARAM", "_STATE", "_INPUT") and spot.at == 2 and spot.accepted == {"COLON"}:
-        return Diagnostic("E0101", f"the type of `{name}` is missing", spot.span, expected="`:` and a type", found=shown(spot.token),
+        return Diagnostic("E0101", f"the type of `{name}` is missing", spot.span, expected="`:` and a type",
+                          found=shown(spot.token),
                           hint=f"as in `{word} {name}: f32[N]`")
     if head == "_INPUT" and kind == "EQUAL":
         return Diagnostic("E0101", "an input has no initial value", spot.span, expected="the end of the line")
     if head in ("_LOSS", "_METRIC") and spot.at == 1:
-        return Diagnostic("E0606", f"the {word} has no name", spot.span, expected=f"`{word} name = ...`", found=shown(spot.token))
+        return Diagnostic("E0606", f"the {word} has no name", spot.span, expected=f"`{word} name = ...`",
+                          found=shown(spot.token))
     if head == "_IMPORT" and spot.at == 1 and kind == "NAME":
-        return Diagnostic("E0101", "the file's name stands in quotes", spot.span, expected="text", found=shown(spot.token),
+        return Diagnostic("E0101", "the file's name stands in quotes", spot.span, expected="text",
+                          found=shown(spot.token),
                           hint=f'as in `import "{spot.token}.net" as {spot.token}`')
     if head == "_IMPORT" and kind == "_NEWLINE" and spot.accepted == {"_AS"}:
-        return Diagnostic("E0101", "the import has no name", spot.span, expected="`as` and a name", hint='as in `import "blocks.net" as blocks`')
+        return Diagnostic("E0101", "the import has no name", spot.span, expected="`as` and a name",
+                          hint='as in `import "blocks.net" as blocks`')
     if head == "_NET":
         return Diagnostic("E0103", f"unexpected {shown(spot.token)} in the version line", spot.span, expected="`net 1`")
     if head == "_MODEL" and spot.at == 2 and spot.accepted == {"LPAR"}:
-        return Diagnostic("E0101", f"the inputs of `{name}` are missing", spot.span, expected="`(`", found=shown(spot.token),
+        return Diagnostic("E0101", f"the inputs of `{name}` are missing", spot.span, expected="`(`",
+                          found=shown(spot.token),
                           hint=f"as in `model {name}(x: f32[N, 10]) -> f32[N, 1]:`")
     return None
 
@@ -212,24 +236,28 @@ def reserved_rule(spot: Spot) -> Diagnostic | None:
     """A reserved word where a name must stand."""
     word = RESERVED.get(spot.token.type)
     if spot.at == 1 and spot.token.type == "EQUAL" and spot.head in RESERVED:
-        return Diagnostic("E0115", f"`{spot.tokens[0]}` is a reserved word and cannot be a name", token_span(spot.tokens[0], spot.source),
+        return Diagnostic("E0115", f"`{spot.tokens[0]}` is a reserved word and cannot be a name",
+                          token_span(spot.tokens[0], spot.source),
                           hint="choose another name")
     following = spot.tokens[spot.at + 1].type if spot.at + 1 < len(spot.tokens) else ""
     if word is None or "NAME" not in spot.accepted:
         return None
     if "NUMBER" not in spot.accepted or following in ("EQUAL", "COMMA", "RPAR", "COLON"):
-        return Diagnostic("E0115", f"`{spot.token}` is a reserved word and cannot be a name", spot.span, hint="choose another name")
+        return Diagnostic("E0115", f"`{spot.token}` is a reserved word and cannot be a name", spot.span,
+                          hint="choose another name")
     return None
 
 
 def pipe_rule(spot: Spot) -> Diagnostic | None:
-    if spot.token.type in OPERATORS and "PIPE" in spot.accepted and spot.token.type not in spot.accepted and spot.has("PIPE"):
-        return Diagnostic("E0101", f"unexpected {shown(spot.token)} after a stage of a pipe", spot.span, expected="`|>` or the end of the pipe",
+    if spot.token.type in OPERATORS and "PIPE" in spot.accepted and spot.token.type not in spot.accepted \
+            and spot.has("PIPE"):
+        return Diagnostic("E0101", f"unexpected {shown(spot.token)} after a stage of a pipe", spot.span,
+                          expected="`|>` or the end of the pipe",
                           hint="put the pipe into brackets: `(x |> f) + y`; or the stage: `x |> (f if c else g)`")
     return None
 
 
-# ---- words -------------------------------------------------------------------------------------------------------------------
+# ---- words -----------------------------------------------------------------------------------------------------------
 
 
 def shown(token: Token) -> str:
@@ -244,7 +272,8 @@ def shown(token: Token) -> str:
 
 
 def expectation(spot: Spot) -> str:
-    """What could have stood at the place, in words; the closing bracket and the like first, the countless operators as one."""
+    """What could have stood at the place, in words; the closing bracket and the like first, the countless operators as
+    one."""
     accepted = set(spot.accepted)
     words: list[str] = []
     if "NUMBER" in accepted and "MINUS" in accepted and "LPAR" in accepted and "NAME" in accepted:
@@ -283,7 +312,8 @@ def hint(spot: Spot) -> str | None:
         if "PLUS" in spot.accepted:
             return "an operator is missing, or the rest belongs on a line of its own"
     if token.type == "_NEWLINE" and kind in OPERATORS | {"EQUAL"}:
-        return "put `|>` at the start of the next line" if kind == "PIPE" else "a line goes on only inside brackets, or with `|>` at the start of the next one"
+        return "put `|>` at the start of the next line" if kind == "PIPE" \
+            else "a line goes on only inside brackets, or with `|>` at the start of the next one"
     if token.type == "_NEWLINE" and "_ELSE" in spot.accepted and spot.has("_IF"):
         return "a conditional expression has both sides: `a if condition else b`"
     if token.type == "EQUAL" and "RPAR" in spot.accepted:

@@ -6,7 +6,7 @@ other value.  Nodes are interned: what forward and backward have in common is sh
 
 from __future__ import annotations
 
-from typing import Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from . import ops
 from .ir import Node, is_tensor, topological

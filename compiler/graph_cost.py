@@ -6,7 +6,7 @@ bits count nothing.  A contraction counts its whole index space, padding include
 
 from __future__ import annotations
 
-from typing import Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from .ir import Node, is_tensor
 from .types import Size, TensorType, product, substitute

@@ -6,7 +6,7 @@ gates and states.  A member that reads another reads a register.
 
 from __future__ import annotations
 
-from typing import Callable, Mapping
+from collections.abc import Callable, Mapping
 
 from .fuse import LEAVES, TRIVIAL, Fusion
 from .ir import Node, is_tensor

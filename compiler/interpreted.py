@@ -1,8 +1,9 @@
-"""The target "numpy": a graph run by the interpreter behind the compiled graph's interface.  Slow, obvious, the oracle."""
+"""The target "numpy": a graph run by the interpreter behind the compiled graph's interface.  Slow, obvious, the
+oracle."""
 
 from __future__ import annotations
 
-from typing import Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from .types import evaluate
 
 
 class InterpretedExecutable:
-    """A graph with its leaves at ``layout[leaf] = (slot, offset in elements)``; ``run`` as in ``pipeline.Executable``."""
+    """A graph with its leaves at ``layout[leaf] = (slot, offset in elements)``; ``run`` as in
+    ``pipeline.Executable``."""
 
     def __init__(self, graph: Graph, layout: Mapping[Node, tuple[str, int]]):
         self.graph = graph

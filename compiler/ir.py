@@ -8,8 +8,9 @@ in side tables of whoever made them.  Every traversal here is iterative: a graph
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from .types import TensorType
 
@@ -41,7 +42,7 @@ class Node:
     __slots__ = ("op", "args", "attrs", "type", "__weakref__")
 
     op: Primitive
-    args: tuple["Node", ...]
+    args: tuple[Node, ...]
     attrs: Mapping[str, Any]
     type: Any
 
@@ -57,7 +58,7 @@ class Node:
         return f"<{self.op.name} {self.type}>"
 
 
-_interned: "weakref.WeakValueDictionary[tuple, Node]" = weakref.WeakValueDictionary()
+_interned: weakref.WeakValueDictionary[tuple, Node] = weakref.WeakValueDictionary()
 
 
 def node(op: Primitive, args: Iterable[Node] = (), **attrs) -> Node:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, TypeVar
+from typing import Any, TypeVar
 
 from ..runtime import cache
 
@@ -46,6 +47,7 @@ def key_of(*parts: str | bytes) -> str:
 @functools.cache
 def _version() -> tuple[str | bytes, ...]:
     """Everything beside its input that determines what the compiler makes."""
-    files = sorted([*(ROOT / "compiler").rglob("*.py"), *(ROOT / "grammar").rglob("*.net"), ROOT / "grammar" / "net.lark",
+    files = sorted([*(ROOT / "compiler").rglob("*.py"), *(ROOT / "grammar").rglob("*.net"),
+                    ROOT / "grammar" / "net.lark",
                     ROOT / "runtime" / "weights.py"])
     return sys.version, *(file.read_bytes() for file in files if file.parent.name != "cli")

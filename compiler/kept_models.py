@@ -7,15 +7,16 @@ What is kept about a file counts only if the files that it imports are what they
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable
+from typing import TYPE_CHECKING, Any
 
 from ..runtime import cache
 from . import kept
 
 if TYPE_CHECKING:
-    from .model import Model            # with all of the graph and NumPy, which a kept report does not need
+    from .model import Model  # with all of the graph and NumPy, which a kept report does not need
 
 
 def elaborate(text: str, filename: str, **options: Any) -> Model:
@@ -36,8 +37,8 @@ def elaborate(text: str, filename: str, **options: Any) -> Model:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``netc check`` says of a file: its messages and what to do about them, or else what is in it.  ``read`` lists the
-    files that it imports, there or not."""
+    """What ``netc check`` says of a file: its messages and what to do about them, or else what is in it.  ``read``
+    lists the files that it imports, there or not."""
 
     fine: bool
     messages: list[str]
@@ -73,7 +74,8 @@ def _contents(found) -> str:
     if found.model is not None:
         parameters = sum(variable.type.size for variable in found.model.parameters)
         return f"{found.model.name}, {parameters:,} parameters"
-    counts = [(len(found.file.models), "model"), (len(found.file.defs), "function"), (len(found.file.consts), "constant")]
+    counts = [(len(found.file.models), "model"), (len(found.file.defs), "function"),
+              (len(found.file.consts), "constant")]
     said = [f"{count} {noun}{'s' if count > 1 else ''}" for count, noun in counts if count]
     return ", ".join(said) or "nothing but its version"
 

@@ -5,8 +5,9 @@ Works on where tokens stand, so that blank lines and comments need no care. A lo
 - where the next row begins with `|>`,
 - where a `model` signature or the head of a `scan` goes on in the next row (a `(`, a `->`, a clause word).
 
-Also here, because it is a matter of place: the words of declarations (`net`, `state`, `loss`, ...) are keywords only where they begin
-a line, and names everywhere else; brackets that do not match, and where an unclosed one must have ended.
+Also here, because it is a matter of place: the words of declarations (`net`, `state`, `loss`, ...) are keywords only
+where they begin a line, and names everywhere else; brackets that do not match, and where an unclosed one must have
+ended.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from .diagnostics import TAB, Diagnostic, Source, Span
 
 MAX_BRACKETS = 200
 
-HEADS = {"_NET", "_IMPORT", "_CONST", "_DEF", "_MODEL", "_TRAIN", "_PENALTY", "_ASSERT", "_PARAM", "_STATE", "_INPUT", "_LOSS",
+HEADS = {"_NET", "_IMPORT", "_CONST", "_DEF", "_MODEL", "_TRAIN", "_PENALTY", "_ASSERT", "_PARAM", "_STATE", "_INPUT",
+         "_LOSS",
          "_METRIC", "_SCAN"}
-CLAUSES = {"_AS": {"_IMPORT", "_SCAN"}, "_ALONG": {"_SCAN"}, "REVERSED": {"_SCAN"}, "_CARRYING": {"_SCAN"}, "_COLLECTING": {"_SCAN"}}
+CLAUSES = {"_AS": {"_IMPORT", "_SCAN"}, "_ALONG": {"_SCAN"}, "REVERSED": {"_SCAN"}, "_CARRYING": {"_SCAN"},
+           "_COLLECTING": {"_SCAN"}}
 GOES_ON = {"_MODEL": {"LPAR", "ARROW"}, "_SCAN": {"_ALONG", "REVERSED", "_CARRYING", "_COLLECTING"}}
 CLOSERS = {"RPAR": "LPAR", "RSQB": "LSQB"}
 PAIRS = {"LPAR": ")", "LSQB": "]"}
@@ -32,7 +35,8 @@ NEVER_IN_BRACKETS = {"_RETURN", "_FOR", "_ELIF"}
 
 @dataclass
 class Line:
-    """One logical line. `lead` holds what its indentation means: one _INDENT, or any number of _DEDENT. `tokens` end with _NEWLINE."""
+    """One logical line. `lead` holds what its indentation means: one _INDENT, or any number of _DEDENT. `tokens` end
+    with _NEWLINE."""
 
     lead: list[Token]
     tokens: list[Token] = field(default_factory=list)
@@ -49,7 +53,8 @@ def token_span(token: Token, source: Source) -> Span:
 
 def after(token: Token, kind: str) -> Token:
     """An empty token of a kind, right behind another."""
-    return Token(kind, "", token.end_pos, token.end_line, token.end_column, token.end_line, token.end_column, token.end_pos)
+    return Token(kind, "", token.end_pos, token.end_line, token.end_column, token.end_line, token.end_column,
+                 token.end_pos)
 
 
 def layout(tokens: list[Token], source: Source) -> list[Line]:
@@ -89,16 +94,19 @@ class Layout:
             return self.begins_statement(i)
         if token.type == "PIPE":
             return False
-        return not (token.type in GOES_ON.get(head, ()) and self.line.tokens[-1].type != "COLON" and self.column(token) > self.indents[-1])
+        return not (token.type in GOES_ON.get(head, ()) and self.line.tokens[-1].type != "COLON" and self.column(token)
+                    > self.indents[-1])
 
     def begins_statement(self, i: int) -> bool:
-        """Whether the i-th token, first of its row and inside brackets, can only be the start of a statement: a bracket is not closed."""
+        """Whether the i-th token, first of its row and inside brackets, can only be the start of a statement: a bracket
+        is not closed."""
         token = self.tokens[i]
         following = self.tokens[i + 1] if i + 1 < len(self.tokens) else None
         beside = following.type if following is not None and following.line == token.line else ""
         if token.type in NEVER_IN_BRACKETS or (token.type == "_ELSE" and beside == "COLON"):
             return True
-        if token.type in HEADS and (beside in ("NAME", "STRING") or beside in HEADS or (token.type == "_NET" and beside == "NUMBER")):
+        if token.type in HEADS and (beside in ("NAME", "STRING") or beside in HEADS
+                                    or (token.type == "_NET" and beside == "NUMBER")):
             return True
         starts = token.type in HEADS or token.type in CLAUSES or token.type in ("NAME", "_IF")
         return starts and self.tokens[i - 1].type in OPERAND_ENDS and self.column(token) <= self.indents[-1]
@@ -116,17 +124,20 @@ class Layout:
         if tab >= 0 and not self.tab_seen:
             self.tab_seen = True  # one message is enough: the writer will look at all of them
             where = Span(self.source, token.line, tab + 1, token.line, tab + 2)
-            self.line.errors.append(Diagnostic("E0106", "a tab in the indentation", where, hint="indent with spaces only"))
+            self.line.errors.append(Diagnostic("E0106", "a tab in the indentation", where,
+                                               hint="indent with spaces only"))
         if width > self.indents[-1]:
             self.indents.append(width)
-            self.line.lead.append(Token("_INDENT", "", token.start_pos, token.line, token.column, token.line, token.column, token.start_pos))
+            self.line.lead.append(Token("_INDENT", "", token.start_pos, token.line, token.column, token.line,
+                                        token.column, token.start_pos))
             return
         while width < self.indents[-1]:
             if self.indents[-2] < width:
                 self.uneven(token, width)
                 return
             self.indents.pop()
-            self.line.lead.append(Token("_DEDENT", "", token.start_pos, token.line, token.column, token.line, token.column, token.start_pos))
+            self.line.lead.append(Token("_DEDENT", "", token.start_pos, token.line, token.column, token.line,
+                                        token.column, token.start_pos))
 
     def uneven(self, token: Token, width: int) -> None:
         """A line that stands between two indentations; it is taken to go on with the inner block."""
@@ -148,7 +159,8 @@ class Layout:
         self.line = None
 
     def check(self, token: Token) -> None:
-        """Brackets, and tokens that are no tokens. One message of a kind a line: what follows a slip is mostly its echo."""
+        """Brackets, and tokens that are no tokens. One message of a kind a line: what follows a slip is mostly its
+        echo."""
         kind = token.type
         if kind in PAIRS:
             self.brackets.append(token)
@@ -158,19 +170,22 @@ class Layout:
                     hint="give a part of the expression a name"))
         elif kind in CLOSERS:
             self.check_closing(token)
-        elif kind.startswith("BAD_") and not any(error.code in ("E0107", "E0108", "E0109") for error in self.line.errors):
+        elif kind.startswith("BAD_") and not any(error.code in ("E0107", "E0108", "E0109")
+                                                 for error in self.line.errors):
             self.line.errors.append(bad_token(token, self.source))
 
     def check_closing(self, token: Token) -> None:
         span = token_span(token, self.source)
         if not self.brackets:
             if not any(error.code == "E0105" for error in self.line.errors):
-                self.line.errors.append(Diagnostic("E0105", f"`{token}` closes nothing", span, hint="a bracket too many, or its opening one is missing"))
+                self.line.errors.append(Diagnostic("E0105", f"`{token}` closes nothing", span,
+                                                   hint="a bracket too many, or its opening one is missing"))
             return
         opening = self.brackets.pop()
         if opening.type != CLOSERS[token.type]:
             self.line.errors.append(Diagnostic(
-                "E0105", f"`{token}` cannot close `{opening}`", span, expected=f"`{PAIRS[opening.type]}`", found=f"`{token}`",
+                "E0105", f"`{token}` cannot close `{opening}`", span, expected=f"`{PAIRS[opening.type]}`",
+                found=f"`{token}`",
                 related=(("opened here", token_span(opening, self.source)),)))
 
     def retyped(self, i: int) -> Token:
@@ -178,7 +193,8 @@ class Layout:
         token = self.tokens[i]
         if token.type in HEADS and self.line.tokens == []:
             following = self.tokens[i + 1].type if i + 1 < len(self.tokens) else ""
-            return Token.new_borrow_pos("NAME", token.value, token) if following in ("EQUAL", "COMMA", "DOT", "LSQB") else token
+            return Token.new_borrow_pos("NAME", token.value, token) if following in ("EQUAL", "COMMA", "DOT", "LSQB") \
+                else token
         if token.type in HEADS:
             return Token.new_borrow_pos("NAME", token.value, token)
         if token.type in CLAUSES and (self.brackets or self.line.head not in CLAUSES[token.type]):
@@ -186,7 +202,7 @@ class Layout:
         return token
 
 
-# ---- tokens that are no tokens -----------------------------------------------------------------------------------------------
+# ---- tokens that are no tokens ---------------------------------------------------------------------------------------
 
 CHARACTER_HINTS = {
     "'": "text stands in double quotes",
@@ -203,8 +219,10 @@ CHARACTER_HINTS = {
     "$": "names hold letters, digits and `_`",
     "\\": "a line goes on inside brackets, or with `|>` at the start of the next one",
 }
-LOOKALIKES = {"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u201c": '"', "\u201d": '"',
-              "\u2018": '"', "\u2019": '"', "\u2264": "<=", "\u2265": ">=", "\u2260": "!=", "\u2026": "...", "\u2192": "->",
+LOOKALIKES = {"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u201c": '"',
+              "\u201d": '"',
+              "\u2018": '"', "\u2019": '"', "\u2264": "<=", "\u2265": ">=", "\u2260": "!=", "\u2026": "...",
+              "\u2192": "->",
               "\uff1a": ":", "\uff08": "(", "\uff09": ")", "\uff0c": ",", "\uff1d": "=", "\u25b7": "|>", "\u00a0": " "}
 
 

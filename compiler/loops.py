@@ -8,10 +8,10 @@ loop is ``Units``: the runner hands each call a range of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Mapping
 
-from .types import DType, Dim, Size
+from .types import Dim, DType, Size
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Affine:
     offset: Size = 0
 
     @staticmethod
-    def variable(name: str) -> "Affine":
+    def variable(name: str) -> Affine:
         return Affine({name: 1})
 
-    def __add__(self, other: "Affine | Size") -> "Affine":
+    def __add__(self, other: Affine | Size) -> Affine:
         if not isinstance(other, Affine):
             return Affine(self.terms, self.offset + other)
         terms = dict(self.terms)
@@ -33,18 +33,18 @@ class Affine:
             terms[name] = terms.get(name, 0) + coefficient
         return Affine({n: c for n, c in terms.items() if c != 0}, self.offset + other.offset)
 
-    def __mul__(self, factor: Size) -> "Affine":
+    def __mul__(self, factor: Size) -> Affine:
         if isinstance(factor, int) and factor == 0:
             return Affine()
         return Affine({n: c * factor for n, c in self.terms.items()}, self.offset * factor)
 
-    def __sub__(self, other: "Affine | Size") -> "Affine":
+    def __sub__(self, other: Affine | Size) -> Affine:
         return self + (other * -1 if isinstance(other, Affine) else -other)
 
     def coefficient(self, name: str) -> Size:
         return self.terms.get(name, 0)
 
-    def rename(self, mapping: Mapping[str, "Affine"]) -> "Affine":
+    def rename(self, mapping: Mapping[str, Affine]) -> Affine:
         """Variables replaced by other affine integers."""
         result = Affine({}, self.offset)
         for name, coefficient in self.terms.items():

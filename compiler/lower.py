@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product as combinations
-from typing import Callable, Mapping, Sequence
 
 from .contraction import lower_contract
 from .fuse import Fusion, fuse, is_max_pooling, is_spread, through_reshapes
 from .group import groups
 from .ir import Node
-from .loops import (Affine, Assign, Constant, Divide, FromIndex, Kernel, Let, Load, Range, Store)
+from .loops import Affine, Assign, Constant, Divide, FromIndex, Kernel, Let, Load, Range, Store
 from .nest import Loop, Nest, View, linear, place, strides
 from .placement import bordered_view, place as place_values, window_margins
 from .schedule import Buffer, ScanStep, Step, Target, finish_columns, finish_map, finish_rows, identity_of
@@ -137,7 +137,7 @@ class Lowering:
 
     def concat(self, current: Node) -> None:
         """Each piece is computed, or copied, into its part."""
-        axis, view = current.attrs["axis"], self.views[current]
+        axis = current.attrs["axis"]
         shift: Size = 0
         for position, piece in enumerate(current.args):
             if (current, position) not in self.placement.pieces:
@@ -447,5 +447,6 @@ def finish_reduction(nest: Nest, kind: str, value: str, current: Node, view: Vie
 _RULES = {
     "reduce": Lowering.reduce, "argmax": Lowering.argument, "argmin": Lowering.argument, "concat": Lowering.concat,
     "scatter_add": Lowering.scatter_add, "window_argmax": Lowering.window_argmax,
-    "window_take": Lowering.window_take, "window_put": Lowering.window_put, "scan": Lowering.scan, "contract": Lowering.contract,
+    "window_take": Lowering.window_take, "window_put": Lowering.window_put, "scan": Lowering.scan,
+    "contract": Lowering.contract,
 }

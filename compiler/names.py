@@ -7,7 +7,7 @@ program computes of them is then the very same node.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from . import ops
 from .bounds import bound_indices

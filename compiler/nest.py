@@ -6,12 +6,12 @@ merged, and each statement is hoisted to the loop where its last variable is bou
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Callable, Sequence
 
 from .fuse import split_of
 from .ir import Node
-from .loops import (Affine, Assign, Constant, Divide, For, FromIndex, Let, Load, Store, Within)
+from .loops import Affine, Assign, Constant, Divide, For, FromIndex, Let, Load, Store, Within
 from .types import DType, Size, boolean, i32, i64, product
 
 
@@ -33,7 +33,7 @@ class View:
         return total
 
     @property
-    def memory(self) -> "View":
+    def memory(self) -> View:
         """The same place without its form."""
         return self if self.steps is None else View(self.buffer, self.offset, self.dtype)
 
@@ -62,8 +62,8 @@ def linear(coordinates: Sequence[Affine], shape: Sequence[Size]) -> Affine:
 class Nest:
     """One kernel under construction.
 
-    ``view_of(node)`` gives a stored value's View, or None if it is inlined; ``repeat(node, times)`` the View of a vector
-    repeated, or None if that does not pay.
+    ``view_of(node)`` gives a stored value's View, or None if it is inlined; ``repeat(node, times)`` the View of a
+    vector repeated, or None if that does not pay.
     """
 
     def __init__(self, loops: Sequence[Loop], view_of: Callable[[Node], View | None], repeat=None):
@@ -161,13 +161,15 @@ def _broadcast(nest, current, coordinates, guard):
 
 
 def _repeated(nest, current, coordinates) -> View | None:
-    """For a short vector along the last dimension: itself, repeated along the one before, so that the two are one loop."""
+    """For a short vector along the last dimension: itself, repeated along the one before, so that the two are one
+    loop."""
     source, shape = current.args[0], current.shape
     if nest.repeat is None or current.attrs["axes"] != (len(shape) - 1,) or len(shape) < 3:
         return None
     extents = {loop.variable: loop.extent for loop in nest.loops}
     for coordinate, size in zip(coordinates[-2:], shape[-2:]):
-        if not isinstance(size, int) or not any(coordinate == Affine.variable(v) for v, e in extents.items() if e == size):
+        if not isinstance(size, int) or not any(coordinate == Affine.variable(v) for v, e in extents.items()
+                                                if e == size):
             return None
     return nest.repeat(source, shape[-2])
 
@@ -197,10 +199,9 @@ def _reshape(nest, current, coordinates, guard):
     if view is not None and view.steps is None:
         return nest.load(view, linear(coordinates, current.shape), guard)
     groups = split_of(current)
-    inner = []
-    for group in groups:
-        inner.append(linear([coordinates[axis] for axis in group], [current.shape[axis] for axis in group]))
-    return nest.expression(source, tuple(inner), guard)
+    inner = tuple(linear([coordinates[axis] for axis in group], [current.shape[axis] for axis in group])
+                  for group in groups)
+    return nest.expression(source, inner, guard)
 
 
 def _pad(nest, current, coordinates, guard):
@@ -338,7 +339,7 @@ def place(loops: list[Loop], statements: list, first: int, innermost: tuple = ()
     levelled = list(zip(levels(loops, statements), statements))
 
     def build(level: int) -> tuple:
-        own = tuple(s for l, s in levelled if l == level or (level == first and l < first))
+        own = tuple(s for at, s in levelled if at == level or (level == first and at < first))
         if level == len(loops):
             return own + innermost
         return own + (For(loops[level].variable, loops[level].extent, build(level + 1)),)

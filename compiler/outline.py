@@ -7,8 +7,8 @@ parent's own inputs (``Port``) to them.  Nothing here changes the graph; the sum
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Callable, Iterable, Iterator, Mapping
 
 from .fuse import LEAVES, MOVEMENT
 from .ir import Node
@@ -18,7 +18,8 @@ from .types import TensorType
 QUIET = MOVEMENT | {"cast", "item", "local"}                   # what moves or marks a value, but computes nothing
 MOST_WORDS = 4                                        # of the label of an operation
 SOURCELESS = {"constant", "size", "iota"}
-SYMBOLS = {"add": "+", "sub": "−", "mul": "×", "div": "÷", "neg": "−", "contract": "matmul", "lt": "<", "le": "≤", "eq": "=",
+SYMBOLS = {"add": "+", "sub": "−", "mul": "×", "div": "÷", "neg": "−", "contract": "matmul", "lt": "<", "le": "≤",
+           "eq": "=",
            "ne": "≠", "logical_and": "and", "logical_or": "or", "logical_not": "not", "random_bits": "random"}
 
 
@@ -36,8 +37,8 @@ class Arrow:
     ``weight``: the path of the value, where it is a weight that the source owns.
     """
 
-    source: "Box | Port"
-    target: "Box"
+    source: Box | Port
+    target: Box
     type: TensorType
     output: int = 0
     weight: str | None = None
@@ -45,8 +46,8 @@ class Arrow:
 
 @dataclass(eq=False)
 class Box:
-    """``kind``: "input", "output", "layer", "operation" or "parameter".  ``name`` is the last part of the path; a second
-    call of a layer is ``features:1``.
+    """``kind``: "input", "output", "layer", "operation" or "parameter".  ``name`` is the last part of the path; a
+    second call of a layer is ``features:1``.
 
     ``outputs`` are its values, ``nodes`` what it computes itself.  Of a layer, ``feeds`` says what gives each of its
     inputs, and ``results`` what gives each of its outputs, seen from inside; None where that is only constants.
@@ -59,19 +60,19 @@ class Box:
     outputs: tuple[Node, ...]
     layer: Layer | None = None
     nodes: tuple[Node, ...] = ()
-    children: list["Box"] = field(default_factory=list)
+    children: list[Box] = field(default_factory=list)
     arrows: list[Arrow] = field(default_factory=list)
-    feeds: list["Box | Port | None"] = field(default_factory=list)
-    results: list["Box | Port | None"] = field(default_factory=list)
+    feeds: list[Box | Port | None] = field(default_factory=list)
+    results: list[Box | Port | None] = field(default_factory=list)
     named: bool = True                                # an operation without a name of the user's has one made up
 
-    def walk(self) -> Iterable["Box"]:
+    def walk(self) -> Iterable[Box]:
         """The boxes below, each before its children."""
         for child in self.children:
             yield child
             yield from child.walk()
 
-    def arrows_to(self, child: "Box") -> list[Arrow]:
+    def arrows_to(self, child: Box) -> list[Arrow]:
         """What a child takes, in the order of its arguments."""
         return [arrow for arrow in self.arrows if arrow.target is child]
 
@@ -150,7 +151,7 @@ def _nested(layers: Iterable[Layer], owned: Mapping[Layer, list[Node]]) -> list[
 class _Scope:
     """The body of one layer that calls layers: the operations between them, and the arrows."""
 
-    def __init__(self, model: Model, box: Box, parent: "_Scope | None", owned: Mapping[Layer, list[Node]]):
+    def __init__(self, model: Model, box: Box, parent: _Scope | None, owned: Mapping[Layer, list[Node]]):
         self.model, self.box, self.parent, self.owned = model, box, parent, owned
         self.layers = list(box.children)
         self.made: dict[Node, list[int]] = {}                     # node -> the layers that give it
@@ -317,19 +318,20 @@ class _Scope:
 
     # --- arrows
 
-    def _arrow(self, arrows: list[Arrow], node: Node, before: int, target: Box) -> "Box | Port | None":
+    def _arrow(self, arrows: list[Arrow], node: Node, before: int, target: Box) -> Box | Port | None:
         """Add an arrow for a value that the target takes, and say where it comes from."""
         source, value = self._source(node, before, target)
         if source is None or source is target:
             return None
         is_layer = isinstance(source, Box) and source.kind == "layer"
         output = source.outputs.index(value) if is_layer and value in source.outputs else 0
-        if not any(a.source == source and a.target is target and a.output == output and a.weight is None for a in arrows):
+        if not any(a.source == source and a.target is target and a.output == output and a.weight is None
+                   for a in arrows):
             weight = value.attrs["path"] if is_layer and value.op.name in ("param", "state") else None
             arrows.append(Arrow(source, target, node.type, output, weight))
         return source
 
-    def _source(self, node: Node, before: int, target: "Box | None" = None) -> tuple["Box | Port | None", Node]:
+    def _source(self, node: Node, before: int, target: Box | None = None) -> tuple[Box | Port | None, Node]:
         """What gives a value here, and what it gives: the last layer called before, an operation, an input; looked for
         through mere movement."""
         seen = set()

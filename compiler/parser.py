@@ -1,15 +1,15 @@
 """From text to the syntax tree: Lark's tables, fed line by line, with recovery at the next statement.
 
-The parser's state is copied before each logical line. A line that does not parse is explained (`explain.py`), the copy is taken back, and
-a harmless line of the same shape (a block opener, or a simple statement) takes its place, so that all that follows is
-parsed as if that line had been right. One run so reports every line that is wrong by itself.
+The parser's state is copied before each logical line. A line that does not parse is explained (`explain.py`), the copy
+is taken back, and a harmless line of the same shape (a block opener, or a simple statement) takes its place, so that
+all that follows is parsed as if that line had been right. One run so reports every line that is wrong by itself.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
@@ -39,11 +39,12 @@ class KeepBadTokens(PostLex):
         return stream
 
 
-@lru_cache(maxsize=None)
+@functools.cache
 def grammar() -> Lark:
-    """The tables, made on first use and once a process: read from the cache if they are there, which takes a fiftieth of
-    the time of making them."""
-    key = cache.key_of("grammar tables", lark.__version__, sys.version, GRAMMAR.read_bytes(), Path(__file__).read_bytes())
+    """The tables, made on first use and once a process: read from the cache if they are there, which takes a fiftieth
+    of the time of making them."""
+    key = cache.key_of("grammar tables", lark.__version__, sys.version, GRAMMAR.read_bytes(),
+                       Path(__file__).read_bytes())
     kept = cache.get(key)
     if kept is not None:
         return Lark.load(BytesIO(kept))         # a pickle: it is safe because it carries the cache's signature
@@ -60,7 +61,8 @@ def load_grammar(strict: bool = False) -> Lark:
 
 @dataclass(frozen=True, eq=False)
 class Parsed:
-    """A text at every stage of parsing. With `errors`, in the order of the text, the trees hold what was understood of it."""
+    """A text at every stage of parsing. With `errors`, in the order of the text, the trees hold what was understood of
+    it."""
 
     source: Source
     lines: list[Line]           # every token of the text, in logical lines
@@ -78,12 +80,14 @@ def parse(text: str | bytes, filename: str = "<text>") -> File:
 
 
 def parse_stages(text: str | bytes, filename: str = "<text>") -> Parsed:
-    """The tree with what it was made from, and with what is wrong; raises Diagnostics only for what is not text at all."""
+    """The tree with what it was made from, and with what is wrong; raises Diagnostics only for what is not text at
+    all."""
     source = read(text, filename)
     lines = layout(tokens_of(source.text), source)
     tree, errors = Parsing(source, lines).run()
     file, more = build(tree, source)
-    # Recovery takes the parser's stack back but not the lists on it: beside an error, a good statement may stand in the tree twice.
+    # Recovery takes the parser's stack back but not the lists on it: beside an error, a good statement may stand in the
+    # tree twice.
     distinct = {(error.span, error.code, error.message): error for error in errors + more}
     errors = sorted(distinct.values(), key=lambda error: (error.span.line, error.span.column))
     if len(errors) > MAX_ERRORS:
@@ -126,7 +130,8 @@ class Parsing:
                     del self.errors[before + 1:]      # what the line says belongs elsewhere
                 elif not self.blocks and opens and self.failed and self.errors:
                     said = self.errors[-1]
-                    self.foreign = said.message.startswith("there is no statement") and "did you mean" not in (said.hint or "")
+                    hint = said.hint or ""
+                    self.foreign = said.message.startswith("there is no statement") and "did you mean" not in hint
         return self.cursor.feed_eof(), self.errors
 
     # -- feeding --
@@ -165,7 +170,8 @@ class Parsing:
     def indentation(self, line: Line) -> None:
         indents = bool(line.lead) and line.lead[0].type == "_INDENT"
         if self.header is not None and not indents:
-            self.errors.append(Diagnostic("E0106", "an indented block must follow this line", token_span(self.header, self.source)))
+            self.errors.append(Diagnostic("E0106", "an indented block must follow this line",
+                                          token_span(self.header, self.source)))
             self.feed(placeholder("{ x = 0 }", self.header))
         self.header = None
         for token in line.lead:
@@ -195,7 +201,8 @@ class Parsing:
         self.replace(line, opens)
 
     def replace(self, line: Line, opens: bool) -> None:
-        """Feeds a right line in place of a wrong one: a block's opener where a block follows, so that its inside is checked."""
+        """Feeds a right line in place of a wrong one: a block's opener where a block follows, so that its inside is
+        checked."""
         origin, inside = line.tokens[0], any(self.blocks)
         if "_NET" in self.accepted([]):
             self.feed(placeholder("net 1", origin))
@@ -212,9 +219,12 @@ class Parsing:
 
 
 PLACEHOLDER_TOKENS = {
-    "net": ("_NET", "net"), "1": ("NUMBER", "1"), "0": ("NUMBER", "0"), "x": ("NAME", "x"), "=": ("EQUAL", "="), ":": ("COLON", ":"),
-    "if": ("_IF", "if"), "elif": ("_ELIF", "elif"), "else": ("_ELSE", "else"), "model": ("_MODEL", "model"), "def": ("_DEF", "def"),
-    "train": ("_TRAIN", "train"), "?": ("NAME", ""), "(": ("LPAR", "("), ")": ("RPAR", ")"), "{": ("_INDENT", ""), "}": ("_DEDENT", ""),
+    "net": ("_NET", "net"), "1": ("NUMBER", "1"), "0": ("NUMBER", "0"), "x": ("NAME", "x"), "=": ("EQUAL", "="),
+    ":": ("COLON", ":"),
+    "if": ("_IF", "if"), "elif": ("_ELIF", "elif"), "else": ("_ELSE", "else"), "model": ("_MODEL", "model"),
+    "def": ("_DEF", "def"),
+    "train": ("_TRAIN", "train"), "?": ("NAME", ""), "(": ("LPAR", "("), ")": ("RPAR", ")"), "{": ("_INDENT", ""),
+    "}": ("_DEDENT", ""),
 }
 
 

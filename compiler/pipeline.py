@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,8 +21,8 @@ from . import emit_cpu
 from .fuse import LEAVES, fuse
 from .interpreted import InterpretedExecutable
 from .ir import Graph, Node, topological
-from .lower import Lowering
 from .loops import format_kernel
+from .lower import Lowering
 from .memory import lifetimes, live_bound, plan
 from .nest import View
 from .prepare import prepare
@@ -133,7 +133,7 @@ class Executable:
                   None if text in before else found[text].seconds) for text, name in names.items())
         return {source.text: found[source.text].address for source in self.sources.values()}
 
-    def bind(self, sizes: Mapping[str, int], flat: bool = False) -> "Binding":
+    def bind(self, sizes: Mapping[str, int], flat: bool = False) -> Binding:
         """The program for these sizes; the last few are kept.  ``flat``: with every kernel's run a row of the table, as
         profiles want it."""
         key = (flat, *sorted(sizes.items()))
@@ -168,7 +168,8 @@ class Binding:
         nbytes = {buffer: evaluate(buffer.size, sizes) * buffer.dtype.itemsize for buffer in spans}
         self.offsets, self.arena_bytes = plan(spans, nbytes)
         self.live_bytes = live_bound(spans, nbytes)
-        self.rows: list[tuple[Step, Mapping[str, int]]] = []       # of a flat table: the step, and the sizes of its turn
+        # of a flat table: the step, and the sizes of its turn
+        self.rows: list[tuple[Step, Mapping[str, int]]] = []
         self._constants: dict[tuple[float, ...], int] = {}
         self._frames: list[Frame] = []
         self._arguments = [(slot, position) for slot, position in self.slots.items() if not slot.startswith("out:")]
@@ -297,7 +298,7 @@ class Binding:
     def caller(self, slots: Sequence[str], outputs: Sequence[str]) -> Callable[..., list[np.ndarray]]:
         """``run`` as a function of arrays in the order of these slots, which gives the outputs in order: what a call
         costs beside the kernels is microseconds, and matters to small models."""
-        positions = [self.slots[slot] if slot in self.slots else None for slot in slots]
+        positions = [self.slots.get(slot) for slot in slots]
         made = [(*self.shapes[name], self.slots[f"out:{name}"]) for name in outputs]
         frames, run = self._frames, self.runner.direct()
 
@@ -317,7 +318,7 @@ class Binding:
             return results
         return call
 
-    def _frame(self) -> "Frame":
+    def _frame(self) -> Frame:
         """An arena and a table of addresses; several threads may be in the same program, each with its own."""
         try:
             return self._frames.pop()

@@ -7,8 +7,8 @@ Every other value has a dense buffer of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Mapping
 
 from .contraction import margins_of, phases_of
 from .fuse import CONTIGUOUS, Fusion, is_max_pooling, is_spread, split_of, through_reshapes

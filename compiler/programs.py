@@ -14,8 +14,9 @@ Slots: ``weights`` is the flat vector; a variable of another dtype has ``state/P
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping
+from typing import Any
 
 from ..runtime.errors import ModelError, listing, nearest
 from ..runtime.weights import Layout
@@ -24,7 +25,7 @@ from .bounds import Range, bound_indices
 from .gradient import gradient
 from .ir import Graph, Node, is_tensor, node, rewrite, topological
 from .model import Mode, Model, Variable
-from .types import DType, Dim, Size, i64, product, substitute
+from .types import Dim, DType, Size, i64, product, substitute
 
 WEIGHTS, SEED, LOSS, GRADIENT = "weights", "seed", "loss", "gradient"
 LEAVES = ("input", "param", "state")
@@ -32,7 +33,8 @@ LEAVES = ("input", "param", "state")
 
 @dataclass(frozen=True)
 class Program:
-    """One closed graph.  ``ranges`` must hold for the inputs, ``reports`` maps outputs to the names that a user sees."""
+    """One closed graph.  ``ranges`` must hold for the inputs, ``reports`` maps outputs to the names that a user
+    sees."""
 
     graph: Graph
     layout: Mapping[Node, tuple[str, int]]
@@ -132,12 +134,13 @@ def trace(model: Model, training: bool = False) -> Program:
     for name, value in traced_values(model, training).items():
         if value.op.name not in LEAVES:
             names.setdefault(value, name)
-    return _program(model, _all_inputs(model) if training else model.inputs, {name: value for value, name in names.items()})
+    return _program(model, _all_inputs(model) if training else model.inputs,
+                    {name: value for value, name in names.items()})
 
 
 def traced_values(model: Model, training: bool = False) -> dict[str, Node]:
-    """Every named value of one mode in the order of making; in training mode then each ``loss NAME``, what is minimised,
-    and its gradient by each parameter, ``grad PATH``.  No path has a space in it."""
+    """Every named value of one mode in the order of making; in training mode then each ``loss NAME``, what is
+    minimised, and its gradient by each parameter, ``grad PATH``.  No path has a space in it."""
     mode = model.training if training else model.inference
     values = {name: value for name, value in mode.values.items() if is_tensor(value)}
     if training:
@@ -222,7 +225,8 @@ def _metrics(mode: Mode) -> dict[str, Node]:
 
 def _reports(model: Model) -> dict[str, str]:
     """The names of losses and metrics for a user: their own, which differ; only "loss" is the total's."""
-    keys = [*(f"losses/{name}" for name in model.training.losses), *(f"metrics/{name}" for name in model.training.metrics)]
+    keys = [*(f"losses/{name}" for name in model.training.losses),
+            *(f"metrics/{name}" for name in model.training.metrics)]
     names = {key: key.split("/", 1)[1] for key in keys}
     return {LOSS: LOSS} | {key: key.replace("/", ".") if name == LOSS else name for key, name in names.items()}
 

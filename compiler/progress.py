@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Iterator, Mapping
 
 import click
 
@@ -24,7 +24,8 @@ def progress() -> Iterator[list]:
 
 def _bars(console) -> Iterator[list]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[numbers]}", markup=False),
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24),
+               TextColumn("{task.fields[numbers]}", markup=False),
                TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         yield [_Bars(bars)]
@@ -44,8 +45,10 @@ class _Bars:
             return
         self._next = now + SECONDS_BETWEEN_LOOKS
         done = (told.epoch - 1) * told.batches + told.batch
-        self._bars.update(self._task, description=f"epoch {told.epoch}/{told.epochs}  batch {told.batch}/{told.batches}",
-                          completed=done, total=told.epochs * told.batches, numbers=numbers(told.logs), speed=_speed(told))
+        self._bars.update(self._task,
+                          description=f"epoch {told.epoch}/{told.epochs}  batch {told.batch}/{told.batches}",
+                          completed=done, total=told.epochs * told.batches, numbers=numbers(told.logs),
+                          speed=_speed(told))
 
     def on_epoch(self, told) -> None:
         self._bars.console.print(_line(told), highlight=False, markup=False)

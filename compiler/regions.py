@@ -7,7 +7,7 @@ what a block leaves in the cache at one turn is there at the next.
 
 from __future__ import annotations
 
-from typing import Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from .loops import For, If, Load, Range, Store, Units
 from .nest import View
@@ -30,7 +30,8 @@ def samples_of(scan: ScanStep, turns: list[Mapping[str, int]]) -> int | None:
     for sizes in turns:
         for step in scan.body:
             units = evaluate(step.units, sizes) if step.matrix is None else samples
-            if units % samples or not all(_stays(access, samples, spans) for access in _accesses(step, samples, sizes, written)):
+            accesses = _accesses(step, samples, sizes, written)
+            if units % samples or not all(_stays(access, samples, spans) for access in accesses):
                 return None
     return samples
 

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from .ir import Node
 from .loops import Affine, Constant, For, If, Kernel, Let, Load, Range, Store, Units
 from .nest import Loop, Nest, View, levels, operand_names, simplify_loops
 from .types import DType, Size, product
-
 
 SHORT_ROW = 128         # a row of so few elements is not a unit of work by itself
 
@@ -71,8 +70,8 @@ class Product:
 @dataclass(frozen=True, eq=False)
 class Step:
     """One kernel on these views.  ``units`` is the extent of its parallel loop, ``work`` the rough number of scalar
-    operations a unit; ``label`` names the primitive for profiles, ``values`` are what the step computes, or a part of it.
-    A step with a ``matrix`` runs the runtime's tile kernel, which plans units by itself."""
+    operations a unit; ``label`` names the primitive for profiles, ``values`` are what the step computes, or a part of
+    it.  A step with a ``matrix`` runs the runtime's tile kernel, which plans units by itself."""
 
     kernel: Kernel | None
     views: tuple[View, ...]
@@ -157,7 +156,7 @@ def _nested(loops: list[Loop], statements: list, first: int, innermost: tuple) -
     levelled = [(level, s) for level, s in zip(levels(loops, statements), statements) if level > 0]
 
     def build(level: int) -> tuple:
-        own = tuple(s for l, s in levelled if l == level or (level == first and l < first))
+        own = tuple(s for at, s in levelled if at == level or (level == first and at < first))
         if level == len(loops):
             return own + innermost
         loop = loops[level]
@@ -249,7 +248,7 @@ def _guarded_nest(order: list[Loop], statements: list, first: int, innermost: tu
     levelled = [(level, s) for level, s in zip(found, statements) if level > 0]
 
     def build(level: int) -> tuple:
-        own = tuple(s for l, s in levelled if l == level or (level == first and l < first))
+        own = tuple(s for at, s in levelled if at == level or (level == first and at < first))
         if level == len(order):
             rest = innermost
         else:

@@ -6,7 +6,7 @@ graph or move cheap things outwards, so that repeating them ends.
 
 from __future__ import annotations
 
-from typing import Iterable
+from collections.abc import Iterable
 
 from .ir import Graph, Node, node, rebuild, rewrite
 from .rules import RULES

@@ -24,7 +24,8 @@ def read(text: str | bytes, filename: str) -> Source:
                 found=f"the byte 0x{text[error.start]:02x}", hint="save the file with the encoding UTF-8")) from None
     source = Source(filename, plain(text))
     if len(source.text) > MAX_CHARACTERS:
-        raise Diagnostics(Diagnostic("E0803", f"the file has {len(source.text)} characters; {MAX_CHARACTERS} are the limit",
+        raise Diagnostics(Diagnostic("E0803",
+                                     f"the file has {len(source.text)} characters; {MAX_CHARACTERS} are the limit",
                                      Span(source, 1, 1, 1, 2)))
     control = CONTROL.search(source.text)
     if control is not None:

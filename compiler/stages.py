@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, Mapping
+from typing import Any
 
 from .diagnostics import Span
 from .programs import Program
@@ -39,8 +40,8 @@ def _is_tree(value: Any) -> bool:
 
 
 def format_stage(program: Program, stage: str, sizes: Mapping[str, int]) -> str:
-    """A program at one stage after elaboration.  ``sizes``: of its symbols; machine code depends on them a little, since the
-    tiles of products are chosen by size."""
+    """A program at one stage after elaboration.  ``sizes``: of its symbols; machine code depends on them a little,
+    since the tiles of products are chosen by size."""
     from .text import format_graph
     if stage in ("graph", "grad"):
         return format_graph(program.graph)

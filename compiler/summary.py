@@ -5,17 +5,18 @@ Costs are those of one sample unless ``sizes`` says otherwise; what is not known
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from .graph_cost import flops, format_cost, nbytes, total_bytes, total_flops
+from .graph_cost import format_cost, nbytes, total_bytes, total_flops
 from .ir import users
 from .model import Model
 from .outline import Arrow, Box, Port, outline
-from .types import Dim, Size, product, substitute, symbols
+from .types import Dim, Size, substitute, symbols
 
 if TYPE_CHECKING:
-    from .attribution import Attribution, Kernel        # with most of the back end: imported where a summary is made
+    from .attribution import Attribution, Kernel  # with most of the back end: imported where a summary is made
 
 COLUMNS = ("layer (type)", "output shape", "parameters", "connected to", "FLOPs", "bytes", "kernels")
 NUMBERS = (2, 4, 5)                    # the columns of numbers, which are aligned right
@@ -86,7 +87,8 @@ class Summary:
         rows = [COLUMNS, *self.table()]
         shown = [column for column in range(len(COLUMNS)) if any(row[column] for row in rows[1:])]
         widths = {column: max(len(row[column]) for row in rows) for column in shown}
-        lines = ["  ".join(f"{row[column]:>{widths[column]}}" if column in NUMBERS else f"{row[column]:<{widths[column]}}"
+        lines = ["  ".join(f"{row[column]:>{widths[column]}}" if column in NUMBERS
+                           else f"{row[column]:<{widths[column]}}"
                            for column in shown).rstrip() for row in rows]
         rule = "-" * (sum(widths.values()) + 2 * (len(shown) - 1))
         return "\n".join([f"model {self.model}", "", lines[0], rule, *lines[1:], "", *self.totals()])
@@ -116,7 +118,7 @@ def summarize(model: Model, depth: int | None = None, sizes: Mapping[str, int] |
     prelude.  ``sizes``: values for symbols; without them the batch is 1 and the others stay symbols.
     """
     root = outline(model)
-    maker = _Maker(model, root, depth, {batch: 1 for batch in batch_symbol(model)} if sizes is None else dict(sizes))
+    maker = _Maker(model, root, depth, dict.fromkeys(batch_symbol(model), 1) if sizes is None else dict(sizes))
     maker.add(root, 0, lambda source: source)
     variables = [v for v in model.parameters if v.trainable]
     return Summary(
@@ -219,8 +221,8 @@ class _Maker:
         return (*(kernel.name for kernel in own), *elsewhere)
 
     def _source(self, arrow: Arrow, resolve, siblings: set[str]) -> str | None:
-        """What a row is connected to, by its name; by its path where that is in another body, after a "/" where the path
-        could be taken for a name in this one."""
+        """What a row is connected to, by its name; by its path where that is in another body, after a "/" where the
+        path could be taken for a name in this one."""
         if arrow.weight is not None:
             return arrow.weight
         if isinstance(arrow.source, Box):
@@ -238,7 +240,7 @@ def _tables(model: Model) -> set[str]:
             and all(user.op.name == "gather" and user.args[0] is node for user in found)}
 
 
-def _behind(source: "Box | Port | None", resolve) -> "Box | None":
+def _behind(source: Box | Port | None, resolve) -> Box | None:
     return resolve(source) if isinstance(source, Port) else source
 
 

@@ -1,8 +1,9 @@
 """The syntax tree of a `.net` file, and `parse`, which makes one.
 
-Every node carries `span`, its place in the source, as its first field. Nodes compare by identity: two `Dense(10)` in a file
-are two calls, so a node can be the key of a table (of instances, say). Sequences are tuples. Nothing here knows meanings: names are
-plain text, and whether `Dense` is a model or a function is the elaborator's business (`compiler/build`).
+Every node carries `span`, its place in the source, as its first field. Nodes compare by identity: two `Dense(10)` in a
+file are two calls, so a node can be the key of a table (of instances, say). Sequences are tuples. Nothing here knows
+meanings: names are plain text, and whether `Dense` is a model or a function is the elaborator's business
+(`compiler/build`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass, fields
 
 from .diagnostics import Span
 
-# Nodes are never changed. They are not `frozen`, and share a `__repr__`: making four methods for each of fifty classes would
-# take a third of the time of `netc check`.
+# Nodes are never changed. They are not `frozen`, and share a `__repr__`: making four methods for each of fifty classes
+# would take a third of the time of `netc check`.
 node = dataclass(eq=False, repr=False, slots=True)
 
 
@@ -23,10 +24,11 @@ class Node:
     span: Span
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{part.name}={getattr(self, part.name)!r}' for part in fields(self))})"
+        parts = ", ".join(f"{part.name}={getattr(self, part.name)!r}" for part in fields(self))
+        return f"{type(self).__name__}({parts})"
 
 
-# ---- expressions -------------------------------------------------------------------------------------------------------------
+# ---- expressions -----------------------------------------------------------------------------------------------------
 
 
 @node
@@ -172,7 +174,8 @@ class Conditional(Node):
 
 @node
 class Pipe(Node):
-    """`value |> stage |> stage`, flat; each stage is a function or an instance that is applied to what comes before it."""
+    """`value |> stage |> stage`, flat; each stage is a function or an instance that is applied to what comes before
+    it."""
 
     value: Expression
     stages: tuple[Expression, ...]
@@ -184,13 +187,13 @@ Expression = (
 )
 
 
-# ---- types and parameters ----------------------------------------------------------------------------------------------------
+# ---- types and parameters --------------------------------------------------------------------------------------------
 
 
 @node
 class TypeAnnotation(Node):
-    """`f32[N, 2 * K, ...]`, `int`, `i32`. `name` is as written; dims are expressions or Ellipsis, () where there are no brackets
-    (`bracketed` tells `f32[]` from `f32`)."""
+    """`f32[N, 2 * K, ...]`, `int`, `i32`. `name` is as written; dims are expressions or Ellipsis, () where there are no
+    brackets (`bracketed` tells `f32[]` from `f32`)."""
 
     name: str
     dims: tuple[Expression | Ellipsis, ...]
@@ -211,7 +214,8 @@ Annotation = TypeAnnotation | TupleAnnotation
 class Parameter(Node):
     """One setting or input of a model, parameter of a def, or named output: `*name: annotation = default`.
 
-    `variadic` (the star) stands on the last positional one and takes all that is left as a tuple: `model Reshape(*shape: int)`."""
+    `variadic` (the star) stands on the last positional one and takes all that is left as a tuple: `model
+    Reshape(*shape: int)`."""
 
     name: str
     annotation: Annotation | None
@@ -220,7 +224,7 @@ class Parameter(Node):
     name_span: Span
 
 
-# ---- statements --------------------------------------------------------------------------------------------------------------
+# ---- statements ------------------------------------------------------------------------------------------------------
 
 
 @node
@@ -293,7 +297,8 @@ class Penalty(Node):
 
 @node
 class Assert(Node):
-    """`assert condition, "message with {expressions}"`: checked while compiling. `message` is None or has its braces unresolved."""
+    """`assert condition, "message with {expressions}"`: checked while compiling. `message` is None or has its braces
+    unresolved."""
 
     condition: Expression
     message: str | None
@@ -319,7 +324,8 @@ class Carry(Node):
 
 @node
 class Collect(Node):
-    """`collecting value as name`: the body's `value` of all turns, stacked along the scan's axis, bound to `name` after the scan."""
+    """`collecting value as name`: the body's `value` of all turns, stacked along the scan's axis, bound to `name` after
+    the scan."""
 
     value: str
     name: str
@@ -329,8 +335,8 @@ class Collect(Node):
 
 @node
 class Scan(Node):
-    """`scan z in a, w in b along axis reversed carrying h = e, c = e collecting h as hs:`. After it the carries' names hold
-    the last turn's values."""
+    """`scan z in a, w in b along axis reversed carrying h = e, c = e collecting h as hs:`. After it the carries' names
+    hold the last turn's values."""
 
     sources: tuple[ScanSource, ...]
     axis: Expression
@@ -343,7 +349,7 @@ class Scan(Node):
 Statement = Assign | Return | If | For | Param | State | Penalty | Assert | Scan
 
 
-# ---- a train block's own statements ------------------------------------------------------------------------------------------
+# ---- a train block's own statements ----------------------------------------------------------------------------------
 
 
 @node
@@ -383,7 +389,7 @@ class Optimizer(Node):
 TrainStatement = Input | Loss | Metric | Optimizer | Assign | If | For | Penalty | Assert
 
 
-# ---- top level ---------------------------------------------------------------------------------------------------------------
+# ---- top level -------------------------------------------------------------------------------------------------------
 
 
 @node
@@ -415,7 +421,8 @@ class Const(Node):
 
 @node
 class GradientRule(Node):
-    """`gradient(dy) = value` below a def: the arguments' cotangents (one expression, or a tuple of one per tensor argument)."""
+    """`gradient(dy) = value` below a def: the arguments' cotangents (one expression, or a tuple of one per tensor
+    argument)."""
 
     parameter: str
     value: Expression
@@ -437,8 +444,8 @@ class Def(Node):
 class Model(Node):
     """`model Name(settings)(inputs) -> outputs:`; with one pair of brackets they are the inputs.
 
-    Exactly one of: `outputs` (a tuple of named Parameters, never with a default), `result` (one unnamed type), neither (both None).
-    `header` spans the signature."""
+    Exactly one of: `outputs` (a tuple of named Parameters, never with a default), `result` (one unnamed type), neither
+    (both None). `header` spans the signature."""
 
     name: str
     settings: tuple[Parameter, ...]
@@ -464,7 +471,8 @@ TopLevel = Import | Const | Def | Model | Train
 
 @node
 class File(Node):
-    """A whole file. `items` holds everything below the version in the order written; the other tuples are its parts by kind."""
+    """A whole file. `items` holds everything below the version in the order written; the other tuples are its parts by
+    kind."""
 
     version: Version
     imports: tuple[Import, ...]
@@ -496,6 +504,8 @@ def dump(root: Node) -> str:
             children += [(depth + 1, f"{part.name}: ", item) for item in nested]
             if not nested and not isinstance(value, Span):
                 plain.append(f"{part.name}={value!r}")
-        lines.append("  " * depth + f"{label}{type(node).__name__} {node.span.line}:{node.span.column} {' '.join(plain)}".rstrip())
-        stack += reversed(children if not isinstance(node, File) else [child for child in children if child[1] in ("version: ", "items: ")])
+        lines.append("  " * depth
+                     + f"{label}{type(node).__name__} {node.span.line}:{node.span.column} {' '.join(plain)}".rstrip())
+        stack += reversed(children if not isinstance(node, File)
+                          else [child for child in children if child[1] in ("version: ", "items: ")])
     return "\n".join(lines)

@@ -8,13 +8,14 @@ memory: rows are output pixels, sums are kernel row and (kernel column, channel)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 from .ir import Node
 from .loops import Affine, Load
 from .nest import Loop, Nest, View
 from .schedule import Extent, Product
+from .types import Size
 
 LEVELS = 4          # nested indices of each group that the tile kernel takes
 
@@ -101,7 +102,8 @@ def _grouped(rank: int, result: Affine, first: Strided, second: Strided, loops,
     for k, loop in enumerate(loops):
         if k == without or loop.extent == 1:
             continue
-        extent = Extent(loop.extent, *(index.coefficient(loop.variable) for index in (first.index, second.index, result)))
+        extent = Extent(loop.extent,
+                        *(index.coefficient(loop.variable) for index in (first.index, second.index, result)))
         group = sums if k >= rank else (batch if extent.b != 0 else rows)
         group.append(extent)
     # The sum runs through the first operand in memory order.
@@ -114,7 +116,8 @@ def merge(extents: Sequence[Extent]) -> tuple[Extent, ...]:
     merged: list[Extent] = []
     for inner in extents:
         outer = merged[-1] if merged else None
-        if outer is not None and (outer.a, outer.b, outer.c) == tuple(s * inner.size for s in (inner.a, inner.b, inner.c)):
+        if outer is not None and (outer.a, outer.b, outer.c) == tuple(s * inner.size
+                                                                      for s in (inner.a, inner.b, inner.c)):
             merged[-1] = Extent(outer.size * inner.size, inner.a, inner.b, inner.c)
         else:
             merged.append(inner)

@@ -1,7 +1,8 @@
-"""From Lark's tree to the syntax tree (`syntax.py`), children first and without recursion, whatever the depth of the text.
+"""From Lark's tree to the syntax tree (`syntax.py`), children first and without recursion, whatever the depth of the
+text.
 
-What the grammar leaves open is checked here: what may be assigned to, the order of arguments, where a statement may stand, the range
-of numbers, the depth of nesting.
+What the grammar leaves open is checked here: what may be assigned to, the order of arguments, where a statement may
+stand, the range of numbers, the depth of nesting.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from .layout import token_span
 MAX_DEPTH = 200                 # of the tree; whoever walks it by recursion may count on it
 MAX_INTEGER = 2**63 - 1
 ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
-STATEMENT_WORDS = ("if", "elif", "else", "for", "return", "param", "state", "penalty", "scan", "assert", "input", "loss", "metric")
+STATEMENT_WORDS = ("if", "elif", "else", "for", "return", "param", "state", "penalty", "scan", "assert", "input",
+                   "loss", "metric")
 
 
 def build(root: Tree, source: Source) -> tuple[ast.File, list[Diagnostic]]:
-    """The file of a Lark tree, and what is wrong with it; with errors the file is only good for finding more of them."""
+    """The file of a Lark tree, and what is wrong with it; with errors the file is only good for finding more of
+    them."""
     builder = Builder(source)
     return builder.run(root), builder.errors
 
@@ -67,7 +70,8 @@ class Builder:
         if depth >= MAX_DEPTH:
             if not self.too_deep:
                 self.too_deep = True
-                hint = "give a part of it a name" if not issubclass(kind, ast.If) else "write the choices as a tuple, or as models of their own"
+                hint = "give a part of it a name" if not issubclass(kind, ast.If) \
+                    else "write the choices as a tuple, or as models of their own"
                 self.error("E0801", f"nested more than {MAX_DEPTH} deep", span.start(), hint=hint)
             kind, fields, depth = ast.Number, (0,), 0
         node = kind(span, *fields)
@@ -77,7 +81,8 @@ class Builder:
     def plain_value(self, node):
         """The node, which must not be starred."""
         if isinstance(node, ast.Starred):
-            self.error("E0101", "a star stands only in a tuple or among arguments", node.span.start(), hint="a tuple of one is written `(*values,)`")
+            self.error("E0101", "a star stands only in a tuple or among arguments", node.span.start(),
+                       hint="a tuple of one is written `(*values,)`")
             return node.value
         return node
 
@@ -96,7 +101,8 @@ class Builder:
                 return self.make(ast.Number, span, 0)
             return self.make(ast.Number, span, int(text.lstrip("0") or "0"))
         value = float(text)
-        if not math.isfinite(value) or (value == 0 and any(digit in "123456789" for digit in text.lower().split("e")[0])):
+        if not math.isfinite(value) or (value == 0
+                                        and any(digit in "123456789" for digit in text.lower().split("e")[0])):
             self.error("E0802", f"the number {shown} is too {'large' if value else 'small'} for a float", span)
             value = 0.0
         return self.make(ast.Number, span, value)
@@ -113,7 +119,8 @@ class Builder:
                 continue
             if text[i + 1] not in ESCAPES:
                 column = token.column + 1 + i
-                self.error("E0109", f"unknown escape `\\{text[i + 1]}`", Span(self.source, token.line, column, token.line, column + 2),
+                self.error("E0109", f"unknown escape `\\{text[i + 1]}`",
+                           Span(self.source, token.line, column, token.line, column + 2),
                            expected='`\\n`, `\\t`, `\\"` or `\\\\`')
             pieces.append(ESCAPES.get(text[i + 1], ""))
             i += 2
@@ -162,7 +169,8 @@ class Builder:
                 args.append(child)
                 continue
             if child.name in seen:
-                self.error("E0112", f"`{child.name}` is given twice", child.name_span, related=(("first given here", seen[child.name]),))
+                self.error("E0112", f"`{child.name}` is given twice", child.name_span,
+                           related=(("first given here", seen[child.name]),))
                 continue
             seen[child.name] = child.name_span
             kwargs.append(child)
@@ -242,7 +250,8 @@ class Builder:
             if parameter.variadic and variadic:
                 self.error("E0119", "only one parameter can take what is left", parameter.span)
             if parameter.default is None and not parameter.variadic and optional and not variadic:
-                self.error("E0119", f"`{parameter.name}` has no default but follows `{optional.name}`, which has one", parameter.name_span,
+                self.error("E0119", f"`{parameter.name}` has no default but follows `{optional.name}`, which has one",
+                           parameter.name_span,
                            hint="parameters with a default come last")
             seen.setdefault(parameter.name, parameter)
             optional = parameter if parameter.default is not None else optional
@@ -275,8 +284,10 @@ class Builder:
             hint = "a name is bound with `=`"
         elif isinstance(value, ast.Name):
             hint = did_you_mean(value.name, STATEMENT_WORDS)
-        self.error("E0111", "the value of this expression is not used", value.span, hint=hint or "bind it to a name, or return it")
-        return self.make(ast.Assert, tree, value, None)  # a statement that may stand anywhere, so that nothing more is said of it
+        self.error("E0111", "the value of this expression is not used", value.span, hint=hint
+                   or "bind it to a name, or return it")
+        # a statement that may stand anywhere, so that nothing more is said of it
+        return self.make(ast.Assert, tree, value, None)
 
     def on_assign(self, tree, children):
         target, value = children[0], self.plain_value(children[1])
@@ -289,20 +300,24 @@ class Builder:
     def target(self, node) -> ast.Target:
         if isinstance(node, ast.Name):
             return self.make(ast.Target, node.span, node.name)
-        what = {ast.Call: "a call", ast.Index: "an element", ast.Attribute: "a member", ast.Number: "a number", ast.Boolean: "a constant",
-                ast.NoneValue: "a constant", ast.Tuple: "a tuple in a tuple", ast.String: "text"}.get(type(node), "an expression")
+        kinds = {ast.Call: "a call", ast.Index: "an element", ast.Attribute: "a member", ast.Number: "a number",
+                 ast.Boolean: "a constant", ast.NoneValue: "a constant", ast.Tuple: "a tuple in a tuple",
+                 ast.String: "text"}
+        what = kinds.get(type(node), "an expression")
         hint = "`=` binds a name; to compare write `==`"
         if isinstance(node, ast.Index):
             hint = "values do not change; make a new one with `where` or `concat`"
         elif isinstance(node, ast.Call):
             hint = "a function is defined with `def name(x) = ...` at the top level"
-        self.error("E0110", f"{what} cannot be assigned to", node.span, expected="a name, or names with commas between them", hint=hint)
+        self.error("E0110", f"{what} cannot be assigned to", node.span,
+                   expected="a name, or names with commas between them", hint=hint)
         return self.make(ast.Target, node.span, "")
 
     def gradient_rule(self, tree, call: ast.Call, value):
         if len(call.args) == 1 and not call.kwargs and isinstance(call.args[0], ast.Name):
             return self.make(ast.GradientRule, tree, call.args[0].name, value, call.args[0].span)
-        self.error("E0506", "a gradient rule names one parameter, the result's cotangent", call.span, expected="`gradient(dy) = ...`")
+        self.error("E0506", "a gradient rule names one parameter, the result's cotangent", call.span,
+                   expected="`gradient(dy) = ...`")
         return self.make(ast.GradientRule, tree, "", value, call.span)
 
     def on_return(self, tree, children):
@@ -401,7 +416,8 @@ class Builder:
             if below and isinstance(below[0], ast.GradientRule):
                 rule, below = below[0], below[1:]
             if below and name:
-                self.error("E0506", "below a function of one line stands only its gradient", below[0].span, expected="`gradient(dy) = ...`",
+                self.error("E0506", "below a function of one line stands only its gradient", below[0].span,
+                           expected="`gradient(dy) = ...`",
                            hint="for a body of several lines write `:` instead of `=`")
         if name and isinstance(body, tuple):
             self.place(body, "def")
@@ -430,7 +446,8 @@ class Builder:
 
     def on_start(self, tree, children):
         version, *items = children
-        kinds = [tuple(item for item in items if isinstance(item, kind)) for kind in (ast.Import, ast.Const, ast.Def, ast.Model, ast.Train)]
+        sections = (ast.Import, ast.Const, ast.Def, ast.Model, ast.Train)
+        kinds = [tuple(item for item in items if isinstance(item, kind)) for kind in sections]
         lines = self.source.lines
         return ast.File(Span(self.source, 1, 1, len(lines), len(lines[-1]) + 1), version, *kinds, tuple(items))
 
@@ -443,10 +460,13 @@ class Builder:
             kind = type(statement)
             if kind in MISPLACED[context]:
                 code = "E0506" if kind is ast.GradientRule else "E0601" if context == "train" else "E0501"
-                self.error(code, f"{WORDS[kind]} cannot stand in {PLACES[context]}", statement.span, hint=MISPLACED[context][kind])
-            if context == "train" and kind is ast.Assign and not statement.unpack and statement.targets[0].name in ("loss", "metric"):
+                self.error(code, f"{WORDS[kind]} cannot stand in {PLACES[context]}", statement.span,
+                           hint=MISPLACED[context][kind])
+            if context == "train" and kind is ast.Assign and not statement.unpack \
+                    and statement.targets[0].name in ("loss", "metric"):
                 word = statement.targets[0].name
-                self.error("E0606", f"the {word} has no name", statement.targets[0].span, expected=f"`{word} name = ...`",
+                self.error("E0606", f"the {word} has no name", statement.targets[0].span,
+                           expected=f"`{word} name = ...`",
                            hint=f"each {word} is reported under its name")
             for inner in ("then", "otherwise", "body"):
                 queue.extend(getattr(statement, inner, ()))
@@ -459,7 +479,8 @@ class Builder:
         if isinstance(statement, ast.Assign) and not statement.unpack and statement.targets[0].name == "optimizer":
             return self.make(ast.Optimizer, statement.span, statement.value)
         if isinstance(statement, ast.If):  # recursion is bounded: the tree is at most MAX_DEPTH deep
-            return replace(statement, then=self.with_optimizers(statement.then), otherwise=self.with_optimizers(statement.otherwise))
+            return replace(statement, then=self.with_optimizers(statement.then),
+                           otherwise=self.with_optimizers(statement.otherwise))
         if isinstance(statement, ast.For):
             return replace(statement, body=self.with_optimizers(statement.body))
         return statement
@@ -472,9 +493,13 @@ TRAIN_ONLY = "losses, metrics and targets stand in a `train` block"
 MODEL_ONLY = "a def has no weights and no state of its own; write a model"
 GRADIENT = "a gradient rule is the last statement of a def"
 MISPLACED = {
-    "model": {ast.Input: "inputs of a model stand in its signature", ast.Loss: TRAIN_ONLY, ast.Metric: TRAIN_ONLY, ast.GradientRule: GRADIENT},
-    "def": {ast.Param: MODEL_ONLY, ast.State: MODEL_ONLY, ast.Penalty: MODEL_ONLY, ast.Input: TRAIN_ONLY, ast.Loss: TRAIN_ONLY,
+    "model": {ast.Input: "inputs of a model stand in its signature", ast.Loss: TRAIN_ONLY, ast.Metric: TRAIN_ONLY,
+              ast.GradientRule: GRADIENT},
+    "def": {ast.Param: MODEL_ONLY, ast.State: MODEL_ONLY, ast.Penalty: MODEL_ONLY, ast.Input: TRAIN_ONLY,
+            ast.Loss: TRAIN_ONLY,
             ast.Metric: TRAIN_ONLY, ast.GradientRule: GRADIENT},
-    "train": {ast.Return: "what a train block says is named: `loss name = ...`", ast.Param: "parameters belong to a model",
-              ast.State: "state belongs to a model", ast.Scan: "a scan belongs into a model or a def", ast.GradientRule: GRADIENT},
+    "train": {ast.Return: "what a train block says is named: `loss name = ...`",
+              ast.Param: "parameters belong to a model",
+              ast.State: "state belongs to a model", ast.Scan: "a scan belongs into a model or a def",
+              ast.GradientRule: GRADIENT},
 }

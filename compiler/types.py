@@ -7,9 +7,10 @@ floor divisions of such polynomials.  Arithmetic on sizes collapses to ``int`` a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, reduce
-from typing import Mapping, Union
+from typing import Union
 
 import numpy as np
 
@@ -57,7 +58,7 @@ DTYPES: dict[str, DType] = {dtype.name: dtype for dtype in (f32, f64, i32, i64, 
 class FloorDiv:
     """The atom ``numerator // divisor`` that no polynomial can express."""
 
-    numerator: "Dim"
+    numerator: Dim
     divisor: int
 
     def __str__(self) -> str:
@@ -74,7 +75,7 @@ class Dim:
         self._hash = hash(tuple(self.terms.items()))
 
     @staticmethod
-    def symbol(name: str) -> "Dim":
+    def symbol(name: str) -> Dim:
         return Dim({(name,): 1})
 
     @property
@@ -278,10 +279,10 @@ class TensorType:
         """The number of elements."""
         return product(self.shape)
 
-    def with_dtype(self, dtype: DType) -> "TensorType":
+    def with_dtype(self, dtype: DType) -> TensorType:
         return TensorType(dtype, self.shape)
 
-    def with_shape(self, shape) -> "TensorType":
+    def with_shape(self, shape) -> TensorType:
         return TensorType(self.dtype, tuple(shape))
 
     def __str__(self) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from .ir import Graph, Node, topological
 from .ops import PRIMITIVES
-from .types import DType, Dim, TensorType, TypeRuleError, known_nonnegative
+from .types import Dim, DType, TensorType, TypeRuleError, known_nonnegative
 
 NAMED_LEAVES = {"input": "name", "param": "path", "state": "path"}
 

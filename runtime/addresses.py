@@ -24,7 +24,7 @@ def _fast(array: np.ndarray) -> int:
 
 _word_at = ctypes.c_ssize_t.from_address
 _probe = np.arange(3.0)[1:]
-_is_known = sys.implementation.name == "cpython" and _HEADER == 2 * ctypes.sizeof(ctypes.c_ssize_t)
+_is_known = sys.implementation.name == "cpython" and 2 * ctypes.sizeof(ctypes.c_ssize_t) == _HEADER
 
 # The address of an array's first element.
 address_of = _fast if _is_known and _fast(_probe) == _slow(_probe) else _slow

@@ -1,4 +1,5 @@
-"""Arrays of others: whatever offers NumPy's protocols or DLPack becomes a NumPy array, without a copy where that can be."""
+"""Arrays of others: whatever offers NumPy's protocols or DLPack becomes a NumPy array, without a copy where that can
+be."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from .errors import InputError, NetcError
 
 
 def as_array(name: str, value: Any, expected: str, error: type[NetcError] = InputError) -> np.ndarray:
-    """The value as a NumPy array: lists, and objects with ``__array__``, ``__array_interface__`` or ``__dlpack__``, such as
-    PyTorch's tensors and JAX's arrays.
+    """The value as a NumPy array: lists, and objects with ``__array__``, ``__array_interface__`` or ``__dlpack__``,
+    such as PyTorch's tensors and JAX's arrays.
 
     Memory on the CPU is shared, so the result may be read-only or of another dtype than is wanted.  Raises ``error``.
     """
@@ -22,7 +23,7 @@ def as_array(name: str, value: Any, expected: str, error: type[NetcError] = Inpu
             array = np.from_dlpack(value)
         else:
             array = np.asarray(value)
-    except Exception as fault:                  # the other library's own, of any class
+    except Exception as fault:                  # noqa: BLE001 - the other library's own, of any class
         raise error(f"`{name}` is no array of numbers, expected {expected}: {_hint(value, fault)}") from None
     # JAX's half precision, which NumPy has no kind for.
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
@@ -42,7 +43,8 @@ def _hint(value: Any, fault: Exception) -> str:
 
 def uneven(value: Any) -> str | None:
     """What is ragged about the rows of a list, or of an array of objects; None where they have one shape."""
-    if not isinstance(value, (list, tuple)) and not (isinstance(value, np.ndarray) and value.dtype == object and value.ndim):
+    if not isinstance(value, (list, tuple)) and not (isinstance(value, np.ndarray) and value.dtype == object
+                                                     and value.ndim):
         return None
     first = None
     for number, row in enumerate(value):

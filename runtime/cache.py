@@ -45,7 +45,8 @@ def key_of(*parts: str | bytes) -> str:
 
 
 def folder_path() -> Path | None:
-    """Where the cache is: ``NETC_CACHE_DIR``, or the platform's folder for caches; None where there is no such place."""
+    """Where the cache is: ``NETC_CACHE_DIR``, or the platform's folder for caches; None where there is no such
+    place."""
     chosen = os.environ.get("NETC_CACHE_DIR")
     if chosen:
         return Path(chosen).absolute()
@@ -88,7 +89,8 @@ class _Look:
 
 @functools.lru_cache(maxsize=4)
 def _look(path: Path) -> _Look:
-    """Open a folder, which is made if it is not there; one that others could have written to is refused with a warning."""
+    """Open a folder, which is made if it is not there; one that others could have written to is refused with a
+    warning."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         fault = _fault(path.stat())
@@ -132,7 +134,8 @@ def _secret(path: Path) -> bytes:
 
 
 def _read(place: Path, private: bool = False) -> bytes | None:
-    """The content of a plain file that nobody else could have written (``private``: nor read); None for any other file."""
+    """The content of a plain file that nobody else could have written (``private``: nor read); None for any other
+    file."""
     try:
         descriptor = os.open(place, _READ)
     except FileNotFoundError:

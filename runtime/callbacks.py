@@ -1,7 +1,7 @@
 """What ``fit`` can be given to do on the way: stop early, keep checkpoints, write a log.
 
-A callback with ``state()`` and ``restore(state)`` is part of a checkpoint, so that training that is resumed stops early, say,
-exactly where it would have.
+A callback with ``state()`` and ``restore(state)`` is part of a checkpoint, so that training that is resumed stops
+early, say, exactly where it would have.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ LARGER_IS_BETTER = ("accuracy", "hits", "auc", "precision", "recall", "f1", "r2"
 
 
 class EarlyStopping:
-    """Stop when nothing has become better for ``patience`` epochs; then the best epoch's weights are what ``fit`` returns.
+    """Stop when nothing has become better for ``patience`` epochs; then the best epoch's weights are what ``fit``
+    returns.
 
-    ``monitor``: the number to watch; without it "val_loss" where there is validation, else "loss".  ``min_delta``: how much
-    better counts as better.  ``mode``: "min", "max", or "auto": "max" for names that end in accuracy and the like.  With
-    ``restore_best=False`` the last weights are returned.  ``best`` and ``best_epoch`` say what was found.
+    ``monitor``: the number to watch; without it "val_loss" where there is validation, else "loss".  ``min_delta``: how
+    much better counts as better.  ``mode``: "min", "max", or "auto": "max" for names that end in accuracy and the like.
+    With ``restore_best=False`` the last weights are returned.  ``best`` and ``best_epoch`` say what was found.
     """
 
     def __init__(self, monitor: str | None = None, patience: int = 5, min_delta: float = 0.0, mode: str = "auto",
@@ -49,8 +50,8 @@ class EarlyStopping:
     def on_epoch(self, told: Progress) -> str | None:
         name = self.monitor or (VALIDATION + "loss" if VALIDATION + "loss" in told.logs else "loss")
         if name not in told.logs:
-            raise InputError(f"EarlyStopping watches `{name}`, which is not reported{nearest(name, told.logs)}; there are "
-                             f"{listing(told.logs)}")
+            raise InputError(f"EarlyStopping watches `{name}`, which is not reported{nearest(name, told.logs)}; there "
+                             f"are {listing(told.logs)}")
         value = told.logs[name]
         sign = -1 if self.mode == "max" or self.mode == "auto" and name.endswith(LARGER_IS_BETTER) else 1
         if self.best is None or math.isnan(self.best) or sign * (self.best - value) > self.min_delta:
@@ -67,7 +68,8 @@ class EarlyStopping:
                 f"for {epochs - self.best_epoch} epochs")
 
     def state(self) -> dict[str, Any]:
-        return {"watched": self._watched, "best": self.best, "best_epoch": self.best_epoch, "best_weights": self.best_weights}
+        return {"watched": self._watched, "best": self.best, "best_epoch": self.best_epoch,
+                "best_weights": self.best_weights}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._watched, self.best, self.best_epoch = state["watched"], state["best"], state["best_epoch"]
@@ -77,9 +79,9 @@ class EarlyStopping:
 class Checkpoint:
     """Keep what training needs to go on, bit for bit, in a file of ``folder``: ``fit(..., resume=folder)``.
 
-    ``every``: epochs between checkpoints; ``batches``: batches between further ones within an epoch.  The last ``keep`` files
-    stay.  One is also written where training stops, be it by Ctrl-C in the middle of an epoch.  Each file is whole or not
-    there, whatever happens meanwhile.
+    ``every``: epochs between checkpoints; ``batches``: batches between further ones within an epoch.  The last ``keep``
+    files stay.  One is also written where training stops, be it by Ctrl-C in the middle of an epoch.  Each file is
+    whole or not there, whatever happens meanwhile.
     """
 
     def __init__(self, folder: str | os.PathLike, every: int = 1, batches: int | None = None, keep: int = 2):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Mapping, Sequence
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 220, 52, 10, 26, 26
@@ -26,11 +26,12 @@ def lines(title: str, curves: Mapping[str, Sequence[float]]) -> str:
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
     parts = [f'<text x="{LEFT}" y="14" font-weight="600">{escape(title)}</text>']
-    for tick in ticks(low, high):
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="currentColor" '
-                     f'stroke-opacity="0.15"/><text x="{LEFT - 5}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
-    for number in dict.fromkeys((1, count)):
-        parts.append(f'<text x="{x(number):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{number}</text>')
+    parts.extend(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="currentColor" '
+                 f'stroke-opacity="0.15"/><text x="{LEFT - 5}" y="{y(tick) + 4:.1f}" '
+                 f'text-anchor="end">{tick:.3g}</text>'
+                 for tick in ticks(low, high))
+    parts.extend(f'<text x="{x(number):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{number}</text>'
+                 for number in dict.fromkeys((1, count)))
     plain = [name for name in curves if not name.startswith(VALIDATION)]
     for position, (name, curve) in enumerate(curves.items()):
         base = name.removeprefix(VALIDATION)

@@ -3,7 +3,8 @@
     weights/PATH, optimizer/PATH        as of now
     callback/NUMBER/NAME/PATH           weights that a callback keeps, such as the best so far
 
-The rest (position, settings, history, callbacks' numbers) is JSON in the header's metadata; JSON keeps every double exactly.
+The rest (position, settings, history, callbacks' numbers) is JSON in the header's metadata; JSON keeps every double
+exactly.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +51,8 @@ class Saved:
 
 
 def name_of(position: Position) -> str:
-    """The file of a position: ``epoch-0003`` when three epochs are done, ``epoch-0003-batch-000100`` in the next one."""
+    """The file of a position: ``epoch-0003`` when three epochs are done, ``epoch-0003-batch-000100`` in the next
+    one."""
     batch = f"-batch-{position.batch:06d}" if position.batch else ""
     return f"epoch-{position.epoch - 1:04d}{batch}.safetensors"
 
@@ -100,8 +103,8 @@ def find(path: str | os.PathLike) -> Path | None:
 
 
 def load(path: Path, layout: Layout, run: Run) -> Saved:
-    """Read a checkpoint of this run.  Raises WeightsError where it is none or another model's, InputError where the settings
-    differ."""
+    """Read a checkpoint of this run.  Raises WeightsError where it is none or another model's, InputError where the
+    settings differ."""
     tensors, metadata = read_tensors(path)
     try:
         rest = json.loads(metadata["netc"])
@@ -131,13 +134,13 @@ def _compare(path: Path, rest: Mapping[str, Any], run: Run) -> None:
     changed = [f"`{name}` was {rest['settings'].get(name)!r} and is {value!r}" for name, value in run.settings.items()
                if rest["settings"].get(name) != value]
     if changed:
-        raise InputError(f"{path} was made with other settings, so that the same steps cannot follow: {'; '.join(changed)}; "
-                         "to go on with these, start anew from its weights")
+        raise InputError(f"{path} was made with other settings, so that the same steps cannot follow: "
+                         f"{'; '.join(changed)}; to go on with these, start anew from its weights")
 
 
 def hand_back(saved: Saved, callbacks: Sequence[Any]) -> None:
-    """Give each callback its state; callbacks are told apart by their class and order.  Raises InputError where one that
-    kept a state is missing."""
+    """Give each callback its state; callbacks are told apart by their class and order.  Raises InputError where one
+    that kept a state is missing."""
     waiting = [callback for callback in callbacks if hasattr(callback, "restore")]
     for kind, numbers in saved.callbacks:
         if not numbers:

@@ -1,7 +1,7 @@
 """Arrays from files and to files, which anybody may have written: nothing is unpickled, no header is trusted.
 
-``.npz``, ``.safetensors``: arrays by name.  ``.npy``: one array.  ``.csv``: see ``table``.  A folder: a file NAME.npy or NAME.csv for
-each array; ``.npy`` files are read from the disk as they are used.
+``.npz``, ``.safetensors``: arrays by name.  ``.npy``: one array.  ``.csv``: see ``table``.  A folder: a file NAME.npy
+or NAME.csv for each array; ``.npy`` files are read from the disk as they are used.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import math
 import os
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -26,14 +27,15 @@ FORMATS = ".npz, .npy, .csv, .safetensors, or a folder"
 def load_arrays(path: str | os.PathLike, types: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of these names from a file or a folder.
 
-    ``types``: name -> what has ``.dtype`` and ``.shape``, as ``fn.inputs``; only tables need them.  Raises InputError naming what
-    is missing or damaged, OSError.
+    ``types``: name -> what has ``.dtype`` and ``.shape``, as ``fn.inputs``; only tables need them.  Raises InputError
+    naming what is missing or damaged, OSError.
     """
     path = Path(path)
     reader = _read_folder if path.is_dir() else _READERS.get(path.suffix.lower())
     if reader is None:
         with open(path, "rb"):               # a file that is not there is that, not a wrong format
-            raise InputError(f"{path}: arrays are read from {FORMATS}, not from {path.suffix or 'a file without an ending'}")
+            raise InputError(f"{path}: arrays are read from {FORMATS}, not from "
+                             f"{path.suffix or 'a file without an ending'}")
     return reader(path, types)
 
 
@@ -72,7 +74,8 @@ def _read_member(archive: zipfile.ZipFile, member: str, shown: str) -> np.ndarra
 
 def _header(file, shown: str) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(file)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0,
+                   (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read_header is None:
         raise InputError(f"{shown} has the unknown format {version}")
     shape, _, dtype = read_header(file)
@@ -83,8 +86,8 @@ def _header(file, shown: str) -> tuple[tuple[int, ...], np.dtype]:
 
 def _read_npy(path: Path, types: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if len(types) != 1:
-        raise InputError(f"{path} holds one array, but {listing(types)} are wanted: put them in a folder, each in a file of its "
-                         "name, or in one .npz file")
+        raise InputError(f"{path} holds one array, but {listing(types)} are wanted: put them in a folder, each in a "
+                         f"file of its name, or in one .npz file")
     return {next(iter(types)): _map_npy(path)}
 
 
@@ -116,7 +119,8 @@ def _read_folder(path: Path, types: Mapping[str, Any]) -> dict[str, np.ndarray]:
         files = [path / f"{name}{ending}" for ending in (".npy", ".csv") if (path / f"{name}{ending}").is_file()]
         if len(files) != 1:
             held = sorted(file.name for file in path.iterdir() if file.suffix in (".npy", ".csv"))
-            raise InputError(f"the folder {path} needs one file {name}.npy or {name}.csv; it has {listing(held)}" if not files
+            raise InputError(f"the folder {path} needs one file {name}.npy or {name}.csv; it has {listing(held)}"
+                             if not files
                              else f"the folder {path} has both {files[0].name} and {files[1].name}: one must go")
         found[name] = _map_npy(files[0]) if files[0].suffix == ".npy" else table.read(files[0], {name: type_})[name]
     return found

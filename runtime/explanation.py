@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 COMPILED, CACHED, LOADED = "compiled", "cached", "loaded"
 WHY = {COMPILED: "new: neither this process nor the cache had it",
@@ -13,8 +13,8 @@ WHY = {COMPILED: "new: neither this process nor the cache had it",
 
 @dataclass(frozen=True)
 class Piece:
-    """One piece of machine code of a program.  ``origin`` is COMPILED, CACHED or LOADED; ``seconds`` is what compiling it
-    took, None unless COMPILED."""
+    """One piece of machine code of a program.  ``origin`` is COMPILED, CACHED or LOADED; ``seconds`` is what compiling
+    it took, None unless COMPILED."""
 
     name: str
     text: str                       # what stands for it: a kernel's source, or the name of a piece of the runtime
@@ -24,9 +24,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class ProgramExplanation:
-    """A program that was compiled.  ``is_kept``: its steps came from the cache, they were not derived from the model anew.
-    ``pieces`` is None as long as it has not run; ``sizes`` are the sizes that it ran with, of which only the first may
-    compile anything."""
+    """A program that was compiled.  ``is_kept``: its steps came from the cache, they were not derived from the model
+    anew.  ``pieces`` is None as long as it has not run; ``sizes`` are the sizes that it ran with, of which only the
+    first may compile anything."""
 
     name: str
     is_kept: bool
@@ -38,12 +38,13 @@ class ProgramExplanation:
         return sum(piece.origin == origin for piece in self.pieces or ())
 
     def __str__(self) -> str:
-        head = f"program {self.name}: {self.steps} steps, {'from the cache' if self.is_kept else 'lowered by this process'}"
+        head = (f"program {self.name}: {self.steps} steps, "
+                f"{'from the cache' if self.is_kept else 'lowered by this process'}")
         if self.pieces is None:
             return f"{head}; it has not run: nothing is compiled before"
         seconds = sum(piece.seconds or 0 for piece in self.pieces)
-        lines = [head, f"  {len(self.pieces)} kernels: {self.count(COMPILED)} compiled ({seconds:.1f} s), "
-                       f"{self.count(CACHED)} from the cache, {self.count(LOADED)} there already"]
+        lines = [head, (f"  {len(self.pieces)} kernels: {self.count(COMPILED)} compiled ({seconds:.1f} s), "
+                        f"{self.count(CACHED)} from the cache, {self.count(LOADED)} there already")]
         for origin, why in WHY.items():
             names = [piece.name + (f" ({piece.seconds:.2f} s)" if piece.seconds is not None else "")
                      for piece in self.pieces if piece.origin == origin]

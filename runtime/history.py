@@ -7,8 +7,9 @@ import io
 import json
 import math
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,8 @@ class History:
         except ImportError:
             raise NetcError("plotting needs matplotlib: pip install 'netc[plot]'") from None
         if axes is None:
-            figure, grid = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.4), squeeze=False, layout="constrained")
+            figure, grid = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.4), squeeze=False,
+                                        layout="constrained")
             places = list(grid[0])
         else:
             figure, places = axes.figure, [axes] * len(panels)
@@ -102,7 +104,8 @@ class History:
         for place, (title, curves) in zip(places, panels.items()):
             for name in curves:
                 dashed = name.startswith(VALIDATION)
-                base = curves.index(name.removeprefix(VALIDATION)) if dashed and name.removeprefix(VALIDATION) in curves else 0
+                base = curves.index(name.removeprefix(VALIDATION)) if dashed \
+                    and name.removeprefix(VALIDATION) in curves else 0
                 colour = f"C{base if dashed else curves.index(name)}"
                 place.plot(epochs, self[name], "--" if dashed else "-", color=colour, label=name,
                            marker="o" if len(self.epochs) == 1 else None)
@@ -141,7 +144,8 @@ class History:
         if len(rows) > 12:
             rows = [*rows[:5], ("…",) * len(heading), *rows[-5:]]
         title = f"{len(self.epochs)} epochs in {self.seconds:.1f} s" + (f": {self.stopped}" if self.stopped else "")
-        drawn = "".join(chart.lines(title, {name: self[name] for name in curves}) for title, curves in self.panels().items())
+        drawn = "".join(chart.lines(title, {name: self[name] for name in curves})
+                        for title, curves in self.panels().items())
         return html.block(title, drawn + html.table(heading, rows, range(len(heading))))
 
 

@@ -1,12 +1,12 @@
 """What kernels became, for a reader: LLVM's language or assembly of exactly the code that is linked.
 
-A kernel that came from the cache is compiled again for this: the cache keeps machine code alone, and equal texts give equal
-code.
+A kernel that came from the cache is compiled again for this: the cache keeps machine code alone, and equal texts give
+equal code.
 """
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from . import machine
 from .tile import HEIGHTS, TILES
@@ -15,8 +15,8 @@ FORMS = ("llvm", "asm")
 
 
 def texts_of(table: Sequence[Sequence[int]], words: Sequence[int]) -> list[str]:
-    """The texts of the kernels that a table of steps (address, offset of its words, ...) calls, in order of first use; those
-    of the tiles that a product calls come after it."""
+    """The texts of the kernels that a table of steps (address, offset of its words, ...) calls, in order of first use;
+    those of the tiles that a product calls come after it."""
     by_address = {code.address: text for text, code in machine.loaded().items()}
     found: dict[str, None] = {}
     for address, offset, *_ in table:

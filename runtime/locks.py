@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 
-_owners: "weakref.WeakSet" = weakref.WeakSet()
+_owners: weakref.WeakSet = weakref.WeakSet()
 
 
 def own_lock(owner) -> None:

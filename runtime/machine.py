@@ -11,18 +11,17 @@ import importlib.util
 import os
 import sys
 import threading
-import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Iterable, Mapping
 
 import numpy as np
 
 from . import cache
 
-
 # The modules beside this one that shape machine code; their texts are part of every key.
-EMITTERS = ("builders", "machine", "math", "native", "random", "roofline", "roofline_code", "runner", "scalar", "simd", "tile",
+EMITTERS = ("builders", "machine", "math", "native", "random", "roofline", "roofline_code", "runner", "scalar",
+            "simd", "tile",
             "tile_code", "walker")
 
 
@@ -74,7 +73,8 @@ def code(text: str) -> Code:
 
 
 def codes(texts: Iterable[str]) -> dict[str, Code]:
-    """``code`` for several texts: linked together, and compiled side by side, they take far less time than one by one."""
+    """``code`` for several texts: linked together, and compiled side by side, they take far less time than one by
+    one."""
     texts = list(texts)
     found = {text: _loaded[text] for text in texts if text in _loaded}
     if len(found) == len(texts):

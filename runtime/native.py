@@ -29,13 +29,19 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, Flags, compile_extra
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager, register_pass
-from numba.core.extending import (intrinsic, lower_builtin, models, register_model)
+from numba.core.extending import intrinsic, lower_builtin, models, register_model
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
-from numba.core.typed_passes import (InlineOverloads, IRLegalization, NativeLowering, NoPythonBackend,
-                                     NopythonTypeInference, PreLowerStripPhis)
+from numba.core.typed_passes import (
+    InlineOverloads,
+    IRLegalization,
+    NativeLowering,
+    NoPythonBackend,
+    NopythonTypeInference,
+    PreLowerStripPhis,
+)
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.core.untyped_passes import (FixupArgs, InlineInlinables, IRProcessing, ReconstructSSA, TranslateByteCode)
+from numba.core.untyped_passes import FixupArgs, InlineInlinables, IRProcessing, ReconstructSSA, TranslateByteCode
 
 from .machine import Object
 
@@ -97,8 +103,8 @@ def helper(function):
 class _Library(JITCodeLibrary):
     """Code that is optimised once, with the kernel that it is for, and made machine code once, in an object.
 
-    A library of Numba's own is optimised and linked into the process as it is; so would each helper's be first, and then
-    the kernel's with copies of them.  ``entry`` is a kernel's only visible symbol; a helper's library has none.
+    A library of Numba's own is optimised and linked into the process as it is; so would each helper's be first, and
+    then the kernel's with copies of them.  ``entry`` is a kernel's only visible symbol; a helper's library has none.
     """
 
     entry: str | None = None

@@ -63,7 +63,7 @@ class Pool:
             except IndexError:          # taken by another thread meanwhile
                 return
 
-    def run(self, program: "runner.Runner", bases: int, times: np.ndarray | None = None) -> bool:
+    def run(self, program: runner.Runner, bases: int, times: np.ndarray | None = None) -> bool:
         """Run the program with all threads; False, and nothing done, where the pool is busy or stopped."""
         if not self._lock.acquire(blocking=False):
             return False

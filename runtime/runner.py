@@ -16,6 +16,7 @@ import ctypes
 import functools
 
 import numpy as np
+
 from . import machine
 
 STEP_WORDS = 4          # of a step, in the table and within a region
@@ -46,8 +47,8 @@ def native_function(name: str):
 def region_address() -> int:
     """The kernel whose units each do their part of many steps, one after the other.
 
-    Its arguments: how many steps; for each the address of a kernel, where its arguments begin (in words, from here), its
-    number of units, and how many of them belong to a unit of the region; then these arguments.
+    Its arguments: how many steps; for each the address of a kernel, where its arguments begin (in words, from here),
+    its number of units, and how many of them belong to a unit of the region; then these arguments.
     """
     return machine.code("runner region").address
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 from numba import boolean, float32, float64, int32, int64, njit
 from numba.core.extending import intrinsic
 from numba.core.typing.templates import signature
-import numpy as np
 
-from . import cache, native
-from . import math as vector_math
+from . import cache, math as vector_math, native
 from .machine import Object
 from .random import random_bits
+
 
 @intrinsic
 def add_any_order(typingctx, total, value):
@@ -80,11 +80,12 @@ def namespace() -> dict:
     """The names that generated source may use."""
     names = {name: value for name, value in vars(vector_math).items() if name.endswith(("_f32", "_f64"))}
     names |= {name: value for name, value in vars(native).items() if name.startswith("buffer_")}
-    names |= dict(float32=float32, float64=float64, int32=int32, int64=int64, boolean=boolean, fma=fma,
-                  add_any_order=add_any_order, maximum=maximum, minimum=minimum, floordiv=floordiv, mod=mod,
-                  sign_f32=sign_f32, sign_f64=sign_f64, sign_i32=sign_i32, sign_i64=sign_i32, sqrt=np.sqrt,
-                  floor=np.floor, ceil=np.ceil, rint=np.rint, random_bits=random_bits)
-    return names
+    return names | {
+        "float32": float32, "float64": float64, "int32": int32, "int64": int64, "boolean": boolean, "fma": fma,
+        "add_any_order": add_any_order, "maximum": maximum, "minimum": minimum, "floordiv": floordiv, "mod": mod,
+        "sign_f32": sign_f32, "sign_f64": sign_f64, "sign_i32": sign_i32, "sign_i64": sign_i32, "sqrt": np.sqrt,
+        "floor": np.floor, "ceil": np.ceil, "rint": np.rint, "random_bits": random_bits,
+    }
 
 
 def build_kernel(text: str) -> Object:

@@ -1,7 +1,8 @@
 """Arrays from CSV tables and to them: a row a sample, a heading that says which column is what.
 
-An array of one number a sample is the column of its name; one of several is the columns NAME.0, NAME.1, ... (also NAME_0 or
-NAME[0], from 0 or 1 on), or, where all other arrays have found their columns, the columns that are left, in their order.
+An array of one number a sample is the column of its name; one of several is the columns NAME.0, NAME.1, ... (also
+NAME_0 or NAME[0], from 0 or 1 on), or, where all other arrays have found their columns, the columns that are left, in
+their order.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import io
 import math
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,8 @@ from .errors import InputError, listing, nearest
 
 
 def read(path: Path, types: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of these names and types.  Raises InputError naming the line, the column, what was expected; OSError."""
+    """The arrays of these names and types.  Raises InputError naming the line, the column, what was expected;
+    OSError."""
     heading, skipped = _heading(path)
     if heading is None:
         return _without_heading(path, types)
@@ -60,7 +63,8 @@ def _is_number(text: str) -> bool:
 
 def _without_heading(path: Path, types: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if len(types) != 1:
-        raise InputError(f"{path} has no heading, so that its columns could be told apart: its first line must name them, as "
+        raise InputError(f"{path} has no heading, so that its columns could be told apart: its first line must name "
+                         f"them, as "
                          f"{', '.join(example for name, type_ in types.items() for example in _examples(name, type_))}")
     (name, type_), = types.items()
     with open(path, encoding="utf-8-sig", newline="") as file:
@@ -93,11 +97,12 @@ def _columns(path: Path, heading: Sequence[str], types: Mapping[str, Any]) -> di
     elif missing:
         examples = ", ".join(example for name in missing for example in _examples(name, types[name]))
         left = [heading[column] for column in rest]
-        raise InputError(f"{path} has no columns for {listing(missing)}{nearest(missing[0], left)}: {examples} would be such; "
-                         f"not used are {listing(left)}")
+        raise InputError(f"{path} has no columns for {listing(missing)}{nearest(missing[0], left)}: {examples} would "
+                         f"be such; not used are {listing(left)}")
     for name, columns in found.items():
         if not _fits(types[name], len(columns)):
-            raise InputError(f"{path} has {len(columns)} columns for `{name}`, expected {width(types[name])} ({types[name]})")
+            raise InputError(f"{path} has {len(columns)} columns for `{name}`, expected {width(types[name])} "
+                             f"({types[name]})")
     return {name: found[name] for name in types}
 
 
@@ -174,8 +179,8 @@ def _shaped(path: Path, name: str, values: np.ndarray, type_: Any, titles: Seque
         if not allowed.all():
             row, column = np.argwhere(~allowed)[0]
             wanted = "0 or 1" if type_.dtype.kind == "bool" else "a whole number"
-            raise InputError(f"{path}: row {row + 1}, column `{titles[column]}`: {values[row, column]:g} is not {wanted}, which "
-                             f"`{name}` ({type_}) needs")
+            raise InputError(f"{path}: row {row + 1}, column `{titles[column]}`: {values[row, column]:g} is not "
+                             f"{wanted}, which `{name}` ({type_}) needs")
     values = values.astype(np.int64 if type_.dtype.kind == "int" else type_.dtype.numpy)
     sizes = type_.shape[1:] if width(type_) is not None else values.shape[1:]
     return values.reshape(len(values), *sizes)
@@ -188,15 +193,16 @@ def text(arrays: Mapping[str, np.ndarray]) -> bytes:
     """A table of arrays of equally many rows, as ``read`` reads them; each number with all its digits."""
     counts = {name: len(array) if array.ndim else None for name, array in arrays.items()}
     if len(set(counts.values())) != 1 or None in counts.values():
-        raise InputError(f"a table holds arrays of equally many rows, not {', '.join(f'{name} {a.shape}' for name, a in arrays.items())}"
-                         ": write an .npz file")
+        raise InputError(f"a table holds arrays of equally many rows, not "
+                         f"{', '.join(f'{name} {a.shape}' for name, a in arrays.items())}: write an .npz file")
     columns, heading = [], []
     for name, array in arrays.items():
         flat = array.reshape(len(array), -1)
         flat = flat.astype(np.int8) if flat.dtype == bool else flat
         single = array.ndim == 1 or flat.shape[1] == 1
         heading += [name] if single else [f"{name}.{number}" for number in range(flat.shape[1])]
-        columns += [column.tolist() if column.dtype.kind != "f" else [repr(value.item()) if value.dtype == np.float64 else str(value)
+        columns += [column.tolist() if column.dtype.kind != "f" else [repr(value.item()) if value.dtype == np.float64
+                                                                      else str(value)
                     for value in column] for column in flat.T]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -57,13 +57,14 @@ WORDS = CHUNKS + LEVELS
 # --- machine code -----------------------------------------------------------------------------------------------------
 
 
-# Whether a tile's vectors are whole; or the last one masked in B and C; or all in C alone, as many columns as there are.
+# Whether a tile's vectors are whole; or the last one masked in B and C; or all in C alone, as many columns as there
+# are.
 WHOLE, MASKED, PADDED = range(3)
 
 
 def tile_text(dtype: str, rows: int, vectors: int, last: int) -> str:
-    """What stands for the register tile of these rows and vectors (0: one column, vectors along k), which is WHOLE, MASKED
-    or PADDED."""
+    """What stands for the register tile of these rows and vectors (0: one column, vectors along k), which is WHOLE,
+    MASKED or PADDED."""
     return f"tile {dtype} {rows} {vectors} {last}"
 
 
@@ -97,7 +98,8 @@ class Plan:
 
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8)      # of tiles, in vectors
-ANY_COLUMNS_VECTORS = 2             # for an unknown number of columns, if there are many rows: a padded tile fits any rest
+# for an unknown number of columns, if there are many rows: a padded tile fits any rest
+ANY_COLUMNS_VECTORS = 2
 
 
 def _tile_cost(rows: int, vectors: int) -> float:
@@ -118,7 +120,8 @@ def tile_heights(rows: int, vectors: int) -> tuple[int, int, int]:
 
 
 def _tile_vectors(width: int, rows: int, columns: int) -> int:
-    """The width, in vectors (of ``width`` columns), of the tile that covers one row, or many, of these columns fastest."""
+    """The width, in vectors (of ``width`` columns), of the tile that covers one row, or many, of these columns
+    fastest."""
     needed = -(-columns // width)
 
     def cost(vectors: int) -> tuple:
@@ -153,9 +156,9 @@ def plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int = 1, 
 
     dtype: "f32" or "f64"; batch, rows, sums: sequences of at most four Axis, outermost first; the column is contiguous
     in C, has ``column_stride_b`` in B (1 is fast, any other is packed; 0 for a single column whose last sum index is
-    contiguous in A and B), and does not occur in A.  An empty sum gives zeros.  C must not overlap A or B.  ``any_columns``: use tiles that serve every number of columns.
-    ``block_rows``: a unit is exactly so many rows (the last one fewer) and all columns.
-    The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
+    contiguous in A and B), and does not occur in A.  An empty sum gives zeros.  C must not overlap A or B.
+    ``any_columns``: use tiles that serve every number of columns.  ``block_rows``: a unit is exactly so many rows (the
+    last one fewer) and all columns.  The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
     """
     return _plan(dtype, tuple(batch), tuple(rows), tuple(sums), columns, column_stride_b, accumulate,
                  any_columns, threads(), block_rows)
@@ -178,7 +181,8 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     if unit_rows is None:
         # Every unit packs, or at least reads, its part of B and of A by itself.
         units_a_thread = 2 if must_pack or far or depth >= LONG_SUM else 4
-        block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide, units_a_thread * thread_count)
+        block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide,
+                                            units_a_thread * thread_count)
     else:
         block_rows, block_columns = unit_rows, _up(max(columns, 1), wide)
     packs = must_pack or (not is_dot and far and block_rows >= 48 and depth >= 32)
@@ -232,7 +236,8 @@ class Tiles:
 
 @dataclass(frozen=True)
 class _Choice:
-    """Tiles before they are compiled: their heights and widths, and the text of each, None for one that is not needed."""
+    """Tiles before they are compiled: their heights and widths, and the text of each, None for one that is not
+    needed."""
 
     heights: tuple[int, int, int]
     wide: int
@@ -289,10 +294,11 @@ def _dot_tiles(dtype: str) -> Tiles:
 
 
 def texts(dtype: str, rows: int | None, columns: int | None) -> list[str]:
-    """What stands for the code that contractions of so many rows (None: any number) and columns (None: any number; 0: dot
-    products) need."""
+    """What stands for the code that contractions of so many rows (None: any number) and columns (None: any number; 0:
+    dot products) need."""
     choices = [_dot_choice(dtype)] if columns == 0 else [
-        _choice(dtype, number, columns or 1, columns is None) for number in ((1, MANY_ROWS) if rows is None else (rows,))]
+        _choice(dtype, number, columns or 1, columns is None)
+        for number in ((1, MANY_ROWS) if rows is None else (rows,))]
     return [f"contract {dtype}", *(text for choice in choices for text in choice.texts if text)]
 
 

@@ -14,9 +14,35 @@ from numba.core.typing.templates import signature
 from .machine import Object
 from .native import ARGS, BASES, KERNEL, _address, compile_native, helper, least, most
 from .simd import F32, F64, I1, I32, I64, call_intrinsic, lanes, suffix
-from .tile import (ACCUMULATE, BATCH, BLOCK_COLUMNS, BLOCK_ROWS, CHUNKS, COLUMN_STRIDE_B, COLUMNS, HALF, HEIGHTS,
-                   LANES, LAST_WIDE, LEVELS, MASKED, MAX_DEPTH, MAX_ROWS, PACKED_A, PACKED_BYTES, PACKS, PACKS_A,
-                   PADDED, PREFETCH_ROWS, ROWS, SUMS, TALL, TILES, WHOLE, WIDE)
+from .tile import (
+    ACCUMULATE,
+    BATCH,
+    BLOCK_COLUMNS,
+    BLOCK_ROWS,
+    CHUNKS,
+    COLUMN_STRIDE_B,
+    COLUMNS,
+    HALF,
+    HEIGHTS,
+    LANES,
+    LAST_WIDE,
+    LEVELS,
+    MASKED,
+    MAX_DEPTH,
+    MAX_ROWS,
+    PACKED_A,
+    PACKED_BYTES,
+    PACKS,
+    PACKS_A,
+    PADDED,
+    PREFETCH_ROWS,
+    ROWS,
+    SUMS,
+    TALL,
+    TILES,
+    WHOLE,
+    WIDE,
+)
 
 # --- the register tile --------------------------------------------------------------------------------------------
 
@@ -113,8 +139,8 @@ class _Tile:
 class _OuterTile(_Tile):
     """A tile that adds outer products: A is broadcast, B and C are read by vectors along the columns.
 
-    ``columns`` is how many columns there are.  A WHOLE tile has that many; a MASKED one lacks some of its last vector's,
-    which are not touched in B and C; a PADDED one may lack any, and reads B as if it had them.
+    ``columns`` is how many columns there are.  A WHOLE tile has that many; a MASKED one lacks some of its last
+    vector's, which are not touched in B and C; a PADDED one may lack any, and reads B as if it had them.
     """
 
     def __init__(self, builder, values, element, rows: int, vectors: int, last: int):
@@ -211,7 +237,9 @@ class _DotTile(_Tile):
     def step(self, at_a, at_b, mask=None):
         def load(pointer):
             place = self.builder.bitcast(pointer, self.vector.as_pointer())
-            return self.builder.load(place, align=self.bytes) if mask is None else load_masked(self.builder, place, mask)
+            if mask is not None:
+                return load_masked(self.builder, place, mask)
+            return self.builder.load(place, align=self.bytes)
         b = load(at_b)
         for row, place in zip(self.rows_a, self.sums):
             self.fma(place, load(self.builder.gep(row, [at_a])), b)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Iterable, Iterator, Mapping, Protocol, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,8 +30,9 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Position:
-    """Where training stands: ``batch`` batches of epoch number ``epoch`` (from 1) are done, ``totals`` and ``samples`` are
-    the sums of what they reported and the samples in them.  Training that goes on from here takes the same steps."""
+    """Where training stands: ``batch`` batches of epoch number ``epoch`` (from 1) are done, ``totals`` and ``samples``
+    are the sums of what they reported and the samples in them.  Training that goes on from here takes the same
+    steps."""
 
     epoch: int = 1
     batch: int = 0
@@ -82,7 +84,7 @@ class Dataset:
     def take(self, rows) -> dict[str, np.ndarray]:
         return {name: array[rows] if name in self.batched else array for name, array in self.arrays.items()}
 
-    def subset(self, rows) -> "Dataset":
+    def subset(self, rows) -> Dataset:
         return Dataset(self.take(rows), self.batched)
 
     def batches(self, size: int, order: np.ndarray | None = None,
@@ -92,7 +94,7 @@ class Dataset:
             rows = slice(start, start + size) if order is None else order[start:start + size]
             yield self.take(rows), min(size, self.samples - start)
 
-    def split(self, fraction: float, seed: int) -> tuple["Dataset", "Dataset"]:
+    def split(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """(the rest, a random ``fraction`` of the samples).  Raises InputError where one part would be empty."""
         if isinstance(fraction, bool) or not 0 < fraction < 1:
             raise InputError(f"`validation` is {fraction!r}, expected a fraction between 0 and 1, or data")
@@ -125,8 +127,8 @@ def fit(step: Step, data: Dataset, *, epochs: int, batch_size: int, seed: int, s
 
     ``validate()`` gives the validation numbers at the end of an epoch.  A callback is a function called with a
     ``Progress`` at the end of each epoch, or an object with any of the methods of ``Callback``.  Ctrl-C stops after the
-    current batch; a second one at once.  ``start`` and ``history`` are where an earlier run ended: the order of an epoch's
-    samples depends on the seed and the epoch alone, so that training goes on as if it had never stopped.
+    current batch; a second one at once.  ``start`` and ``history`` are where an earlier run ended: the order of an
+    epoch's samples depends on the seed and the epoch alone, so that training goes on as if it had never stopped.
     """
     check_count("epochs", epochs), check_count("batch_size", batch_size)
     loop = _Loop(step, data, epochs, batch_size, seed, shuffle, validate, [_Callback(each) for each in callbacks],
@@ -147,7 +149,7 @@ class _Loop:
         self.before = history.seconds
         self.started = time.perf_counter()
 
-    def run(self, position: Position, interrupt: "Interrupt") -> None:
+    def run(self, position: Position, interrupt: Interrupt) -> None:
         history = self.history
         history.interrupted, history.stopped = False, ""
         told = None
@@ -159,7 +161,7 @@ class _Loop:
         for call in self.callbacks if told is not None else ():
             call.on_end(told)
 
-    def _epoch(self, position: Position, interrupt: "Interrupt") -> Progress:
+    def _epoch(self, position: Position, interrupt: Interrupt) -> Progress:
         """One epoch, or what is left of it."""
         order = None
         if self.shuffle:
@@ -191,18 +193,20 @@ class _Loop:
     def _told(self, epoch: int, batch: int, mean: Mean, began: float) -> Progress:
         self._clock()
         return Progress(epoch, self.epochs, batch, self.batches, mean.result(), self.step, mean.count,
-                        time.perf_counter() - began, self.history, Position(epoch, batch, dict(mean.totals), mean.count))
+                        time.perf_counter() - began, self.history,
+                        Position(epoch, batch, dict(mean.totals), mean.count))
 
     def _clock(self) -> None:
         self.history.seconds = self.before + time.perf_counter() - self.started
 
-    def _answers(self, answers: list, interrupt: "Interrupt") -> None:
+    def _answers(self, answers: list, interrupt: Interrupt) -> None:
         """Whether to stop, and why: a text is a reason, anything else that is true an interruption."""
         reasons = [answer for answer in answers if answer]
         if reasons or interrupt.stopped:
             texts = [reason for reason in reasons if isinstance(reason, str)]
             self.history.interrupted = self.history.interrupted or interrupt.stopped or len(texts) < len(reasons)
-            self.history.stopped = "interrupted" if interrupt.stopped else texts[0] if texts else "stopped by a callback"
+            self.history.stopped = "interrupted" if interrupt.stopped else texts[0] if texts \
+                else "stopped by a callback"
 
 
 def check_count(name: str, value: Any) -> None:
@@ -253,7 +257,7 @@ class Interrupt:
         self.stopped = False
         self._previous: Any = None
 
-    def __enter__(self) -> "Interrupt":
+    def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread() \
                 and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._previous = signal.signal(signal.SIGINT, self._stop)

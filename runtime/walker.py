@@ -5,10 +5,40 @@ from __future__ import annotations
 from numba import types
 
 from .machine import Object
-from .native import (ARGS, BASES, KERNEL, bases_at, call_kernel, compile_native, exchange, fetch_add, helper,
-                     least, load_acquire, most, nanoseconds, pause, sched_yield, store_release, words_at)
-from .runner import (ACTIVE, COUNTER_WORDS, CURRENT, JOB_BASES, JOB_COUNTERS, JOB_PROGRAM, NUMBER, OPEN,
-                     PROGRAM_ARGS, PROGRAM_COUNT, PROGRAM_STEPS, STEP_WORDS, STOP)
+from .native import (
+    ARGS,
+    BASES,
+    KERNEL,
+    bases_at,
+    call_kernel,
+    compile_native,
+    exchange,
+    fetch_add,
+    helper,
+    least,
+    load_acquire,
+    most,
+    nanoseconds,
+    pause,
+    sched_yield,
+    store_release,
+    words_at,
+)
+from .runner import (
+    ACTIVE,
+    COUNTER_WORDS,
+    CURRENT,
+    JOB_BASES,
+    JOB_COUNTERS,
+    JOB_PROGRAM,
+    NUMBER,
+    OPEN,
+    PROGRAM_ARGS,
+    PROGRAM_COUNT,
+    PROGRAM_STEPS,
+    STEP_WORDS,
+    STOP,
+)
 
 _PAUSES = 1000          # spins (some 40 us) after which a waiting thread gives up its time slice at each look
 
@@ -133,7 +163,8 @@ def _define_region():
                 row = 1 + step * STEP_WORDS
                 first = unit * args[row + 3]
                 if first < args[row + 2]:
-                    call_kernel(args, row, bases, args, args[row + 1], first, least(first + args[row + 3], args[row + 2]))
+                    call_kernel(args, row, bases, args, args[row + 1], first,
+                                least(first + args[row + 3], args[row + 2]))
     return region
 
 

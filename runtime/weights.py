@@ -1,8 +1,9 @@
 """Weights: one flat vector with named views, immutable; and their files.
 
-A ``Layout`` lists the variables in the order in which the model makes them, layer by layer, which is the order of Keras'
-``get_weights()``.  Those of the model's float type are stretches of the flat vector, the parameters first, then the states;
-the few others (an integer counter) are held apart.  A file is safetensors, one tensor a variable, named by its path.
+A ``Layout`` lists the variables in the order in which the model makes them, layer by layer, which is the order of
+Keras' ``get_weights()``.  Those of the model's float type are stretches of the flat vector, the parameters first, then
+the states; the few others (an integer counter) are held apart.  A file is safetensors, one tensor a variable, named by
+its path.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import math
 import os
 import secrets
 import struct
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Layout:
     entries: tuple[Entry, ...]
 
     @staticmethod
-    def of(dtype: str, variables) -> "Layout":
+    def of(dtype: str, variables) -> Layout:
         """From (path, dtype, shape, trainable) rows in order.  Raises WeightsError beyond ``LARGEST`` elements."""
         rows, entries, offset = list(variables), {}, 0
         # The trainable ones lie first: they are the one stretch that an optimiser sees.
@@ -99,7 +100,8 @@ class Layout:
         for path in order:
             below = [entry for entry in self.entries if entry.path == path or entry.path.startswith(f"{path}.")]
             if not below:
-                raise WeightsError(f"`order`: there is no variable or layer `{path}`{nearest(str(path), self._places())}")
+                raise WeightsError(f"`order`: there is no variable or layer "
+                                   f"`{path}`{nearest(str(path), self._places())}")
             twice = [entry.path for entry in below if entry.path in found]
             if twice:
                 raise WeightsError(f"`order` names {listing(twice)} twice")
@@ -148,7 +150,7 @@ class Weights(Mapping[str, np.ndarray]):
             self._views[entry.path] = value
 
     @staticmethod
-    def of(layout: Layout, values: Mapping[str, np.ndarray]) -> "Weights":
+    def of(layout: Layout, values: Mapping[str, np.ndarray]) -> Weights:
         """From every variable's array.  Raises WeightsError naming what is missing, unknown or misshapen."""
         missing = [path for path in layout.by_path if path not in values]
         unknown = [path for path in values if path not in layout.by_path]
@@ -166,7 +168,7 @@ class Weights(Mapping[str, np.ndarray]):
         return Weights(layout, flat, apart, copy=False)
 
     @staticmethod
-    def from_arrays(layout: Layout, arrays: Iterable, order: Iterable[str] | None = None) -> "Weights":
+    def from_arrays(layout: Layout, arrays: Iterable, order: Iterable[str] | None = None) -> Weights:
         """From one array a variable, as Keras' ``get_weights()`` gives them.
 
         They come in the layout's order, or in that of ``order`` (see ``Layout.ordered``).  Raises WeightsError where
@@ -180,7 +182,7 @@ class Weights(Mapping[str, np.ndarray]):
         return Weights.of(layout, {entry.path: array for entry, array in zip(entries, given)})
 
     @staticmethod
-    def from_vector(layout: Layout, vector: np.ndarray, order: Iterable[str] | None = None) -> "Weights":
+    def from_vector(layout: Layout, vector: np.ndarray, order: Iterable[str] | None = None) -> Weights:
         """From the arrays of ``from_arrays`` end to end, each in C order.  Raises WeightsError for another length."""
         entries = layout.ordered(order)
         ends = np.cumsum([entry.size for entry in entries])
@@ -218,24 +220,24 @@ class Weights(Mapping[str, np.ndarray]):
         """The variables outside the flat vector."""
         return {entry.path: self._views[entry.path] for entry in self.layout.entries if entry.offset is None}
 
-    def replace(self, values: Mapping[str, np.ndarray]) -> "Weights":
+    def replace(self, values: Mapping[str, np.ndarray]) -> Weights:
         """These weights with some variables replaced.  Raises WeightsError for an unknown path or another shape."""
         for path in values:
             if path not in self.layout.by_path:
                 raise WeightsError(f"there is no variable `{path}`{nearest(path, self.layout.by_path)}")
         return Weights.of(self.layout, {**self, **values})
 
-    def with_flat(self, flat: np.ndarray) -> "Weights":
+    def with_flat(self, flat: np.ndarray) -> Weights:
         """These weights with another flat vector (copied, converted to the vector's dtype)."""
         return Weights(self.layout, flat, self.apart)
 
-    def copy(self) -> "Weights":
+    def copy(self) -> Weights:
         """Equal weights in memory of their own."""
         return self.with_flat(self.flat)
 
     __copy__ = copy
 
-    def __deepcopy__(self, memo) -> "Weights":
+    def __deepcopy__(self, memo) -> Weights:
         return self.copy()
 
     def __reduce__(self):
@@ -263,7 +265,8 @@ class Weights(Mapping[str, np.ndarray]):
         """A row a variable with the range of its values, for a notebook."""
         from . import html
         states = sum(entry.size for entry in self.layout.entries if not entry.trainable)
-        rows = [(entry.path + ("" if entry.trainable else " (state)"), f"{entry.dtype}{list(entry.shape)}", f"{entry.size:,}",
+        rows = [(entry.path + ("" if entry.trainable else " (state)"), f"{entry.dtype}{list(entry.shape)}",
+                 f"{entry.size:,}",
                  *_range(self[entry.path])) for entry in self.layout.entries]
         return html.block(f"{self.trainable_count:,} parameters" + (f", {states:,} of state" if states else ""),
                           html.table(("path", "type", "elements", "mean", "least", "most"), rows, range(2, 6)))
@@ -284,7 +287,8 @@ def _as_array(value, place: int) -> np.ndarray:
 
 
 def _misfit(entries: list[Entry], shapes: list[tuple[int, ...]]) -> str:
-    """Why a list of arrays does not fit: the variables and the arrays side by side, from just before the first that differ."""
+    """Why a list of arrays does not fit: the variables and the arrays side by side, from just before the first that
+    differ."""
     wanted = [entry.shape for entry in entries]
     rows = max(len(wanted), len(shapes))
     differ = [k for k in range(rows) if shapes[k:k + 1] != wanted[k:k + 1]]
@@ -296,7 +300,8 @@ def _misfit(entries: list[Entry], shapes: list[tuple[int, ...]]) -> str:
         came = str(list(shapes[k])) if k < len(shapes) else "nothing"
         lines.append(f"  {k:>3}  {here:<{width}}  {'got' if k in differ else 'fits'} {came}".rstrip())
     if sorted(shapes) == sorted(wanted):
-        lines.append("these are the model's shapes in another order: give `order`, the paths of the layers as the list has them")
+        lines.append("these are the model's shapes in another order: give `order`, the paths of the layers as the list "
+                     "has them")
     return "\n".join(lines)
 
 
@@ -356,7 +361,8 @@ def save(weights: Weights, path: str | os.PathLike, model: str = "") -> None:
     from safetensors.numpy import save as encode
     # Not np.ascontiguousarray: that turns a scalar into a vector.
     tensors = {name: np.array(value, order="C") for name, value in weights.items()}
-    # One entry: several would be written in an order that changes from run to run, and equal weights are to give equal files.
+    # One entry: several would be written in an order that changes from run to run, and equal weights are to give equal
+    # files.
     write_atomically(path, encode(tensors, metadata={"netc": json.dumps({"format": "netc weights 1", "model": model})}))
 
 
@@ -368,7 +374,8 @@ def load(layout: Layout, path: str | os.PathLike) -> Weights:
     """
     header = _read_header(os.fspath(path))
     prefix = IN_CHECKPOINT if any(name.startswith(IN_CHECKPOINT) for name in header) else ""
-    _check_header(layout, path, {name.removeprefix(prefix): value for name, value in header.items() if name.startswith(prefix)})
+    _check_header(layout, path, {name.removeprefix(prefix): value for name, value in header.items()
+                                 if name.startswith(prefix)})
     return Weights.of(layout, read_tensors(path, prefix)[0])
 
 
@@ -384,7 +391,7 @@ def read_tensors(path: str | os.PathLike, prefix: str = "") -> tuple[dict[str, n
     _read_header(os.fspath(path))                              # which says clearly what is no such file at all
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]
+            names = [name for name in file.keys() if name.startswith(prefix)]      # noqa: SIM118 - no mapping
             return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except SafetensorError as error:
         raise WeightsError(f"{os.fspath(path)} is damaged: {error}") from None

@@ -1,7 +1,7 @@
 """Processes that compile beside this one: Numba holds the interpreter's lock, so threads would not help.
 
-A worker takes texts, one at a time, and gives objects.  It only ever helps: where one does not start, fails or falls silent,
-this process compiles what it was to do.
+A worker takes texts, one at a time, and gives objects.  It only ever helps: where one does not start, fails or falls
+silent, this process compiles what it was to do.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from queue import Empty, SimpleQueue
-from typing import BinaryIO, Iterator
+from typing import BinaryIO
 
 from .machine import Object
 from .pool import threads
@@ -73,7 +74,8 @@ def _build(text: str) -> Built:
 
 
 class _Worker:
-    """A process, and a thread that hands it what is waiting; ``results`` gets None for what the process failed to make."""
+    """A process, and a thread that hands it what is waiting; ``results`` gets None for what the process failed to
+    make."""
 
     def __init__(self, waiting: deque, results: SimpleQueue):
         self._waiting, self._results = waiting, results
@@ -88,7 +90,8 @@ class _Worker:
             code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
             _receive(self._process.stdout)          # it is ready
             while self._waiting:
                 text = self._waiting.popleft()
@@ -129,7 +132,7 @@ def _receive(pipe: BinaryIO) -> bytes:
 
 def main() -> None:
     """The process' side."""
-    from . import scalar            # imports Numba
+    from . import scalar  # imports Numba
     from .builders import build
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
@@ -141,7 +144,7 @@ def main() -> None:
             try:
                 made = build(text)
                 answer = made.symbol.encode() + b"\0" + made.content
-            except Exception:       # the other process will meet it too, and say so
+            except Exception:       # noqa: BLE001 - the other process will meet it too, and say so
                 answer = b""
             _send(replies, answer)
     except (EOFError, BrokenPipeError):

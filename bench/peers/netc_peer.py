@@ -24,7 +24,8 @@ class _Task:
         limits, cost = roofline(), self.function.cost(self.program, self.inputs)
         parameters = self.function.layout.trainable_size
         return {"work_flops": cost.work_flops, "flops": cost.flops, "bytes": cost.bytes, "arena": cost.arena,
-                "live": cost.live, "parameters": parameters, "peak_flops": limits.flops, "bandwidths": limits.bandwidths,
+                "live": cost.live, "parameters": parameters, "peak_flops": limits.flops,
+                "bandwidths": limits.bandwidths,
                 "optimizer_bandwidth": limits.bandwidth(16 * parameters)}
 
     def counts(self) -> dict[str, int]:

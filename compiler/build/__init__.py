@@ -17,9 +17,9 @@ compile-time language (settings, ``if``, ``for``, functions, instances) and leav
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Mapping
 
 from .. import syntax
 from ..diagnostics import Diagnostic, Diagnostics
@@ -48,9 +48,9 @@ def elaborate(text: str | bytes, filename: str = "<text>", model: str | None = N
     """The model of a source text as graphs.
 
     ``model`` names it; by default the one that has a ``train`` block, else the last of the file.  ``precision``
-    "f64" computes every f32 in f64.  ``loader`` reads an imported file, given its path; where it gives None, and by default,
-    that is from the disk, below the folder of ``filename``.  ``settings`` are values for the model's own settings; ``optimizer`` and ``lr`` are
-    expressions that replace those of the ``train`` block.
+    "f64" computes every f32 in f64.  ``loader`` reads an imported file, given its path; where it gives None, and by
+    default, that is from the disk, below the folder of ``filename``.  ``settings`` are values for the model's own
+    settings; ``optimizer`` and ``lr`` are expressions that replace those of the ``train`` block.
     Raises Diagnostics with every mistake found.
     """
     with _deep_recursion():
@@ -72,7 +72,8 @@ def _deep_recursion():
 
 
 def declared_settings(text: str | bytes, filename: str = "<text>", model: str | None = None) -> tuple[str, ...]:
-    """The names of the settings of the model that ``elaborate`` would take.  Raises Diagnostics where the text is no file."""
+    """The names of the settings of the model that ``elaborate`` would take.  Raises Diagnostics where the text is no
+    file."""
     try:
         chosen, _ = _choose(syntax.parse(text, filename), model)
     except Fault:
@@ -104,7 +105,8 @@ class Inspection:
     diagnostics: tuple[Diagnostic, ...]     # errors, warnings and notes, in the order of the text
     model: Model | None                     # the one that is compiled by default, where the file has it and it is right
     read: frozenset[str]                    # the paths of the files that it imports, there or not
-    imports: Mapping[str, str] = field(default_factory=dict)       # those that could be read, with digests of their content
+    # those that could be read, with digests of their content
+    imports: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def errors(self) -> list[Diagnostic]:
@@ -113,8 +115,8 @@ class Inspection:
 
 def inspect(text: str | bytes, filename: str = "<text>", model: str | None = None, precision: str = "f32", loader=None,
             observer=None) -> Inspection:
-    """Checks a whole file: each model that is trained, the one that is compiled by default, and all others as far as they
-    are settled by themselves.  A file of layers and functions alone is fine.
+    """Checks a whole file: each model that is trained, the one that is compiled by default, and all others as far as
+    they are settled by themselves.  A file of layers and functions alone is fine.
 
     The arguments are those of ``elaborate``; with ``model`` only that one.  ``observer.see(tree, value)`` is told of
     every value that an expression or a binding of any file has on the way, in every call; with an observer every model
@@ -202,7 +204,8 @@ def _roots(tree: syntax.File) -> list[str]:
     trained = list(dict.fromkeys(train.model for train in tree.trains if train.model in models))
     if trained:
         return trained
-    complete = [name for name, model in models.items() if not _open_settings(model) and not any(map(_open_input, model.inputs))]
+    complete = [name for name, model in models.items() if not _open_settings(model)
+                and not any(map(_open_input, model.inputs))]
     return complete[-1:]
 
 
@@ -214,7 +217,8 @@ def _open_settings(model: syntax.Model) -> bool:
 def _open_input(parameter: syntax.Parameter) -> bool:
     """Whether the type of an input is left to the caller."""
     annotation = parameter.annotation
-    return not isinstance(annotation, syntax.TypeAnnotation) or any(isinstance(dim, syntax.Ellipsis) for dim in annotation.dims)
+    return not isinstance(annotation, syntax.TypeAnnotation) or any(isinstance(dim, syntax.Ellipsis)
+                                                                    for dim in annotation.dims)
 
 
 UNDECIDED = {"E0306", "E0309", "E0402", "E0504", "E0509"}     # what a caller might have settled
@@ -373,9 +377,7 @@ def _variables(inference: Build, training: Build) -> list[Variable]:
 def _mode(build: Build, found: _Pass, states) -> Mode:
     from .. import ops
     outputs = _outputs(found.result, found.model.tree)
-    values = dict(build.values)
-    for name, node in outputs.items():
-        values[name] = node
+    values = {**build.values, **outputs}
     updates = {v.path: build.updates.get(v.path, ops.state(v.path, v.type.dtype, v.type.shape)) for v in states}
     places = {name: build.users_place(found.model.tree.name_span) for name in values} | build.places
     return Mode(outputs, values, found.training.losses, found.training.metrics, tuple(build.penalties), updates, places)

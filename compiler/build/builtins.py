@@ -13,8 +13,20 @@ from .. import ops
 from ..ir import Node, topological
 from ..types import DTYPES, Dim, DType, boolean, divide_exactly, i32, product
 from . import indexing, numbers, shapes
-from .values import (Builtin, Fault, Parameter, Record, describe, is_function as is_callable, is_int,
-                     is_number, is_size, is_tensor, shape_text, show)
+from .values import (
+    Builtin,
+    Fault,
+    Parameter,
+    Record,
+    describe,
+    is_function as is_callable,
+    is_int,
+    is_number,
+    is_size,
+    is_tensor,
+    shape_text,
+    show,
+)
 
 BUILTINS: dict[str, object] = {}
 MOST_PARTS = 10_000                    # that `split` gives
@@ -197,7 +209,8 @@ def tuple_question(build, x):
 @builtin("int")
 def to_int(build, x):
     if is_tensor(x):
-        raise Fault("type", "a tensor has no compile-time integer", found=describe(x), hint="convert it: `cast(x, i32)`")
+        raise Fault("type", "a tensor has no compile-time integer", found=describe(x),
+                    hint="convert it: `cast(x, i32)`")
     if not is_number(x):
         raise Fault("type", "`int` takes a number", found=describe(x))
     return x if isinstance(x, Dim) else numbers.checked(int(x))
@@ -226,7 +239,8 @@ def make_range(build, *bounds):
         if not is_int(bound):
             hint = "a loop over a symbolic size is a `scan`" if isinstance(bound, Dim) else \
                 "a loop along a tensor's axis is a `scan`" if is_tensor(bound) else None
-            raise Fault("compile-time", "the bounds of a range must be known integers", found=describe(bound), hint=hint)
+            raise Fault("compile-time", "the bounds of a range must be known integers", found=describe(bound),
+                        hint=hint)
     if len(bounds) == 3 and bounds[2] == 0:
         raise Fault("value", "the step of a range must not be 0")
     return range(*bounds)
@@ -408,7 +422,8 @@ def stack(build, *values, axis=0):
     nodes, axis = _together(build, values, axis, "stack", 1)
     for other in nodes[1:]:
         if not shapes.same_shape(other.shape, nodes[0].shape):
-            raise Fault("shape", "stack takes equal shapes", expected=shape_text(nodes[0].shape), found=shape_text(other.shape))
+            raise Fault("shape", "stack takes equal shapes", expected=shape_text(nodes[0].shape),
+                        found=shape_text(other.shape))
     return shapes.stack(nodes, axis)
 
 
@@ -433,13 +448,16 @@ def split(build, x, n, axis=-1):
     if isinstance(n, tuple):
         sizes = tuple(shapes.checked_shape((size,), "`n`")[0] for size in n)
         if sum(sizes) != whole:
-            raise about("n", Fault("shape", "the parts do not add up to the axis", expected=str(whole), found=str(sum(sizes))))
+            raise about("n", Fault("shape", "the parts do not add up to the axis", expected=str(whole),
+                                   found=str(sum(sizes))))
     else:
         if int_of(n, "n", 1) > MOST_PARTS:
-            raise about("n", Fault("limit", "`split` makes too many parts", found=str(n), expected=f"at most {MOST_PARTS}"))
+            raise about("n", Fault("limit", "`split` makes too many parts", found=str(n),
+                                   expected=f"at most {MOST_PARTS}"))
         part = divide_exactly(whole, n)
         if part is None:
-            raise about("n", Fault("shape", f"axis {axis} cannot be split into {n} equal parts", found=shape_text(x.shape)))
+            raise about("n", Fault("shape", f"axis {axis} cannot be split into {n} equal parts",
+                                   found=shape_text(x.shape)))
         sizes = (part,) * n
     parts, start = [], 0
     for part in sizes:
@@ -547,9 +565,11 @@ def grad(build, y, x):
     reached = set(topological([y]))
     for value in values:
         if not is_tensor(value) or value.dtype.kind != "float":
-            raise about("x", Fault("type", "`grad` differentiates with respect to float tensors", found=describe(value)))
+            raise about("x", Fault("type", "`grad` differentiates with respect to float tensors",
+                                   found=describe(value)))
         if value not in reached:
-            build.warn("zero-gradient", build.call_tree.span, f"the gradient is zero: `y` does not depend on this {value.type}")
+            build.warn("zero-gradient", build.call_tree.span,
+                       f"the gradient is zero: `y` does not depend on this {value.type}")
     answers = gradient([(y, ops.constant(1.0, y.dtype))], list(values))
     return tuple(answers) if isinstance(x, tuple) else answers[0]
 

@@ -8,8 +8,22 @@ from .. import ops, syntax
 from ..ir import Graph, Node, topological
 from .scope import Scope
 from .session import Build
-from .values import (POISON, Builtin, Fault, Function, Instance, ModelValue, Partial, Poisoned, Record, describe, is_function, is_tensor,
-                     nearest, shape_text)
+from .values import (
+    POISON,
+    Builtin,
+    Fault,
+    Function,
+    Instance,
+    ModelValue,
+    Partial,
+    Poisoned,
+    Record,
+    describe,
+    is_function,
+    is_tensor,
+    nearest,
+    shape_text,
+)
 
 
 @dataclass(eq=False)
@@ -41,10 +55,9 @@ def slots_of(function) -> list[Slot]:
 def bind(name: str, slots: list[Slot], arguments: Arguments, noun: str = "argument") -> dict[str, tuple]:
     """Parameter name -> (value, span) for what was given; faults for what does not fit.  Missing ones are left out."""
     bound: dict[str, tuple] = {}
-    position = 0
-    for index, (value, span) in enumerate(arguments.positional):
+    for position, (value, span) in enumerate(arguments.positional):
         if position < len(slots) and slots[position].variadic:
-            rest = arguments.positional[index:]
+            rest = arguments.positional[position:]
             bound[slots[position].name] = (tuple(v for v, _ in rest), span)
             break
         if position >= len(slots):
@@ -53,7 +66,6 @@ def bind(name: str, slots: list[Slot], arguments: Arguments, noun: str = "argume
             raise Fault("arguments", f"{name} takes {takes}", span=span, found=f"{len(arguments.positional)}",
                         expected=", ".join(slot.name for slot in slots) or None)
         bound[slots[position].name] = (value, span)
-        position += 1
     known = {slot.name: slot for slot in slots}
     for key, (value, span, name_span) in arguments.named.items():
         if key not in known:
@@ -68,9 +80,11 @@ def bind(name: str, slots: list[Slot], arguments: Arguments, noun: str = "argume
 # What other frameworks call a setting -> what the prelude calls it.
 ELSEWHERE = {
     "learning_rate": "lr", "epsilon": "eps", "kernel_initializer": "kernel_init", "bias_initializer": "bias_init",
-    "recurrent_initializer": "recurrent_init", "kernel_regularizer": "l2", "dilation_rate": "dilation", "num_heads": "heads",
+    "recurrent_initializer": "recurrent_init", "kernel_regularizer": "l2", "dilation_rate": "dilation",
+    "num_heads": "heads",
     "pool_size": "size", "input_dim": "rows", "output_dim": "units", "out_features": "units", "out_channels": "filters",
-    "stride": "strides", "p": "rate", "betas": "beta_1", "dim": "axis", "keepdim": "keepdims", "depth_multiplier": "multiplier",
+    "stride": "strides", "p": "rate", "betas": "beta_1", "dim": "axis", "keepdim": "keepdims",
+    "depth_multiplier": "multiplier",
 }
 
 
@@ -105,7 +119,8 @@ def call_value(build: Build, callee, arguments: Arguments, tree, name: str | Non
         hint = "is a `*` missing?" if not piped else "the right side of `|>` must be a layer or a function"
     elif isinstance(callee, str):
         hint = f"functions are named without quotes: `{callee}`"
-    raise Fault("call", "this cannot be called", span=getattr(tree, "callee", tree).span, found=describe(callee), hint=hint)
+    raise Fault("call", "this cannot be called", span=getattr(tree, "callee", tree).span, found=describe(callee),
+                hint=hint)
 
 
 def pipe_into(build: Build, value, value_span, callee, arguments: Arguments, tree):
@@ -157,7 +172,8 @@ def make_instance(build: Build, model: ModelValue, arguments: Arguments, tree, p
                          [slots[0].name])
         call = f"{model.name}({'...' if slots else ''})"
         needs = ", ".join(slot.name for slot in slots if slot.required)
-        raise Fault("instance", f"{model.name} is a model: give it its settings before its inputs", span=tree.span if piped else tensor[1],
+        raise Fault("instance", f"{model.name} is a model: give it its settings before its inputs",
+                    span=tree.span if piped else tensor[1],
                     expected=f"settings {needs}" if needs else "settings, in brackets of their own",
                     found=describe(tensor[0]), hint=f"write `|> {call}`" if piped else
                     f"`{call}` is an instance: call it on the value, `{call}(x)`")

@@ -7,9 +7,19 @@ from ..types import TypeRuleError
 from . import indexing, numbers, shapes
 from .calls import Arguments, call_value, pipe_into
 from .session import MOST_NESTED_EXPRESSIONS, Build
-from .values import (POISON, Fault, Instance, Module, ModelValue, Poisoned, Record, describe, is_number,
-                     is_tensor, nearest)
-
+from .values import (
+    POISON,
+    Fault,
+    Instance,
+    ModelValue,
+    Module,
+    Poisoned,
+    Record,
+    describe,
+    is_number,
+    is_tensor,
+    nearest,
+)
 
 LONGEST_TUPLE = 10_000
 
@@ -73,7 +83,8 @@ def _tuple(build, scope, tree):
 def check_length(count: int, span) -> None:
     """Refuses a tuple that is too long."""
     if count > LONGEST_TUPLE:
-        raise Fault("limit", "the tuple is too long", span=span, expected=f"at most {LONGEST_TUPLE} items", found=str(count))
+        raise Fault("limit", "the tuple is too long", span=span, expected=f"at most {LONGEST_TUPLE} items",
+                    found=str(count))
 
 
 def _check_nested(items: list, span) -> None:
@@ -211,7 +222,8 @@ def _index(build, scope, tree):
         hint = None
         if isinstance(value, (ModelValue, Instance)):
             hint = f"call it first: `{value.name}(...)(x)`"
-        raise Fault("type", "only tensors and tuples are indexed", span=tree.value.span, found=describe(value), hint=hint)
+        raise Fault("type", "only tensors and tuples are indexed", span=tree.value.span, found=describe(value),
+                    hint=hint)
     return indexing.index_tensor(value, items)
 
 

@@ -179,5 +179,6 @@ def _clamp(bound, size, axis: int):
         return min(max(position, 0), size)
     if known_nonnegative(position) and known_nonnegative(size - position):
         return position
-    raise Fault("shape", f"the bound {show(bound)} is not known to be inside the axis", found=f"axis {axis} of size {size}",
+    raise Fault("shape", f"the bound {show(bound)} is not known to be inside the axis",
+                found=f"axis {axis} of size {size}",
                 hint="the axis has a symbolic size, which may be as small as 1")

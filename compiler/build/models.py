@@ -12,12 +12,31 @@ from . import shapes
 from .calls import Arguments, Slot, bind, call_value, missing
 from .scope import Scope, prelude_part
 from .session import MOST_LAYERS, MOST_VARIABLES, Build, Frame, join
-from .signatures import (SymbolScope, bind_symbols, check_annotation, concrete, declared_shape, dtype_of,
-                         plain, tensor_input, type_text)
+from .signatures import (
+    SymbolScope,
+    bind_symbols,
+    check_annotation,
+    concrete,
+    declared_shape,
+    dtype_of,
+    plain,
+    tensor_input,
+    type_text,
+)
 from .statements import NOTHING, bound_names, run_block
-from .values import (POISON, Fault, Instance, ModelValue, Poisoned, Record, describe, is_function, is_number, is_tensor,
-                     show)
-
+from .values import (
+    POISON,
+    Fault,
+    Instance,
+    ModelValue,
+    Poisoned,
+    Record,
+    describe,
+    is_function,
+    is_number,
+    is_tensor,
+    show,
+)
 
 # --- instances --------------------------------------------------------------------------------------------------
 
@@ -126,9 +145,7 @@ def _spread_record(arguments: Arguments, slots) -> Arguments:
 
 def _new_frame(build: Build, instance: Instance, path: str, tree, taken) -> Frame:
     outer = build.frame
-    if outer is None:
-        base = path
-    elif path == outer.path or not path.startswith(join(outer.path, "")):
+    if outer is None or path == outer.path or not path.startswith(join(outer.path, "")):
         base = path
     else:
         base = join(outer.prefix, path[len(join(outer.path, "")):] if outer.path else path)
@@ -280,7 +297,8 @@ def declare(build: Build, scope, tree, trainable: bool) -> None:
     if frame is None:
         raise Fault("place", f"`{noun}` stands only in a model", span=tree.span)
     if tree.name in frame.declared:
-        raise Fault("twice", f"`{tree.name}` is declared twice in one call of {frame.instance.name}", span=tree.name_span,
+        raise Fault("twice", f"`{tree.name}` is declared twice in one call of {frame.instance.name}",
+                    span=tree.name_span,
                     hint="in a loop, make a model of the body and call an instance of it in each turn")
     type_ = concrete(build, scope, tree.annotation, f"the shape of `{tree.name}`")
     for size in type_.shape:
@@ -347,13 +365,15 @@ def _initial_value(build: Build, scope, tree, type_):
             value = shapes.full(type_.shape, value, type_.dtype)
     elif is_number(value):
         if isinstance(value, float) and type_.dtype.kind != "float":
-            raise Fault("dtype", f"the initial value of `{tree.name}` is no {type_.dtype}", span=span, found=show(value))
+            raise Fault("dtype", f"the initial value of `{tree.name}` is no {type_.dtype}", span=span,
+                        found=show(value))
         value = shapes.full(type_.shape, build.arithmetic.tensor(value, type_.dtype), type_.dtype)
     else:
         value = build.arithmetic.cast(build.arithmetic.tensor(value), type_.dtype)
     for leaf in topological([value]):
         if leaf.op.name in ("param", "state", "local") or leaf.op.name == "input" and leaf is not build.seed:
-            raise Fault("declaration", f"the initial value of `{tree.name}` must not depend on inputs or weights", span=span,
+            raise Fault("declaration", f"the initial value of `{tree.name}` must not depend on inputs or weights",
+                        span=span,
                         found=describe(leaf))
     if value.shape != type_.shape:
         raise Fault("shape", f"the initial value of `{tree.name}` has another shape", span=span, expected=str(type_),

@@ -25,9 +25,9 @@ def checked(value):
         raise Fault("value", "the result is not a real number")
     if isinstance(value, float) and not math.isfinite(value):
         raise OverflowError
-    if isinstance(value, Dim):
-        if len(value.terms) > LARGEST_TERMS or any(len(m) > LARGEST_DEGREE for m in value.terms):
-            raise Fault("limit", "the symbolic size is too complicated", found=f"{len(value.terms)} terms")
+    if isinstance(value, Dim) and (len(value.terms) > LARGEST_TERMS
+                                   or any(len(m) > LARGEST_DEGREE for m in value.terms)):
+        raise Fault("limit", "the symbolic size is too complicated", found=f"{len(value.terms)} terms")
     return value
 
 
@@ -170,7 +170,7 @@ UNARY = {
     "sigmoid": lambda v: 1.0 / (1.0 + math.exp(-v)) if v >= 0 else math.exp(v) / (1.0 + math.exp(v)),
     "floor": lambda v: float(math.floor(v)) if isinstance(v, float) else v,
     "ceil": lambda v: float(math.ceil(v)) if isinstance(v, float) else v,
-    "round": _round, "is_finite": lambda v: math.isfinite(v),
+    "round": _round, "is_finite": math.isfinite,
 }
 
 

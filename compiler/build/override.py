@@ -1,4 +1,5 @@
-"""Another optimiser, or another learning rate, than a file says: given as expressions of the language, put into its tree."""
+"""Another optimiser, or another learning rate, than a file says: given as expressions of the language, put into its
+tree."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def override(tree: syntax.File, model: str | None, optimizer: str | None, lr: st
     else:
         new = block
     if lr is not None:
-        new = replace(new, body=tuple(_with_rate(s, _expression(str(lr), "lr")) if isinstance(s, syntax.Optimizer) else s
+        new = replace(new,
+                      body=tuple(_with_rate(s, _expression(str(lr), "lr")) if isinstance(s, syntax.Optimizer) else s
                                       for s in new.body))
     return replace(tree, items=tuple(new if item is block else item for item in tree.items),
                    trains=tuple(new if item is block else item for item in tree.trains))

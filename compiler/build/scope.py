@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Iterator
 
 from ...runtime.cache import key_of
 from .. import syntax
@@ -29,7 +29,7 @@ class Scope:
     frame = None                       # of a model's body: the call being elaborated
     closed = False                     # of a scan's body: names outside cannot be rebound
 
-    def __init__(self, parent: "Scope | None" = None, names: dict | None = None):
+    def __init__(self, parent: Scope | None = None, names: dict | None = None):
         self.parent = parent
         self.names: dict[str, object] = dict(names or {})
 
@@ -142,7 +142,7 @@ class PreludeScope(Scope):
 _TOP_LEVEL = re.compile(r"^(?:model|def|const)[ \t]+([A-Za-z_]\w*)", re.MULTILINE)
 
 
-@lru_cache(maxsize=None)
+@cache
 def prelude_index() -> dict[str, str]:
     """Name -> file, read off the lines that start a definition (parsing all files would take longer)."""
     index = {}
@@ -152,7 +152,7 @@ def prelude_index() -> dict[str, str]:
     return index
 
 
-@lru_cache(maxsize=None)
+@cache
 def prelude_tree(path: str) -> syntax.File:
     return syntax.parse(Path(path).read_text(encoding="utf-8"), f"prelude/{Path(path).name}")
 

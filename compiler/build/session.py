@@ -200,7 +200,8 @@ class Build:
         if len(models) == 1:
             models = []                                 # and goes without saying
         most = 3 if fault.code == "E0806" else 12       # a recursion repeats itself
-        self.sink.add(Diagnostic(code=fault.code, span=where, message=message, expected=fault.expected, found=fault.found,
+        self.sink.add(Diagnostic(code=fault.code, span=where, message=message, expected=fault.expected,
+                                 found=fault.found,
                                  notes=tuple(notes[:most]), chain=tuple(models[::-1][:most]), hint=fault.hint))
 
     def add_diagnostics(self, errors: Diagnostics) -> None:
@@ -226,7 +227,8 @@ class Build:
                         found="a tensor" if isinstance(value, Node) else "an instance",
                         hint="numbers, tuples, names and functions can be constants")
         if item.annotation is not None:
-            value = check_annotation(self, scope, value, item.annotation, f"the constant `{item.name}`", item.value.span)
+            value = check_annotation(self, scope, value, item.annotation, f"the constant `{item.name}`",
+                                     item.value.span)
         return value
 
     # --- placeholders, streams, values --------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class Arithmetic:
         if not value:
             raise Fault("type", "an empty tuple is no tensor")
         if dtype is None:
-            dtype = self.promote([v for v in value])
+            dtype = self.promote(list(value))
         items = self.broadcast_all([self.cast(self.tensor(v, dtype), dtype) for v in value])
         return stack(items, 0)
 
@@ -392,7 +392,8 @@ def known_at_most(a: Size, b: Size) -> bool:
 def matmul(a: Node, b: Node) -> Node:
     """NumPy's ``@`` as one contraction: leading axes of either side are kept apart, size-1 ones broadcast."""
     if not a.shape or not b.shape:
-        raise Fault("shape", "`@` takes no scalars", found=f"{shape_text(a.shape)} @ {shape_text(b.shape)}", hint="use `*`")
+        raise Fault("shape", "`@` takes no scalars", found=f"{shape_text(a.shape)} @ {shape_text(b.shape)}",
+                    hint="use `*`")
     inner = b.shape[-2] if b.type.rank > 1 else b.shape[0]
     if not same(a.shape[-1], inner):
         raise Fault("shape", "the shapes of the matrix product clash",

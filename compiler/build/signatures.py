@@ -8,14 +8,26 @@ from ..types import DTYPES, Dim, Size, TensorType, divide_exactly, substitute, s
 from . import shapes
 from .scope import Scope
 from .session import Build
-from .values import (POISON, Fault, Instance, ModelValue, describe, is_function, is_int, is_number, is_size, is_tensor,
-                     nearest)
+from .values import (
+    POISON,
+    Fault,
+    Instance,
+    ModelValue,
+    describe,
+    is_function,
+    is_int,
+    is_number,
+    is_size,
+    is_tensor,
+    nearest,
+)
 
 KINDS = {
     "int": ("an integer", is_size), "bool": ("true or false", lambda v: isinstance(v, bool)),
     "float": ("a number", lambda v: is_number(v) and not isinstance(v, bool)),
     "tuple": ("a tuple", lambda v: isinstance(v, tuple)), "function": ("a function", is_function),
-    "model": ("a model", lambda v: isinstance(v, (ModelValue, Instance))), "str": ("a word", lambda v: isinstance(v, str)),
+    "model": ("a model", lambda v: isinstance(v, (ModelValue, Instance))),
+    "str": ("a word", lambda v: isinstance(v, str)),
 }
 
 # what other languages call the element types
@@ -103,7 +115,8 @@ def match(declared: list, actual, bindings: dict[str, Size]) -> str | None:
         actual = tuple(actual[:here]) + tuple(actual[len(actual) - after:])
         declared = declared[:here] + declared[here + 1:]
     if len(declared) != len(actual):
-        return f"{counted(len(declared), 'dimension')} {'is' if len(declared) == 1 else 'are'} declared, {len(actual)} came"
+        return (f"{counted(len(declared), 'dimension')} {'is' if len(declared) == 1 else 'are'} declared, "
+                f"{len(actual)} came")
     for want, have in zip(declared, actual):           # plain symbols first: compound sizes may need them
         name = _symbol(want)
         if name is not None and name not in bindings:
@@ -176,7 +189,8 @@ def check_annotation(build: Build, scope, value, annotation, what: str, span, va
     if annotation.name in KINDS and not annotation.bracketed:
         text, fits = KINDS[annotation.name]
         if not fits(value):
-            raise Fault("setting-type", f"{what} must be {text}", span=span, expected=annotation.name, found=describe(value))
+            raise Fault("setting-type", f"{what} must be {text}", span=span, expected=annotation.name,
+                        found=describe(value))
         return float(value) if annotation.name == "float" and is_int(value) else value
     if annotation.name not in DTYPES:
         raise Fault("element-type", f"`{annotation.name}` is no type", span=annotation.span,

@@ -60,7 +60,8 @@ def paddings(padding, rank: int) -> list:
     fits = isinstance(padding, tuple) and len(padding) == rank and all(
         isinstance(p, tuple) and len(p) == 2 and all(is_size(v) and known_nonnegative(v) for v in p) for p in padding)
     if not fits:
-        raise about("padding", Fault("value", "`padding` must be `same`, `valid`, a number, or (before, after) for each axis",
+        raise about("padding",
+                    Fault("value", "`padding` must be `same`, `valid`, a number, or (before, after) for each axis",
                                      found=describe(padding)))
     return list(padding)
 

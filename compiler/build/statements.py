@@ -1,4 +1,5 @@
-"""Statements of a body.  A statement that fails is reported, and what it binds is poisoned, so that nothing cascades."""
+"""Statements of a body.  A statement that fails is reported, and what it binds is poisoned, so that nothing
+cascades."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from .. import syntax
 from ..diagnostics import Diagnostics
 from ..types import TypeRuleError
 from .session import Build, join
-from .values import (POISON, Fault, Instance, Poisoned, Record, describe, is_number, is_tensor, show)
+from .values import POISON, Fault, Instance, Poisoned, Record, describe, is_number, is_tensor, show
 
 NOTHING = object()                    # what a block gives that has not returned
 RESERVED = {"training"}
@@ -100,7 +101,8 @@ def _unpacked(value, count: int, span) -> tuple:
     if isinstance(value, range):
         value = tuple(value[:count + 1])
     if not isinstance(value, tuple):
-        raise Fault("count", "this cannot be unpacked", span=span, expected=f"a tuple of {count}", found=describe(value),
+        raise Fault("count", "this cannot be unpacked", span=span, expected=f"a tuple of {count}",
+                    found=describe(value),
                     hint="a tensor is taken apart by `split` or by indexing" if is_tensor(value) else None)
     if len(value) != count:
         raise Fault("count", "the number of names and values differ", span=span, expected=f"{count} values",
@@ -143,7 +145,8 @@ def _update_state(build, frame, name: str, value, tree):
     if is_number(value):
         value = build.arithmetic.tensor(value, type_.dtype)
     if not is_tensor(value):
-        raise Fault("type", f"the state `{name}` takes a tensor", span=tree.span, expected=str(type_), found=describe(value))
+        raise Fault("type", f"the state `{name}` takes a tensor", span=tree.span, expected=str(type_),
+                    found=describe(value))
     if value.dtype is not type_.dtype:
         raise Fault("dtype", f"the state `{name}` must keep its element type", span=tree.span, expected=str(type_),
                     found=str(value.type), hint=f"convert it: `cast(..., {type_.dtype})`")
@@ -201,7 +204,8 @@ def _penalty(build, scope, tree):
     if is_number(value):
         value = build.arithmetic.tensor(value, build.precision)
     if not is_tensor(value) or value.shape != () or value.dtype.kind != "float":
-        raise Fault("loss-scalar", "a penalty must be one number", span=tree.value.span, expected=f"{build.precision}[]",
+        raise Fault("loss-scalar", "a penalty must be one number", span=tree.value.span,
+                    expected=f"{build.precision}[]",
                     found=describe(value), hint="reduce it: `sum(...)` or `mean(...)`" if is_tensor(value) else None)
     if build.scans and build.in_scan(value):
         raise Fault("scan", "a penalty inside a scan must not depend on the step", span=tree.span,
@@ -221,7 +225,8 @@ def _is_zero(value) -> bool:
 def _assert(build, scope, tree):
     from .expressions import truth
     if not truth(build, scope, tree.condition):
-        text = interpolate(build, scope, tree.message) if tree.message else f"`{tree.condition.span.text}` does not hold"
+        text = interpolate(build, scope, tree.message) if tree.message \
+            else f"`{tree.condition.span.text}` does not hold"
         raise Fault("assert", text, span=tree.condition.span)
     return NOTHING
 

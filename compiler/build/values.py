@@ -7,13 +7,13 @@ classes below.  Numbers are *weak* as in NumPy 2: they take the dtype of the ten
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Mapping
+from typing import Any
 
 from ..diagnostics import did_you_mean as nearest  # noqa: F401  (this package asks for hints here)
 from ..ir import Node
 from ..types import Dim, DType, Size
-
 
 # Kinds of mistakes, as this package names them -> the codes of the error index (diagnostics.TITLES).
 CODES = {

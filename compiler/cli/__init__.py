@@ -1,7 +1,7 @@
 """The command line ``netc``.  Exit codes: 0 fine, 1 the user's error, 2 wrong usage.
 
-A command is a module of this folder that defines a click command of the module's name; it is imported when it is called, and
-imports what it needs when it runs: ``netc --help`` and ``netc check`` start no compiler back end.
+A command is a module of this folder that defines a click command of the module's name; it is imported when it is
+called, and imports what it needs when it runs: ``netc --help`` and ``netc check`` start no compiler back end.
 """
 
 from __future__ import annotations

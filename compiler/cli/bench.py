@@ -22,7 +22,8 @@ def _numbers(context, parameter, text):
               "transformer, vae, gpt; without it all.")
 @click.option("--batches", callback=_numbers, metavar="1,32", help="Batch sizes; without it 1, 32 and 128.")
 @click.option("--jobs", callback=_names, metavar="A,B", help="inference, training; without it both.")
-@click.option("--peers", callback=_names, metavar="A,B", help="torch, torch.compile, jax, onnxruntime, openvino, or netc "
+@click.option("--peers", callback=_names, metavar="A,B",
+              help="torch, torch.compile, jax, onnxruntime, openvino, or netc "
               "for netc alone; without it all that are installed.")
 @click.option("--quick", is_flag=True, help="Short turns, batches 1 and 32: an impression.")
 @click.option("--scaling", is_flag=True, help="netc on one thread too.")

@@ -19,7 +19,8 @@ STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "numba", "llvm
 @click.option("--stage", type=click.Choice(STAGES), default="graph", show_default=True)
 @click.option("--program", type=click.Choice(PROGRAMS), help="What to show; without it predict, and gradient for grad.")
 @SIZES
-def emit(file: Path, model: str | None, precision: str, stage: str, program: str | None, sizes: tuple[str, ...]) -> None:
+def emit(file: Path, model: str | None, precision: str, stage: str, program: str | None,
+         sizes: tuple[str, ...]) -> None:
     """Print one stage of the compilation."""
     if stage == "ast":              # of a file that may not be a model yet
         from ...function import read_source

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Iterable
 
 import click
 
@@ -16,7 +16,8 @@ TARGET = click.option("--target", type=click.Choice(["cpu", "numpy"]), default="
                       help="numpy is the slow oracle.")
 SEED = click.option("--seed", type=click.IntRange(-2 ** 63, 2 ** 63 - 1), default=0, show_default=True)
 THREADS = click.option("--threads", type=click.IntRange(1), help="Threads; without it, one a core.")
-SIZES = click.option("--size", "sizes", multiple=True, metavar="SYMBOL=NUMBER", help="A value for a symbol; may be repeated.")
+SIZES = click.option("--size", "sizes", multiple=True, metavar="SYMBOL=NUMBER",
+                     help="A value for a symbol; may be repeated.")
 FILE = click.argument("file", type=click.Path(path_type=Path))
 FILES = click.argument("files", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
 
@@ -74,7 +75,8 @@ def check_target(target: Path, *read: Path | None) -> None:
     if target.suffix == ".net" or target.resolve() in [path.resolve() for path in read if path is not None]:
         raise OSError(f"cannot write {target}: it is what this command reads, or a model file")
     if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OSError(f"cannot write {target}: {'it is a folder' if target.is_dir() else f'no writable folder {folder}'}")
+        raise OSError(f"cannot write {target}: "
+                      f"{'it is a folder' if target.is_dir() else f'no writable folder {folder}'}")
 
 
 def sizes_of(given: tuple[str, ...], function) -> dict[str, int]:

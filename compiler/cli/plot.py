@@ -18,7 +18,8 @@ PROGRAMS = ("predict", "evaluate", "gradient", "update", "step")
 @click.option("--view", type=click.Choice(["model", "kernels"]), default="model", show_default=True,
               help="The layers as they were written, or the kernels that they became and the memory between them.")
 @click.option("--depth", type=click.IntRange(1), metavar="LEVELS",
-              help="Levels of nested models to open; without it your own, and the prelude's as long as it stays readable.")
+              help="Levels of nested models to open; without it your own, and the prelude's as long as it stays "
+                   "readable.")
 @click.option("--unroll", is_flag=True, help="Draw like models that follow one another one by one.")
 @click.option("--program", type=click.Choice(PROGRAMS), default="predict", show_default=True, help="Of the kernels.")
 @SIZES

@@ -11,9 +11,11 @@ from .options import FILE, MODEL, PRECISION, SEED, TARGET, THREADS, check_target
 
 @click.command()
 @FILE
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="One array an input: .npz, .npy, .csv, .safetensors, a folder.")
+@click.option("--data", type=click.Path(path_type=Path), required=True,
+              help="One array an input: .npz, .npy, .csv, .safetensors, a folder.")
 @click.option("--weights", type=click.Path(path_type=Path), help=".safetensors; without it, fresh weights of the seed.")
-@click.option("--save", type=click.Path(path_type=Path), help="Where to, in the same formats; without it, outputs are described.")
+@click.option("--save", type=click.Path(path_type=Path),
+              help="Where to, in the same formats; without it, outputs are described.")
 @click.option("--check-finite", is_flag=True, help="Say where the first value that is NaN or infinite comes from.")
 @click.option("--output", "outputs", multiple=True, metavar="PATH", help="A value by its path; may be repeated.")
 @MODEL

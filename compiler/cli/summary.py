@@ -19,7 +19,8 @@ from .options import FILE, MODEL, PRECISION, SIZES, compile_file, sizes_of
               help="Levels of nested models to open; without it all but the layers of the prelude.")
 @SIZES
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
-def summary(file: Path, model: str | None, precision: str, depth: int | None, sizes: tuple[str, ...], as_json: bool) -> None:
+def summary(file: Path, model: str | None, precision: str, depth: int | None, sizes: tuple[str, ...],
+            as_json: bool) -> None:
     """Show the layers, their shapes, parameters, costs and kernels."""
     function = compile_file(file, model, precision=precision)
     found = function.summary(depth, sizes_of(sizes, function) or None)

@@ -15,7 +15,8 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @FILE
-@click.option("--data", type=PATH, required=True, help="One array an input and target: .npz, .npy, .csv, .safetensors, a folder.")
+@click.option("--data", type=PATH, required=True,
+              help="One array an input and target: .npz, .npy, .csv, .safetensors, a folder.")
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--validation", metavar="FRACTION|FILE", help="Held out: a fraction of the samples, or data as --data.")
@@ -30,7 +31,8 @@ PATH = click.Path(path_type=Path)
 @click.option("--checkpoint", type=PATH, metavar="FOLDER", help="Keep checkpoints, one an epoch, in this folder.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the folder, if it has one.")
 @click.option("--log", type=PATH, metavar="FILE", help="Write losses and metrics by epoch: .csv or .json.")
-@click.option("--check-finite", is_flag=True, help="Stop at the first loss that is NaN or infinite, and say where it is from.")
+@click.option("--check-finite", is_flag=True,
+              help="Stop at the first loss that is NaN or infinite, and say where it is from.")
 @click.option("--allow-nan", is_flag=True, help="Take data with NaN or infinities, for a model that expects them.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @MODEL
@@ -38,7 +40,8 @@ PATH = click.Path(path_type=Path)
 @TARGET
 @PRECISION
 @THREADS
-def train(file, data, epochs, batch_size, validation, save, weights, optimizer, lr, patience, monitor, checkpoint, resume,
+def train(file, data, epochs, batch_size, validation, save, weights, optimizer, lr, patience, monitor,
+          checkpoint, resume,
           log, check_finite, allow_nan, quiet, model, seed, target, precision, threads) -> None:
     """Train a model on data and save its weights.
 
@@ -106,8 +109,8 @@ def _report(history, callbacks: list) -> None:
     if kept:
         click.echo(("" if kept is history.last else f"best epoch {best}: ") + numbers(kept))
     if not all(map(math.isfinite, kept.values())):
-        click.echo("warning: the loss is no longer a finite number: look for NaN in the data, or lower the learning rate; "
-                   "--check-finite says where it begins", err=True)
+        click.echo("warning: the loss is no longer a finite number: look for NaN in the data, or lower the learning "
+                   "rate; --check-finite says where it begins", err=True)
 
 
 def _validation(text: str | None, types: dict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from .. import syntax as ast
@@ -235,7 +235,7 @@ def place_in(path: str, file: ast.File, name: str) -> Place | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def prelude_place(name: str) -> Place | None:
     path = prelude_index().get(name)
     return place_in(path, prelude_tree(path), name) if path is not None else None

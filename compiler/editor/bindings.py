@@ -7,8 +7,8 @@ scope each, as in Python; a train block sees the names of its model; the body of
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Iterable, Iterator
 
 from .. import syntax as ast
 from ..diagnostics import Span

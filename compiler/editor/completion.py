@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from lark import Token
@@ -178,7 +179,7 @@ class Completion:
             return []
         place, which = found
         inside = self.tokens[opening + 1:]
-        given = {str(token) for token, following in zip(inside, inside[1:]) if following.type == "EQUAL"}
+        given = {str(token) for token, following in pairwise(inside) if following.type == "EQUAL"}
         return [Item(p.name, "setting", 0, p.span.text, f"{p.name} = ") for p in getattr(place.tree, which)
                 if p.name not in given and not p.variadic]
 

@@ -30,7 +30,6 @@ class NetLexer(RegexLexer):
     """The language of netc, version 1."""
 
     name = "netc"
-    url = "https://pypi.org/project/netc/"
     aliases = ["netc", "net"]
     filenames = ["*.net"]
 

@@ -8,8 +8,8 @@ as fit, and `Here`, whose broken form depends on the column where it begins. Com
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Callable, Iterable
 
 WIDTH = 120
 

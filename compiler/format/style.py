@@ -6,7 +6,7 @@ most), comments, brackets that group. Everything else follows from the program.
 
 from __future__ import annotations
 
-from typing import Iterable
+from collections.abc import Iterable
 
 from lark import Tree
 
@@ -97,7 +97,7 @@ class Style:
             run.append(i)
         word = max(len(statements[i].data) for i in run)
         name = max(len(statements[i].children[0]) for i in run)
-        return {i: (word, name) for i in run}
+        return dict.fromkeys(run, (word, name))
 
     # ---- top level --------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ from lark import Token
 from ..diagnostics import TAB
 from ..parser import Parsed
 
-
 COMMENT = re.compile(r"#[^\n]*")
 
 

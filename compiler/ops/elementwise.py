@@ -8,7 +8,7 @@ cotangent ``g`` (None where the derivative is zero wherever it exists).
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 

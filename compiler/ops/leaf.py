@@ -34,7 +34,7 @@ def _leaf(name: str, make) -> Primitive:
 INPUT = _leaf("input", lambda position, dtype, shape: input(f"x{position}", dtype, shape))
 PARAM = _leaf("param", lambda position, dtype, shape: param(f"layer.w{position}", dtype, shape))
 STATE = _leaf("state", lambda position, dtype, shape: state(f"layer.s{position}", dtype, shape))
-LOCAL = _leaf("local", lambda position, dtype, shape: local(position, dtype, shape))
+LOCAL = _leaf("local", lambda position, dtype, shape: local(position, dtype, shape))         # noqa: PLW0108 - defined below
 
 
 def input(name: str, dtype: DType, shape) -> Node:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import builtins
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..ir import Node, Primitive, node
 from ..types import Size, TensorType, product
 from .leaf import constant
-from .rules import (certainly_negative, check_axes, check_count, check_shape, counted, number, numbers, refuse, sampler,
-                    show)
+from .rules import (
+    certainly_negative,
+    check_axes,
+    check_count,
+    check_shape,
+    counted,
+    number,
+    numbers,
+    refuse,
+    sampler,
+    show,
+)
 
 
 def filled(type_: TensorType, value) -> Node:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, Mapping, NoReturn, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def sampler(name: str):
     return sample
 
 
-_graphs: "weakref.WeakValueDictionary[tuple, Graph]" = weakref.WeakValueDictionary()
+_graphs: weakref.WeakValueDictionary[tuple, Graph] = weakref.WeakValueDictionary()
 
 
 def interned_graph(inputs: Sequence[Node], outputs: Sequence[Node]) -> Graph:

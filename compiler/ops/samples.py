@@ -8,7 +8,7 @@ values may be given to the leaves.
 from __future__ import annotations
 
 import math
-from typing import Callable, Iterable
+from collections.abc import Callable, Iterable
 
 from .. import ops
 from ..ir import Graph, Node, topological

@@ -5,7 +5,7 @@ The body is a closed Graph from (carries, one slice of each x, invariants) to (n
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 

@@ -7,7 +7,7 @@ index summed over: one large product in place of many small ones.
 
 from __future__ import annotations
 
-from typing import Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from ..ir import Graph, Node, is_tensor, rebuild, substitute, topological
 from .contract import contract, plain

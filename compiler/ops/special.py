@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def _infer_custom(types, attrs) -> TensorType:
 
 
 def _custom_gradient(current, g):
-    y, args, rule = current.args[0], current.args[1:], current.attrs["rule"]
+    args, rule = current.args[1:], current.attrs["rule"]
     wanted = [position for position, arg in enumerate(args) if arg.dtype.kind == "float"]
     values = dict(zip(rule.inputs, (*args, g)))
     given = dict(zip(wanted, substitute([rule.outputs[str(position)] for position in wanted], values)))

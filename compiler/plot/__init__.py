@@ -29,7 +29,8 @@ class Picture:
     def write(self, format: str = "svg") -> str:
         """The picture as text: "svg", "dot" or "mermaid".  Raises ModelError for another format."""
         if format not in FORMATS.values():
-            raise ModelError(f"there is no format {format!r} for pictures: there are {listing(dict.fromkeys(FORMATS.values()))}")
+            raise ModelError(f"there is no format {format!r} for pictures: there are "
+                             f"{listing(dict.fromkeys(FORMATS.values()))}")
         from importlib import import_module
         return import_module(f".{format}", __name__).write(self.figure)
 

@@ -1,9 +1,10 @@
-"""The compiler's view of a program: its kernels in the order of running, what was fused into each, the memory between them."""
+"""The compiler's view of a program: its kernels in the order of running, what was fused into each, the memory between
+them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
-from typing import Mapping
 
 from ..attribution import attribute, reads_and_writes, statements
 from ..graph_cost import short
@@ -46,15 +47,17 @@ class _Drawing:
         self.groups: dict[str, Group] = {}
         self.inputs: dict[str, Block] = {}
         self.wrote: dict[object, list[tuple]] = {}            # memory -> (offset, writer) of what is there now
-        self.read: dict[Block, dict[object, list[Block]]] = {}            # a block -> memory that it reads -> its writers
+        # a block -> memory that it reads -> its writers
+        self.read: dict[Block, dict[object, list[Block]]] = {}
 
     def draw(self) -> Figure:
         values = sum(self.nbytes.values())
         at = ", ".join(f"{name} = {size}" for name, size in sorted(self.sizes.items()))
         self.figure = Figure(f"{self.model.name}: {self.kind}", "")
         count = self._steps(self.executable.steps, None)
-        self.figure.caption = (f"{count} kernels, {len(set(self.kernels.values()))} of them different; {short(values, 'B')} of "
-                               f"values in {short(self.arena, 'B')} of memory" + (f" at {at}" if at else ""))
+        self.figure.caption = (f"{count} kernels, {len(set(self.kernels.values()))} of them different; "
+                               f"{short(values, 'B')} of values in "
+                               f"{short(self.arena, 'B')} of memory" + (f" at {at}" if at else ""))
         for name, type_ in self.executable.output_types.items():
             block = Block(name, (str(type_),), "output")
             self.figure.blocks.append(block)
@@ -63,8 +66,8 @@ class _Drawing:
         return self.figure
 
     def _link(self) -> None:
-        """Links from those that wrote to those that read.  Memory that several wrote and several read is a block of its own,
-        so that not each of these is linked with each of those."""
+        """Links from those that wrote to those that read.  Memory that several wrote and several read is a block of its
+        own, so that not each of these is linked with each of those."""
         shared: dict[tuple, list[Block]] = {}
         for reader, found in self.read.items():
             for key, writers in found.items():
@@ -113,8 +116,10 @@ class _Drawing:
                     self.read[block][key] = [self._input(key)]
             elif self.wrote.get(key):
                 own = any(_memory_of(other) is key and other.offset == view.offset for other in written)
-                found = [writer for at, writer in self.wrote[key] if at == view.offset] if own else self._writers(key, view.offset)
-                self.read[block].setdefault(key, []).extend(writer for writer in found if writer not in self.read[block][key])
+                found = [writer for at, writer in self.wrote[key] if at == view.offset] if own \
+                    else self._writers(key, view.offset)
+                self.read[block].setdefault(key, []).extend(writer for writer in found
+                                                            if writer not in self.read[block][key])
         for view in written:
             key = _memory_of(view)
             # Who reads and writes the same place has taken over what was there.
@@ -129,7 +134,8 @@ class _Drawing:
         return list(dict.fromkeys(exact or [writer for _, writer in found]))
 
     def _joins(self, written: list[View], label: str) -> bool:
-        """Whether the last writer of the same memory is a kernel of this kind that reads nothing either: one block for both."""
+        """Whether the last writer of the same memory is a kernel of this kind that reads nothing either: one block for
+        both."""
         found = [self.wrote.get(_memory_of(view)) for view in written]
         if not found or not found[0]:
             return False
@@ -167,7 +173,8 @@ class _Drawing:
     # --- whose kernel it is
 
     def _group(self, step: Step) -> Group | None:
-        """The nested model that the kernel's value belongs to: of layers only the user's own that have layers in them."""
+        """The nested model that the kernel's value belongs to: of layers only the user's own that have layers in
+        them."""
         layer = next((self.owner[value] for value in step.values if value in self.owner), None)
         if layer is None:
             return None
@@ -195,7 +202,7 @@ class _Drawing:
         return self.groups[layer.prefix]
 
 
-# --- what a step does ---------------------------------------------------------------------------------------------------
+# --- what a step does -------------------------------------------------------------------------------------------------
 
 
 def fused(step: Step) -> list[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from .figure import Block, Figure, Group
 from .svg import COLOURS, GROUP_FILLS
 
-SHAPES = {"box": 'shape=box style="rounded,filled"', "pill": 'shape=box style="rounded,filled" height=0.25 margin="0.15,0.02"',
+SHAPES = {"box": 'shape=box style="rounded,filled"',
+          "pill": 'shape=box style="rounded,filled" height=0.25 margin="0.15,0.02"',
           "circle": "shape=circle style=filled width=0.28 fixedsize=true", "dot": "shape=point width=0.05"}
 
 
 def write(figure: Figure) -> str:
     """The figure as a DOT digraph."""
     numbers = {block: f"b{number}" for number, block in enumerate(figure.blocks)}
-    lines = [f"digraph {_quoted(figure.title)} {{", f"  label={_quoted(figure.title + chr(10) + figure.caption)} labelloc=t labeljust=l",
+    lines = [f"digraph {_quoted(figure.title)} {{",
+             f"  label={_quoted(figure.title + chr(10) + figure.caption)} labelloc=t labeljust=l",
              '  node [fontname="Helvetica" fontsize=11 margin="0.14,0.06"]', '  edge [arrowsize=0.7 color="#4a5260"]',
              '  graph [fontname="Helvetica" fontsize=12 splines=ortho nodesep=0.35 ranksep=0.35]']
     lines += _body(figure, None, numbers, "  ")
@@ -24,7 +26,8 @@ def write(figure: Figure) -> str:
             settings.append("arrowhead=none")
         if link.label:
             settings.append(f"tooltip={_quoted(link.label)}")
-        lines.append(f"  {numbers[link.source]} -> {numbers[link.target]}" + (f" [{' '.join(settings)}]" if settings else ""))
+        tail = f" [{' '.join(settings)}]" if settings else ""
+        lines.append(f"  {numbers[link.source]} -> {numbers[link.target]}{tail}")
     return "\n".join([*lines, "}", ""])
 
 
@@ -34,8 +37,9 @@ def _body(figure: Figure, group: Group | None, numbers, indent: str) -> list[str
         if inner.parent is group:
             fill = GROUP_FILLS[min(len(inner.chain()), len(GROUP_FILLS)) - 1]
             title = inner.title + (f"   {inner.note}" if inner.note else "")
-            lines += [f"{indent}subgraph cluster_{number} {{", f'{indent}  label={_quoted(title)} labeljust=l style="rounded,filled" '
-                      f'fillcolor="{fill}" color="#b9c0cb"', *_body(figure, inner, numbers, indent + "  "), f"{indent}}}"]
+            style = f'style="rounded,filled" fillcolor="{fill}" color="#b9c0cb"'
+            lines += [f"{indent}subgraph cluster_{number} {{", f"{indent}  label={_quoted(title)} labeljust=l {style}",
+                      *_body(figure, inner, numbers, indent + "  "), f"{indent}}}"]
     return lines
 
 

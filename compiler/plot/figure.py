@@ -5,8 +5,8 @@ Every writer (SVG, DOT, Mermaid) takes a ``Figure``; only SVG asks for a layout.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Iterator
 
 
 @dataclass(eq=False)
@@ -16,17 +16,17 @@ class Group:
     title: str
     note: str = ""
     style: str = "model"
-    parent: "Group | None" = None
+    parent: Group | None = None
 
-    def chain(self) -> list["Group"]:
+    def chain(self) -> list[Group]:
         """The groups around, outermost first, this one last."""
         return [*(self.parent.chain() if self.parent is not None else ()), self]
 
 
 @dataclass(eq=False)
 class Block:
-    """A thing that is drawn.  ``shape``: "box", "pill" (a thin box with round ends), "circle" (a sign) or "dot" (where a
-    group's input is shared out)."""
+    """A thing that is drawn.  ``shape``: "box", "pill" (a thin box with round ends), "circle" (a sign) or "dot" (where
+    a group's input is shared out)."""
 
     title: str
     lines: tuple[str, ...] = ()
@@ -38,7 +38,8 @@ class Block:
 
 @dataclass(eq=False)
 class Link:
-    """An arrow.  ``output`` numbers the source's outputs; ``weight`` says that what goes over is a weight that is tied."""
+    """An arrow.  ``output`` numbers the source's outputs; ``weight`` says that what goes over is a weight that is
+    tied."""
 
     source: Block
     target: Block

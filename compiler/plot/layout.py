@@ -1,14 +1,14 @@
 """From a figure to places: ranks from top to bottom, an order in each rank, coordinates, routes (Sugiyama's method).
 
-Links that skip ranks run down a *bar*, a straight vertical line that stands in each of those ranks like a thin block, so that
-nothing is drawn across a block.  Groups keep their blocks together in every rank: the order of a rank is the order of the keys of
-its entries (blocks, bars, groups), each of which has one key for all the ranks that it stands in.
+Links that skip ranks run down a *bar*, a straight vertical line that stands in each of those ranks like a thin block,
+so that nothing is drawn across a block.  Groups keep their blocks together in every rank: the order of a rank is the
+order of the keys of its entries (blocks, bars, groups), each of which has one key for all the ranks that it stands in.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from . import place, ranks
 from .figure import Block, Figure, Group, Link
@@ -23,14 +23,15 @@ PAD = 14.0                   # inside of a group, at its sides
 HEADER = 26.0                # at its top, for the title
 FOOT = 12.0                  # at its bottom
 TURNED = 150.0               # how far a link may go sideways to keep two blocks in the order in which they were written
-# How much links are to be in line: those that are alone, along their bars, within a group, and from one group to another.
+# How much links are to be in line: those that are alone, along their bars, within a group, and from one group to
+# another.
 STRAIGHT, ALONG_BAR, PLAIN, ACROSS = 1000.0, 500.0, 1.0, 0.05
 
 
 @dataclass(eq=False)
 class Bar:
-    """Where a link stands in the ranks between its ends; ``side``: it goes on to the rank of its target and enters that from
-    the side."""
+    """Where a link stands in the ranks between its ends; ``side``: it goes on to the rank of its target and enters that
+    from the side."""
 
     link: Link
     first: int
@@ -58,7 +59,8 @@ class Frame:
 
 @dataclass
 class Layout:
-    """Centres of blocks and their sizes, rectangles of groups, a list of points for each link; ``width`` and ``height`` of all."""
+    """Centres of blocks and their sizes, rectangles of groups, a list of points for each link; ``width`` and ``height``
+    of all."""
 
     places: dict[Block, tuple[float, float]]
     sizes: dict[Block, tuple[float, float]]
@@ -72,7 +74,8 @@ Entry = Block | Bar | Strut | Group
 
 
 def layout(figure: Figure, size: Callable[[Block], tuple[float, float]], header: Callable[[Group], float]) -> Layout:
-    """Places for everything.  ``size`` gives a block's width and height, ``header`` the least width of a group's title."""
+    """Places for everything.  ``size`` gives a block's width and height, ``header`` the least width of a group's
+    title."""
     drawing = _Drawing(figure, size, header)
     drawing.rank()
     drawing.order()
@@ -143,14 +146,15 @@ class _Drawing:
                 self.rows[row].append(bar)
 
     def _bar_group(self, link: Link, first: int, last: int, side: bool) -> Group | None:
-        """The group that a bar runs in: that of both ends; but where it ends with the group of its source, or begins with
-        that of its target, it goes through the border below, or above, and not through the side."""
+        """The group that a bar runs in: that of both ends; but where it ends with the group of its source, or begins
+        with that of its target, it goes through the border below, or above, and not through the side."""
         if side:
             return link.target.group
         found = common_group(link.source.group, link.target.group)
         for chain, row, end in ((link.source.group, last, 1), (link.target.group, first, 0)):
             inner = chain.chain() if chain is not None else []
-            fitting = [group for group in inner if self.spans[group][end] == row and (found is None or found in group.chain())]
+            fitting = [group for group in inner if self.spans[group][end] == row
+                       and (found is None or found in group.chain())]
             if fitting:
                 return fitting[-1]
         return found
@@ -205,7 +209,8 @@ class _Drawing:
             self.rows[row] = [entry for entry in self._in_order(self.rows[row]) if not isinstance(entry, tuple)]
 
     def _in_order(self, entries: list[Block | Bar | Strut]) -> Iterator:
-        """The entries of a rank from left to right, with (group, True) where a group begins, (group, False) where it ends."""
+        """The entries of a rank from left to right, with (group, True) where a group begins, (group, False) where it
+        ends."""
         def walk(members: list, depth: int) -> Iterator:
             below: dict[Entry, list] = {}
             for entry in members:
@@ -346,12 +351,8 @@ class _Drawing:
 
     def _followers(self, entry: Entry) -> list[Bar]:
         """The bar below a block, or above it, that is the block's only link there: it goes where the block goes."""
-        found = []
-        if isinstance(entry, Block):
-            for links in (self.out.get(entry, ()), self.into.get(entry, ())):
-                if len(links) == 1 and links[0] in self.bars:
-                    found.append(self.bars[links[0]])
-        return found
+        sides = (self.out.get(entry, ()), self.into.get(entry, ())) if isinstance(entry, Block) else ()
+        return [self.bars[links[0]] for links in sides if len(links) == 1 and links[0] in self.bars]
 
     def _settle_sides(self) -> None:
         """A bar can enter its target from the side only where nothing stands between them; else it ends above."""
@@ -365,7 +366,8 @@ class _Drawing:
             row = self.rows[bar.last]
             at, target = row.index(bar), row.index(link.target)
             between = row[min(at, target) + 1:max(at, target)]
-            if any(not (isinstance(entry, Bar) and entry.side and entry.link.target is link.target) for entry in between):
+            if any(not (isinstance(entry, Bar) and entry.side and entry.link.target is link.target)
+                   for entry in between):
                 row.remove(bar)
                 bar.side, bar.last = False, bar.last - 1
                 if bar.last < bar.first:
@@ -401,7 +403,8 @@ class _Drawing:
             distances[a, b] = max(least, distances.get((a, b), least))
         costs = [(self.unknown[group, side], 0.4 if side == "right" else -0.4)
                  for group in self.figure.groups for side in ("left", "right")]
-        found = place.solve(len(self.unknown), list(self._pulls()), [(a, b, least) for (a, b), least in distances.items()], costs)
+        found = place.solve(len(self.unknown), list(self._pulls()),
+                            [(a, b, least) for (a, b), least in distances.items()], costs)
         self.x = {entry: float(found[which]) for entry, which in self.unknown.items()}
 
     def _distances(self) -> Iterator[place.Distance]:
@@ -460,13 +463,15 @@ class _Drawing:
         bars = {link: (self.x[bar], bar) for link, bar in self.bars.items()}
         routes: Routes = route(self.figure.links, self.row, x, self.sizes, bars, len(self.rows))
         spans = self.spans
-        heights = [max((self.sizes[entry][1] for entry in row if isinstance(entry, Block)), default=8.0) for row in self.rows]
+        heights = [max((self.sizes[entry][1] for entry in row if isinstance(entry, Block)), default=8.0)
+                   for row in self.rows]
         tops, gaps = self._rows_down(heights, routes, spans)
         places = {block: (x[block], tops[row] + heights[row] / 2) for block, row in self.row.items()}
         frames = {}
         for group, (first, last) in spans.items():
+            foot = self._deepest(group, spans, last, 1) * FOOT
             frames[group] = Frame(self.x[group, "left"], tops[first] - self._deepest(group, spans, first, 0) * HEADER,
-                                  self.x[group, "right"], tops[last] + heights[last] + self._deepest(group, spans, last, 1) * FOOT)
+                                  self.x[group, "right"], tops[last] + heights[last] + foot)
         paths = routes.paths(places, self.sizes, gaps)
         return _shifted(Layout(places, dict(self.sizes), frames, paths))
 
@@ -482,12 +487,14 @@ class _Drawing:
         """The top of each rank, and of each gap below a rank the stretch where links may run sideways."""
         tops, gaps, y = [], [], 0.0
         for row, height in enumerate(heights):
-            above = max((self._deepest(group, spans, row, 0) for group, span in spans.items() if span[0] == row), default=0)
+            above = max((self._deepest(group, spans, row, 0) for group, span in spans.items() if span[0] == row),
+                        default=0)
             y += above * HEADER
             if row:
                 gaps[-1] = (gaps[-1][0], y - above * HEADER)
             tops.append(y)
-            below = max((self._deepest(group, spans, row, 1) for group, span in spans.items() if span[1] == row), default=0)
+            below = max((self._deepest(group, spans, row, 1) for group, span in spans.items() if span[1] == row),
+                        default=0)
             start = y + height + below * FOOT
             gaps.append((start, start))
             y = start + routes.room(row)
@@ -498,7 +505,8 @@ def _crossings(pairs: list[tuple[int, int]]) -> int:
     """How many of the lines between two ranks cross."""
     pairs = sorted(pairs)
     return sum(1 for k, (_, below) in enumerate(pairs) for _, other in pairs[:k] if other > below) \
-        - sum(1 for k, (above, below) in enumerate(pairs) for first, other in pairs[:k] if first == above and other > below)
+        - sum(1 for k, (above, below) in enumerate(pairs) for first, other in pairs[:k] if first == above
+              and other > below)
 
 
 def _shifted(found: Layout) -> Layout:
@@ -516,6 +524,7 @@ def _shifted(found: Layout) -> Layout:
         ys += [y for _, y in points]
     left, top = min(xs, default=0.0), min(ys, default=0.0)
     return Layout({block: (x - left, y - top) for block, (x, y) in found.places.items()}, found.sizes,
-                  {group: Frame(f.left - left, f.top - top, f.right - left, f.bottom - top) for group, f in found.frames.items()},
+                  {group: Frame(f.left - left, f.top - top, f.right - left, f.bottom - top)
+                   for group, f in found.frames.items()},
                   {link: [(x - left, y - top) for x, y in points] for link, points in found.paths.items()},
                   max(xs, default=0.0) - left, max(ys, default=0.0) - top)

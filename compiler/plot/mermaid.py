@@ -31,7 +31,8 @@ def _body(figure: Figure, group: Group | None, numbers, indent: str) -> list[str
     for number, inner in enumerate(figure.groups):
         if inner.parent is group:
             title = inner.title + (f" · {inner.note}" if inner.note else "")
-            lines += [f"{indent}subgraph g{number}[{_quoted(title)}]", *_body(figure, inner, numbers, indent + "  "), f"{indent}end"]
+            lines += [f"{indent}subgraph g{number}[{_quoted(title)}]", *_body(figure, inner, numbers, indent + "  "),
+                      f"{indent}end"]
     return lines
 
 
@@ -41,5 +42,6 @@ def _label(block: Block) -> str:
 
 def _quoted(text: str) -> str:
     """Mermaid's entities begin with #; what would be read as markup is written as one."""
-    escaped = text.replace("#", "#35;").replace('"', "#quot;").replace("<br/>", "\n").replace("<", "#lt;").replace(">", "#gt;")
+    escaped = text.replace("#", "#35;").replace('"', "#quot;").replace("<br/>", "\n")
+    escaped = escaped.replace("<", "#lt;").replace(">", "#gt;")
     return '"' + escaped.replace("\n", "<br/>") + '"'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Mapping
+from collections.abc import Mapping
 
 from ..graph_cost import short
 from ..model import Model
@@ -17,8 +17,8 @@ SIGNS = {"+", "−", "×", "÷"}
 def model_view(model: Model, depth: int | None = None, unroll: bool = False) -> Figure:
     """A figure of the layers.
 
-    ``depth``: levels of nested models to open; without it the user's own, and of the prelude's as many as stay readable.
-    Models that follow one another and are alike are drawn once, with how often, unless ``unroll``.
+    ``depth``: levels of nested models to open; without it the user's own, and of the prelude's as many as stay
+    readable. Models that follow one another and are alike are drawn once, with how often, unless ``unroll``.
     """
     root = outline(model)
     drawing = _Drawing(model, unroll)
@@ -26,7 +26,7 @@ def model_view(model: Model, depth: int | None = None, unroll: bool = False) -> 
     return drawing.draw(root, opened)
 
 
-def _opened(root: Box, depth: int | None, drawing: "_Drawing") -> set[Box]:
+def _opened(root: Box, depth: int | None, drawing: _Drawing) -> set[Box]:
     """The boxes whose inside is shown."""
     if depth is not None:
         opened, level = set(), [root]
@@ -120,7 +120,8 @@ class _Drawing:
         links: dict[tuple, Link] = {}
         for source, output, arrow in sources:                 # of several weights that are tied, one link
             tied = arrow.weight is not None
-            links.setdefault((source, output, tied), Link(source, block, output, arrow.weight or _shape_text(arrow.type), tied))
+            links.setdefault((source, output, tied),
+                             Link(source, block, output, arrow.weight or _shape_text(arrow.type), tied))
         self.figure.links += links.values()
         for number in range(max(1, len(box.outputs))):
             self.exits[box, number] = block, number if len(box.outputs) > 1 else 0
@@ -204,7 +205,8 @@ def settings_text(kind: str, settings: dict[str, str]) -> str:
         elif name in ("sizes", "axes"):
             parts.append(value.strip("()").replace(", ", "×"))
         elif name in ("kernel_size", "size"):
-            window = "×".join([value] * sides) if value.isdecimal() and sides > 1 else value.strip("()").replace(", ", "×")
+            window = "×".join([value] * sides) if value.isdecimal() and sides > 1 \
+                else value.strip("()").replace(", ", "×")
             parts.insert(0, window)
         elif name == "strides":
             last.append("/" + value.strip("()").replace(", ", "×"))
@@ -218,7 +220,7 @@ def _shape_text(type_: TensorType) -> str:
     return "×".join(map(str, type_.shape)) or "one number"
 
 
-# --- runs of like models ------------------------------------------------------------------------------------------------
+# --- runs of like models ----------------------------------------------------------------------------------------------
 
 
 def _alike(box: Box) -> list[list[Box]]:

@@ -5,7 +5,7 @@ Solved by a primal-dual interior-point method with dense matrices: a picture has
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,8 +19,10 @@ ENOUGH = 1e-5               # what may be left of the conditions of the optimum:
 FIRM = 1e-12                # added to the diagonal, in parts of it, so that rounding leaves no matrix singular
 
 
-def solve(count: int, pulls: Sequence[Pull], distances: Sequence[Distance], costs: Sequence[tuple[int, float]] = ()) -> np.ndarray:
-    """The unknowns with the least sum of weight * (x[b] - x[a] - offset) ** 2 / 2, and of cost * x, that keep the distances.
+def solve(count: int, pulls: Sequence[Pull], distances: Sequence[Distance],
+          costs: Sequence[tuple[int, float]] = ()) -> np.ndarray:
+    """The unknowns with the least sum of weight * (x[b] - x[a] - offset) ** 2 / 2, and of cost * x, that keep the
+    distances.
 
     The distances must have no circle.
     """

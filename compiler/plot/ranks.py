@@ -1,12 +1,12 @@
 """Ranks: which row each node stands in, such that all edges go down and together are as short as can be.
 
-The network simplex method (Gansner et al. 1993): a spanning tree of tight edges is improved by exchanging an edge whose cut
-value is negative until there is none.
+The network simplex method (Gansner et al. 1993): a spanning tree of tight edges is improved by exchanging an edge whose
+cut value is negative until there is none.
 """
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 Edge = tuple[int, int, int, int]          # from, to, least length, weight
 

@@ -1,12 +1,13 @@
 """Routes: each link goes down, sideways in a gap between two ranks, and down again; sideways on a track of its own.
 
-What comes from one output of one block is one net: its links may share a track, and then look like one line that branches.
+What comes from one output of one block is one net: its links may share a track, and then look like one line that
+branches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Mapping, Sequence
 
 from .figure import Block, Link
 
@@ -45,7 +46,7 @@ class Routes:
     def paths(self, places, sizes, gaps: Sequence[tuple[float, float]]) -> dict[Link, list[tuple[float, float]]]:
         """The corners of each link, from its source to its target."""
         found = {}
-        for link, (start, end) in self.ends.items():
+        for link, (start, _end) in self.ends.items():
             y = places[link.source][1] + sizes[link.source][1] / 2
             points = [(start, y)]
             x = start
@@ -66,7 +67,8 @@ class Routes:
         return found
 
 
-def route(links: Sequence[Link], rows: Mapping[Block, int], x: Mapping[Block, float], sizes, bars, count: int) -> Routes:
+def route(links: Sequence[Link], rows: Mapping[Block, int], x: Mapping[Block, float], sizes, bars,
+          count: int) -> Routes:
     """Ports, jogs and tracks.  ``bars``: link -> (x, Bar)."""
     starts = {link: x[link.source] + _offset_below(link, links, sizes) for link in links}
     ends = _ends(links, rows, x, sizes, bars, starts)
@@ -157,8 +159,8 @@ def _reach(own: list[Jog]) -> tuple[float, float]:
 
 
 def _crossed(above: list[Jog], below: list[Jog]) -> int:
-    """How badly two nets meet where the first has the upper track: what comes down to the lower one crosses the upper, what
-    goes down from the upper one crosses the lower; and lines that run on one another are worst."""
+    """How badly two nets meet where the first has the upper track: what comes down to the lower one crosses the upper,
+    what goes down from the upper one crosses the lower; and lines that run on one another are worst."""
     (left, right), (low, high) = _reach(above), _reach(below)
     starts = {jog.start for jog in below}
     ends = {jog.end for jog in above}
@@ -172,7 +174,8 @@ def _without_repeats(points: list[tuple[float, float]]) -> list[tuple[float, flo
     for point in points:
         if kept and abs(kept[-1][0] - point[0]) < 1e-6 and abs(kept[-1][1] - point[1]) < 1e-6:
             continue
-        while len(kept) > 1 and (_same(kept[-2][0], kept[-1][0], point[0]) or _same(kept[-2][1], kept[-1][1], point[1])):
+        while len(kept) > 1 and (_same(kept[-2][0], kept[-1][0], point[0])
+                                 or _same(kept[-2][1], kept[-1][1], point[1])):
             kept.pop()
         kept.append(point)
     return kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
 from .figure import Block, Figure, Group
@@ -41,7 +42,8 @@ def size_of(block: Block) -> tuple[float, float]:
 
 
 def header_of(group: Group) -> float:
-    """The least width of a group: both its title and its note fit, and where it may be the title beside a line in the middle."""
+    """The least width of a group: both its title and its note fit, and where it may be the title beside a line in the
+    middle."""
     title = width(group.title, TITLE, True)
     return max(title + (width(group.note, NOTE) + 20 if group.note else 0) + 28, min(2 * title + 44, 320.0))
 
@@ -56,13 +58,14 @@ def render(figure: Figure, found: Layout) -> str:
     across, down = wide + 2 * BORDER, found.height + 2 * BORDER + CAPTION
     left = BORDER + (wide - found.width) / 2
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{across:.0f}" height="{down:.0f}" viewBox="0 0 {across:.2f} {down:.2f}" '
-        f'font-family="{FONT}" role="img">',
+        (f'<svg xmlns="http://www.w3.org/2000/svg" width="{across:.0f}" height="{down:.0f}" '
+         f'viewBox="0 0 {across:.2f} {down:.2f}" font-family="{FONT}" role="img">'),
         f"<title>{escape(figure.title)}</title>",
-        '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        f'<path d="M0.5 1 L7.5 4 L0.5 7 z" fill="{LINK}"/></marker></defs>',
+        ('<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+         f'<path d="M0.5 1 L7.5 4 L0.5 7 z" fill="{LINK}"/></marker></defs>'),
         f'<rect width="{across:.2f}" height="{down:.2f}" fill="#ffffff"/>',
-        f'<text x="{BORDER}" y="{BORDER + 8}" font-size="15" font-weight="bold" fill="{INK}">{escape(figure.title)}</text>',
+        (f'<text x="{BORDER}" y="{BORDER + 8}" font-size="15" font-weight="bold" '
+         f'fill="{INK}">{escape(figure.title)}</text>'),
         f'<text x="{BORDER}" y="{BORDER + 24}" font-size="{NOTE}" fill="{FAINT}">{escape(figure.caption)}</text>',
         f'<g transform="translate({left:.2f} {BORDER + CAPTION:.2f})">']
     groups = sorted(figure.groups, key=lambda group: len(group.chain()))
@@ -85,13 +88,16 @@ def _frame(group: Group, found: Layout) -> str:
 
 def _header(group: Group, found: Layout) -> str:
     """Title and note, where no link comes through; else over the link, which fades around them."""
-    frame, halo = found.frames[group], f'stroke="{_fill(group)}" stroke-width="5" stroke-linejoin="round" paint-order="stroke"'
+    frame, halo = found.frames[group], (f'stroke="{_fill(group)}" stroke-width="5" stroke-linejoin="round" '
+                                        f'paint-order="stroke"')
     y = frame.top + HEADER - 9
-    x = _free_place(group, found, frame.left + 10, frame.right - 12 - (width(group.note, NOTE) + 8 if group.note else 0))
-    parts = [f'<text x="{x:.2f}" y="{y:.2f}" font-size="{TITLE - 0.5}" font-weight="bold" fill="{INK}" {halo}>'
-             f'{escape(group.title)}</text>']
+    x = _free_place(group, found, frame.left + 10,
+                    frame.right - 12 - (width(group.note, NOTE) + 8 if group.note else 0))
+    parts = [(f'<text x="{x:.2f}" y="{y:.2f}" font-size="{TITLE - 0.5}" font-weight="bold" fill="{INK}" {halo}>'
+              f'{escape(group.title)}</text>')]
     if group.note:
-        parts.append(f'<text x="{frame.right - 10:.2f}" y="{y:.2f}" font-size="{NOTE}" fill="{FAINT}" text-anchor="end" {halo}>'
+        parts.append(f'<text x="{frame.right - 10:.2f}" y="{y:.2f}" font-size="{NOTE}" fill="{FAINT}" '
+                     f'text-anchor="end" {halo}>'
                      f'{escape(group.note)}</text>')
     return "".join(parts)
 
@@ -99,8 +105,9 @@ def _header(group: Group, found: Layout) -> str:
 def _free_place(group: Group, found: Layout, left: float, right: float) -> float:
     """The leftmost place for a group's title between the lines that go down through its head."""
     frame, wide = found.frames[group], width(group.title, TITLE - 0.5, True)
-    lines = sorted({x for points in found.paths.values() for (x, y), (x2, y2) in zip(points, points[1:])
-                    if x == x2 and min(y, y2) < frame.top + HEADER - 4 and max(y, y2) > frame.top + 8 and left <= x <= right})
+    lines = sorted({x for points in found.paths.values() for (x, y), (x2, y2) in pairwise(points)
+                    if x == x2 and min(y, y2) < frame.top + HEADER - 4 and max(y, y2) > frame.top + 8
+                    and left <= x <= right})
     for start in (left, *(x + 8 for x in lines)):
         if start + wide <= right and not any(start - 6 < x < start + wide + 6 for x in lines):
             return start
@@ -140,18 +147,23 @@ def _block(block: Block, x: float, y: float, wide: float, high: float) -> str:
     if block.shape == "dot":
         return f'<circle class="dot" cx="{x:.2f}" cy="{y:.2f}" r="2.5" fill="{LINK}"/>'
     if block.shape == "circle":
-        return (f'<g class="block">{tooltip}<circle cx="{x:.2f}" cy="{y:.2f}" r="{wide / 2:.2f}" fill="{fill}" stroke="{border}" '
+        return (f'<g class="block">{tooltip}<circle cx="{x:.2f}" cy="{y:.2f}" r="{wide / 2:.2f}" fill="{fill}" '
+                f'stroke="{border}" '
                 f'stroke-width="1.2"/><text x="{x:.2f}" y="{y + 5:.2f}" font-size="15" text-anchor="middle" '
                 f'fill="{INK}">{escape(block.title)}</text></g>')
     radius = high / 2 if block.shape == "pill" else 5
-    shape = (f'<rect x="{x - wide / 2:.2f}" y="{y - high / 2:.2f}" width="{wide:.2f}" height="{high:.2f}" rx="{radius:.2f}" '
+    shape = (f'<rect x="{x - wide / 2:.2f}" y="{y - high / 2:.2f}" width="{wide:.2f}" height="{high:.2f}" '
+             f'rx="{radius:.2f}" '
              f'fill="{fill}" stroke="{border}" stroke-width="1.2"/>')
     weight = "normal" if block.shape == "pill" else "bold"
     size = TITLE - 1 if block.shape == "pill" else TITLE
     top = y + size * 0.36 if not block.lines else y - high / 2 + 6 + TITLE * 0.86
-    texts = [f'<text x="{x:.2f}" y="{top:.2f}" font-size="{size}" font-weight="{weight}" text-anchor="middle" fill="{INK}">'
-             f'{escape(shortened(block.title, size, wide - 12, weight == "bold"))}</text>']
+    title = escape(shortened(block.title, size, wide - 12, weight == "bold"))
+    texts = [(f'<text x="{x:.2f}" y="{top:.2f}" font-size="{size}" font-weight="{weight}" text-anchor="middle" '
+              f'fill="{INK}">'
+              f'{title}</text>')]
     for number, line in enumerate(block.lines, 1):
-        texts.append(f'<text x="{x:.2f}" y="{top + number * LEADING:.2f}" font-size="{LINE}" text-anchor="middle" fill="{FAINT}">'
+        texts.append(f'<text x="{x:.2f}" y="{top + number * LEADING:.2f}" font-size="{LINE}" text-anchor="middle" '
+                     f'fill="{FAINT}">'
                      f'{escape(shortened(line, LINE, wide - 12))}</text>')
     return f'<g class="block" data-name={quoteattr(block.title)}>{tooltip}{shape}{"".join(texts)}</g>'

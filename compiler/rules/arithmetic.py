@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import ops
 from ..ir import Node, node
-from ..types import f32, f64, i32, i64, boolean
+from ..types import boolean, f32, f64, i32, i64
 from .table import fill, rule, scalar, spread
 
 UNARY = ("neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos",

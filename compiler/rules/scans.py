@@ -5,8 +5,8 @@ Unlike the other rules these look at which of a scan's results are used, so that
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
-from typing import Callable, Iterable, Mapping
 
 from .. import ops
 from ..ir import Graph, Node, is_tensor, node, rebuild, rewrite, substitute, topological
@@ -297,8 +297,10 @@ def sum_products_afterwards(loop: Loop) -> None:
             continue
         del loop.carries[key]
         parts = [_Part(loop, product_) for product_ in products]
-        finish = lambda items, first=first, parts=parts: reduce(
-            ops.add, (part.summed(items, loop.length) for part in parts), first)
+
+        def finish(items, first=first, parts=parts):
+            return reduce(ops.add, (part.summed(items, loop.length) for part in parts), first)
+
         loop.afterwards[key] = tuple(needed for part in parts for needed in part.needs), finish
 
 

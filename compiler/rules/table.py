@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Callable, Sequence
 
 from .. import ops
 from ..ir import Node
@@ -15,7 +15,7 @@ class Rule:
     """``apply(node)`` gives an equal, simpler node of the same type, or None where the rule does not fit."""
 
     name: str
-    apply: Callable[[Node], "Node | None"]
+    apply: Callable[[Node], Node | None]
 
     @property
     def text(self) -> str:
