@@ -17,7 +17,8 @@ os.environ.setdefault("KERAS_BACKEND", "torch")        # read when Keras is impo
 
 
 def pytest_addoption(parser):
-    parser.addoption("--errors", action="store_true", help="print the worst error of every layer and optimiser against Keras")
+    parser.addoption("--errors", action="store_true",
+                     help="print the worst error of every layer and optimiser against Keras")
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -8,11 +8,15 @@ from netc.compiler.diagnostics import Diagnostics
 from netc.compiler.parser import grammar
 from netc.compiler.syntax import parse
 
-NAMES = ["x", "y", "h", "N", "K", "units", "state", "loss", "model", "relu", "Dense", "a_rather_long_name", "along", "gradients",
+NAMES = ["x", "y", "h", "N", "K", "units", "state", "loss", "model", "relu", "Dense", "a_rather_long_name", "along",
+         "gradients",
          *(f"name_{i}" for i in range(60))]
-WORDS = {"NAME": NAMES, "NUMBER": ["0", "1", "10_000", "0.5", ".5", "1.", "1e-3", "2.E5", "1"], "STRING": ['"a"', '"units is {units} \\" # no comment"']}
-SIGNS = {"LPAR": "(", "RPAR": ")", "LSQB": "[", "RSQB": "]", "COLON": ":", "COMMA": ",", "DOT": ".", "EQUAL": "=", "PIPE": "|>", "ARROW": "->"}
-MISPLACED = {"model": {"bare", "input", "loss", "metric"}, "def": {"bare", "input", "loss", "metric", "param", "state", "penalty"},
+WORDS = {"NAME": NAMES, "NUMBER": ["0", "1", "10_000", "0.5", ".5", "1.", "1e-3", "2.E5", "1"],
+         "STRING": ['"a"', '"units is {units} \\" # no comment"']}
+SIGNS = {"LPAR": "(", "RPAR": ")", "LSQB": "[", "RSQB": "]", "COLON": ":", "COMMA": ",", "DOT": ".", "EQUAL": "=",
+         "PIPE": "|>", "ARROW": "->"}
+MISPLACED = {"model": {"bare", "input", "loss", "metric"}, "def": {"bare", "input", "loss", "metric", "param", "state",
+                                                                   "penalty"},
              "train": {"bare", "return", "param", "state", "scan"}}
 COMMENTS = ["# one", "#two", "# a longer comment, (with brackets] and |> signs", "##", "# \"text\" = 1"]
 
@@ -32,16 +36,18 @@ class Generator:
 
     def _heights(self) -> dict[str, int]:
         """The least depth of a derivation of each rule."""
-        height = {name: 10 ** 6 for name in self.rules}
+        height = dict.fromkeys(self.rules, 10 ** 6)
         for _ in self.rules:
             for name, expansions in self.rules.items():
-                height[name] = min(1 + max([height[s.name] for s in expansion if not s.is_term], default=0) for expansion in expansions)
+                height[name] = min(1 + max([height[s.name] for s in expansion if not s.is_term], default=0)
+                                   for expansion in expansions)
         return height
 
     def derive(self, symbol: str, depth: int = 0) -> list[str]:
         """The kinds of tokens of a random derivation."""
         if symbol == "assign":
-            return ["NAME"] + self.random.choice([[], [], ["COMMA", "NAME"]]) + ["EQUAL"] + self.derive("value", depth + 1)
+            names = ["NAME", *self.random.choice([[], [], ["COMMA", "NAME"]])]
+            return [*names, "EQUAL", *self.derive("value", depth + 1)]
         expansions = [e for e in self.rules[symbol] if self.sensible(symbol, [part.name for part in e])]
         if depth > self.deep:
             least = min(self._height(expansion) for expansion in expansions)
@@ -100,7 +106,8 @@ class Generator:
         """A space where two words would become one, and anywhere else perhaps."""
         glued = line and (line[-1].isalnum() or line[-1] in '_."') and (word[0].isalnum() or word[0] in '_."')
         signs = line and line[-1] in "*/-=<>!|" and word[0] in "*/-=<>|"
-        return line + (" " * self.random.randint(1, 2) if glued or signs else " " * self.random.choice([0, 0, 1, 1, 3])) + word
+        return line + (" " * self.random.randint(1, 2) if glued or signs else " "
+                       * self.random.choice([0, 0, 1, 1, 3])) + word
 
     def comment(self) -> str:
         return " " * self.random.randint(0, 4) + self.random.choice(COMMENTS)
@@ -108,7 +115,8 @@ class Generator:
     def between(self, comments: bool) -> list[str]:
         rows = []
         while self.random.random() < 0.25:
-            rows.append(" " * self.random.randint(0, 12) + self.random.choice(COMMENTS) if comments and self.random.random() < 0.5 else "")
+            rows.append(" " * self.random.randint(0, 12) + self.random.choice(COMMENTS) if comments
+                        and self.random.random() < 0.5 else "")
         return rows
 
     def item(self, comments: bool = True, longest: int = 400) -> str:

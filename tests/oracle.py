@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
+from tolerances import ERRORS, relative_error, tolerance
 
 from netc.compiler import ops
 from netc.compiler.build import elaborate
@@ -24,8 +26,6 @@ from netc.compiler.model import Model
 from netc.compiler.pipeline import compile_graph
 from netc.compiler.programs import seed_leaf
 from netc.compiler.types import evaluate
-
-from tolerances import ERRORS, relative_error, tolerance
 
 torch = pytest.importorskip("torch")
 keras = pytest.importorskip("keras")

@@ -1,4 +1,5 @@
-"""The Python API, as a user meets it; on the slow target, so that no machine code is waited for, where that is enough."""
+"""The Python API, as a user meets it; on the slow target, so that no machine code is waited for, where that is
+enough."""
 
 from __future__ import annotations
 
@@ -157,7 +158,7 @@ def test_wrong_ways_to_call(fn, w):
         fn(w, x, item, item)
     with pytest.raises(netc.InputError, match="`x` came twice"):
         fn(w, x, x=x, item=item)
-    with pytest.raises(netc.WeightsError, match="expected netc.Weights"):
+    with pytest.raises(netc.WeightsError, match=r"expected netc\.Weights"):
         fn(w.flat, x, item)
     with pytest.raises(netc.WeightsError, match="missing"):
         fn(netc.compile(STATEFUL).init(), x, item)
@@ -169,7 +170,8 @@ def test_a_label_that_is_no_class_is_refused(fn, w):
 
 
 def test_sizes_that_are_expressions_are_solved_and_checked():
-    fn = netc.compile("net 1\nmodel Pair(x: f32[2 * N, 3], y: f32[N]) -> f32[N]:\n    return y + x[0, 0]\n", target="numpy")
+    fn = netc.compile("net 1\nmodel Pair(x: f32[2 * N, 3], y: f32[N]) -> f32[N]:\n    return y + x[0, 0]\n",
+                      target="numpy")
     assert fn(fn.init(), np.ones((4, 3)), np.ones(2)).shape == (2,)
     with pytest.raises(netc.InputError, match=r"dimension 0 of `x` is 6, expected 2\*N = 4"):
         fn(fn.init(), np.ones((6, 3)), np.ones(2))
@@ -189,7 +191,7 @@ def test_randomness_is_the_seeds():
     assert not np.array_equal(fn(w, x, seed=1), fn(w, x, seed=2))
     with pytest.raises(netc.InputError, match="is random here: give `seed`"):
         fn(w, x)
-    with pytest.raises(netc.InputError, match="`seed` is 1.5"):
+    with pytest.raises(netc.InputError, match=r"`seed` is 1\.5"):
         fn(w, x, seed=1.5)
 
 
@@ -200,7 +202,7 @@ def test_the_gradient_is_that_of_the_loss():
     fn = netc.compile(SOURCE, precision="f64", target="numpy")
     w = fn.init()
     assert w.flat.dtype == np.float64
-    loss, gradient = fn.value_and_grad(w, **batch())
+    _, gradient = fn.value_and_grad(w, **batch())
     assert gradient.layout == w.layout
     for k in range(0, len(w.flat), 7):
         moved = np.zeros_like(w.flat)
@@ -294,7 +296,7 @@ def test_what_a_model_cannot_do_is_said():
     fn = netc.compile("net 1\nmodel Plain(x: f32[N, 2]) -> f32[N, 1]:\n    return Dense(1)(x)\n", target="numpy")
     for attempt in (lambda: fn.fit(fn.init(), {"x": [[1, 2]]}), lambda: fn.value_and_grad(fn.init(), [[1, 2]]),
                     lambda: fn.evaluate(fn.init(), {"x": [[1, 2]]}), lambda: fn.trainer(fn.init())):
-        with pytest.raises(netc.ModelError, match="`Plain` has no (loss|optimiser)"):
+        with pytest.raises(netc.ModelError, match=r"`Plain` has no (loss|optimiser)"):
             attempt()
 
 

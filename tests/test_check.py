@@ -30,11 +30,13 @@ def folder(tmp_path, monkeypatch):
 
 def test_files_and_folders(folder, netc_command):
     assert netc_command("check", ".") == (
-        0, "below/library.net: fine: 1 model, 1 function\nright.net: fine: M, 9 parameters\n2 of 2 files are fine\n", "")
+        0, "below/library.net: fine: 1 model, 1 function\nright.net: fine: M, 9 parameters\n2 of 2 files are fine\n",
+        "")
     Path("wrong.net").write_text(WRONG)
     code, out, err = netc_command("check", "wrong.net", "right.net")
     assert code == 1 and "right.net: fine" in out and "1 of 2 files are fine" in out
-    assert err.startswith("wrong.net:4:12: error[E0201]: `Dens` is not defined") and err.endswith("for more: netc explain E0201\n")
+    assert err.startswith("wrong.net:4:12: error[E0201]: `Dens` is not defined") \
+        and err.endswith("for more: netc explain E0201\n")
 
 
 def test_the_model_that_is_named(folder, netc_command):
@@ -78,7 +80,7 @@ def found(text: str) -> list[tuple[str, str, int]]:
 
 def test_each_trained_model_is_checked():
     text = RIGHT + "\nmodel K(x: f32[N, 2]) -> f32[N, 2]:\n    return x\n"
-    for name, line in (("M", 10), ("K", 13)):
+    for name in ("M", "K"):
         text += f"\ntrain {name}:\n    loss a = output\n"
     assert found(text) == [("error", "E0604", 10), ("error", "E0604", 13)]
 
@@ -90,7 +92,8 @@ def test_a_library_is_fine_and_its_names_are_checked():
 
 
 def test_what_a_layer_leaves_open_is_a_note():
-    layer = "net 1\n\nmodel Shift(by = 1.0)(x: f32[N, K]) -> f32[N, K]:\n    param b: f32[K] = zeros\n    return x + by * b\n"
+    layer = ("net 1\n\nmodel Shift(by = 1.0)(x: f32[N, K]) -> f32[N, K]:\n    param b: f32[K] = zeros\n    return x + "
+             "by * b\n")
     assert found(layer) == [("note", "E0306", 4)]
     assert found(layer.replace("(by = 1.0)", "").replace("by * ", "")) == [("error", "E0306", 4)]
     assert found(layer + "\ntrain Shift:\n    loss a = sum(output)\n") == [("error", "E0306", 4)]
@@ -113,7 +116,8 @@ def test_imported_files_are_known(tmp_path):
 
 def test_watch(folder):
     """Checked at once, after each change of the file or of one that it imports, and ended by Ctrl-C."""
-    Path("main.net").write_text('net 1\n\nimport "below/library.net" as lib\n\nmodel M(x: f32[N, 2]) -> f32[N, 3]:\n    return lib.Head(3)(x)\n')
+    Path("main.net").write_text('net 1\n\nimport "below/library.net" as lib\n\nmodel M(x: f32[N, 2]) -> f32[N, 3]:\n  '
+                                '  return lib.Head(3)(x)\n')
     process = subprocess.Popen([sys.executable, "-u", "-m", "netc", "check", "--watch", "main.net"], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     guard = threading.Timer(180, process.kill)

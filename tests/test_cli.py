@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_check(folder, netc_command):
 def test_a_faulty_file_is_the_users_error(folder, netc_command):
     (folder / "line.net").write_text(SOURCE.replace("Dense(1)", "Dens(1)").replace("sgd", "sdg"))
     for command in (["check"], ["summary"], ["emit"], ["init"], ["train", "--data", "data.npz"]):
-        code, out, err = netc_command(command[0], "line.net", *command[1:])
+        code, _, err = netc_command(command[0], "line.net", *command[1:])
         assert code == 1 and "line.net:3:9" in err and "did you mean `Dense`" in err and "`sdg`" in err
 
 
@@ -85,13 +86,14 @@ def test_train_saves_and_says_where(folder, netc_command):
 
 
 def test_train_is_the_apis_fit(folder, netc_command):
-    netc_command("train", "line.net", "--data", "data.npz", "--epochs", 2, "--batch-size", 8, "--seed", 3, "--save", "a",
+    netc_command("train", "line.net", "--data", "data.npz", "--epochs", 2, "--batch-size", 8, "--seed", 3,
+                 "--save", "a",
                  "--target", "numpy", "--quiet")
     fn = netc.compile("line.net", target="numpy")
     with np.load("data.npz") as data:
         want, _ = fn.fit(fn.init(3), dict(data), epochs=2, batch_size=8, seed=3)
     assert fn.load("a") == want
-    code, out, _ = netc_command("train", "line.net", "--data", "data.npz", "--epochs", 1, "--weights", "a", "--save", "b")
+    code, _, _ = netc_command("train", "line.net", "--data", "data.npz", "--epochs", 1, "--weights", "a", "--save", "b")
     assert code == 0 and fn.load("b") != want
 
 
@@ -99,7 +101,8 @@ def test_init_and_run(folder, netc_command):
     assert netc_command("init", "line.net", "--seed", 4)[0] == 0
     fn = netc.compile("line.net", target="numpy")
     assert fn.load("line.safetensors") == fn.init(4)
-    code, out, _ = netc_command("run", "line.net", "--data", "data.npz", "--weights", "line.safetensors", "--save", "o.npz")
+    code, out, _ = netc_command("run", "line.net", "--data", "data.npz", "--weights", "line.safetensors", "--save",
+                                "o.npz")
     assert code == 0
     with np.load("data.npz") as data, np.load("o.npz") as result:
         np.testing.assert_allclose(result["y"], fn(fn.init(4), data["x"]), rtol=1e-5, atol=1e-6)
@@ -114,12 +117,13 @@ def test_run_says_where_a_value_stops_being_finite(folder, netc_command):
     fn.save(fn.init().with_flat(np.full(3, 3e38)), "w")
     np.savez("data.npz", x=np.ones((3, 2)), target=np.zeros((3, 1)))
     code, out, err = netc_command(*command, "--weights", "w")
-    assert code == 1 and not out and err.startswith("error: the first value that is not finite is `y") and "line.net:3:9" in err
+    assert code == 1 and not out and err.startswith("error: the first value that is not finite is `y") \
+        and "line.net:3:9" in err
 
 
 def broken_npz(kind):
     if kind == "text":
-        open("data.npz", "w").write("no zip")
+        Path("data.npz").write_text("no zip", encoding="utf-8")
     elif kind == "objects":
         np.savez("data.npz", x=np.array([{}], object), target=np.zeros(1))
     elif kind == "npy":

@@ -1,7 +1,7 @@
 """Every message that a writer of a broken file gets, whole, against a golden file.
 
-``tests/golden/errors/NAME.net`` is the broken file and ``NAME.txt`` what is said about it.  After a deliberate change of
-the messages run the tests with ``NETC_UPDATE_GOLDEN=1`` and read the difference.
+``tests/golden/errors/NAME.net`` is the broken file and ``NAME.txt`` what is said about it.  After a deliberate change
+of the messages run the tests with ``NETC_UPDATE_GOLDEN=1`` and read the difference.
 """
 
 from __future__ import annotations

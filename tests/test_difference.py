@@ -27,23 +27,30 @@ def difference(old: str, new: str, text: str = BASE, **options):
 
 
 def changes(found) -> list[tuple]:
-    return [(change.sign, change.row.name, {inner.name: (inner.before, inner.after) for inner in change.changes}) for change in found.rows]
+    return [(change.sign, change.row.name, {inner.name: (inner.before, inner.after) for inner in change.changes})
+            for change in found.rows]
 
 
 def test_equal_models():
     found = difference("net 1", "net 1  # the same")
-    assert not found and str(found) == "no difference" and found.to_dict()["rows"] == [] and found.kept == found.weight_count == 6
+    assert not found and str(found) == "no difference" and found.to_dict()["rows"] == [] \
+        and found.kept == found.weight_count == 6
 
 
 def test_a_wider_layer():
     found = difference("Dense(16, relu)", "Dense(32, relu)")
-    assert found and {c.name: (c.before, c.after) for c in found.totals} == {"parameters": ("227", "435"), "FLOPs at N = 1": ("451", "867")}
+    assert found
+    assert {c.name: (c.before, c.after) for c in found.totals} \
+        == {"parameters": ("227", "435"), "FLOPs at N = 1": ("451", "867")}
     assert changes(found) == [
-        ("~", "dense", {"units": ("16", "32"), "output": ("f32[N, 16]", "f32[N, 32]"), "parameters": ("144", "288"), "FLOPs": ("288", "576")}),
+        ("~", "dense", {"units": ("16", "32"), "output": ("f32[N, 16]", "f32[N, 32]"), "parameters": ("144", "288"),
+                        "FLOPs": ("288", "576")}),
         ("~", "dense_1", {"parameters": ("68", "132"), "FLOPs": ("136", "264")})]
     assert [(c.name, c.before, c.after) for c in found.weights] == [
-        ("dense.kernel", "f32[8, 16]", "f32[8, 32]"), ("dense.bias", "f32[16]", "f32[32]"), ("dense_1.kernel", "f32[16, 4]", "f32[32, 4]")]
-    assert "parameters         227    435  (+91.6%)" in str(found) and "3 of 6 weights keep their path and shape" in str(found)
+        ("dense.kernel", "f32[8, 16]", "f32[8, 32]"), ("dense.bias", "f32[16]", "f32[32]"),
+        ("dense_1.kernel", "f32[16, 4]", "f32[32, 4]")]
+    assert "parameters         227    435  (+91.6%)" in str(found) \
+        and "3 of 6 weights keep their path and shape" in str(found)
 
 
 def test_a_layer_that_is_put_in_is_one_new_row():
@@ -62,7 +69,8 @@ def test_a_layer_that_is_taken_out():
 
 def test_training_and_inputs():
     found = difference("adam()", "sgd()")
-    assert [(c.name, c.before, c.after) for c in found.totals] == [("optimiser", "adam", "sgd")] and not found.rows and not found.weights
+    assert [(c.name, c.before, c.after) for c in found.totals] == [("optimiser", "adam", "sgd")] and not found.rows \
+        and not found.weights
     found = difference("loss error", "loss square")
     assert [(c.name, c.before, c.after) for c in found.totals] == [("losses", "error", "square")]
     found = difference("x: f32[N, 8]", "x: f32[N, 9]")
@@ -72,13 +80,16 @@ def test_training_and_inputs():
 def test_nested_models_are_folded_in_the_report_and_whole_in_the_data():
     text = BASE.replace("model M", "model Part()(x: f32[N, K]):\n    return x |> Dense(5) |> Dense(5)\n\nmodel M")
     found = difference("    y = Dense(3)(h)", "    h = Part()(h)\n    y = Dense(3)(h)", text)
-    assert [line for _, line in found.lines() if line.startswith("+")] == ["+ h (Part)   f32[N, 5]  55 parameters", "+ h: 4 weights"]
+    added = [line for _, line in found.lines() if line.startswith("+")]
+    assert added == ["+ h (Part)   f32[N, 5]  55 parameters", "+ h: 4 weights"]
     assert [row["path"] for row in found.to_dict()["rows"] if row["change"] == "added"] == ["h", "h.dense", "h.dense_1"]
 
 
 def test_sizes_and_depth():
     assert "FLOPs at N = 32" in [c.name for c in difference("Dense(16", "Dense(32", sizes={"N": 32}).totals]
-    text = BASE.replace("x: f32[N, 8]", "x: f32[N, T, 8]").replace("(y: f32[N, 3])", "(y: f32[N, T, 3])").replace("target: f32[N, 3]", "target: f32[N, T, 3]")
+    text = BASE
+    for name, size in (("x", 8), ("y", 3), ("target", 3)):
+        text = text.replace(f"{name}: f32[N, {size}]", f"{name}: f32[N, T, {size}]")
     assert ("451*T", "867*T") in [(c.before, c.after) for c in difference("Dense(16", "Dense(32", text).totals]
 
 
@@ -92,7 +103,8 @@ def files(tmp_path, monkeypatch):
 
 def test_command(files, netc_command):
     code, out, _ = netc_command("diff", "a.net", "b.net")
-    assert code == 0 and out.startswith("--- a.net: M\n+++ b.net: M\n\n") and "~ dense (Dense)    units 16 → 32; output" in out
+    assert code == 0 and out.startswith("--- a.net: M\n+++ b.net: M\n\n") \
+        and "~ dense (Dense)    units 16 → 32; output" in out
     code, out, _ = netc_command("diff", "a.net", "a.net", "--exit-code")
     assert code == 0 and out.endswith("no difference\n")
     assert netc_command("diff", "a.net", "b.net", "--exit-code")[0] == 1

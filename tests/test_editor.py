@@ -15,7 +15,8 @@ from netc.compiler.editor.hover import hover
 from netc.compiler.syntax import Name, Target, parse
 
 ROOT = Path(__file__).resolve().parent.parent
-NETS = sorted([*(ROOT / "examples").glob("*.net"), *(ROOT / "grammar" / "prelude").glob("*.net"), ROOT / "tests" / "syntax" / "language.net"])
+NETS = sorted([*(ROOT / "examples").glob("*.net"), *(ROOT / "grammar" / "prelude").glob("*.net"),
+               ROOT / "tests" / "syntax" / "language.net"])
 
 BLOCKS = """net 1
 
@@ -112,7 +113,8 @@ def test_scopes():
 
 
 def test_nested_scans_share_what_they_carry():
-    text = ("net 1\nmodel M(x: f32[N, T, S]):\n    scan a in x along 1 carrying h = zeros(N):\n        scan b in a along 1 carrying h = h:\n"
+    text = ("net 1\nmodel M(x: f32[N, T, S]):\n    scan a in x along 1 carrying h = zeros(N):\n        scan b in a "
+            "along 1 carrying h = h:\n"
             "            t = h + b\n            h = t\n    return h\n")
     assert places("h", "value", text) == [3, 4, 4, 5, 6, 7]
     assert places("t", "value", text) == [5, 6]
@@ -123,7 +125,8 @@ def test_nested_scans_share_what_they_carry():
 
 @pytest.mark.parametrize("old, new, expected", [
     ("    h = x\n", "    h^ = x\n", ["h: f32[N, 16]", "value of Encoder"]),
-    ("|> Dense(width, relu)", "|> De^nse(width, relu)", ["model Dense(units: int", "activation(x @ kernel + bias)", "gives `f32[N, 16]`"]),
+    ("|> Dense(width, relu)", "|> De^nse(width, relu)", ["model Dense(units: int", "activation(x @ kernel + bias)",
+                                                         "gives `f32[N, 16]`"]),
     ("twice(factor = 3.0)", "tw^ice(factor = 3.0)", ["def twice(x, factor = 2.0)", "Twice x.", "gives `f32[N, 16]`"]),
     ("twice(factor = 3.0)", "twice(fac^tor = 3.0)", ["factor: 3.0", "input of twice"]),
     ("const width = 16", "const wi^dth = 16", ["const width = 16", "The width of everything."]),
@@ -136,7 +139,8 @@ def test_nested_scans_share_what_they_carry():
     ("    encoded = ", "    enc^oded = ", ["encoded: (code: f32[N, 16], spread: f32[N, 1])"]),
     ("encoded.code + ", "encoded.co^de + ", ["code: f32[N, 16]", "output of Encoder"]),
     ("encoded.code + encoded", "encoded.code ^+ encoded", ["encoded.code + encoded.spread: f32[N, 16]"]),
-    ("blocks.Head(units = 3)", "blocks.He^ad(units = 3)", ["model Head(units: int, activation = linear)", "A head of one layer.", "weights below `scores`"]),
+    ("blocks.Head(units = 3)", "blocks.He^ad(units = 3)",
+     ["model Head(units: int, activation = linear)", "A head of one layer.", "weights below `scores`"]),
     ("blocks.Head(units = 3)", "blo^cks.Head(units = 3)", ["import \"blocks.net\""]),
     ("mean(cell.bias)", "mean(cell.bi^as)", ["bias: f32[16]"]),
     ("along 1 carrying", "al^ong 1 carrying", None),
@@ -151,12 +155,14 @@ def test_hover(old, new, expected):
 
 
 def test_hover_shows_every_call_of_a_layer():
-    text = "net 1\n\nmodel L()(x: f32[N, K]):\n    y^ = 2 * x\n    return y\n\nmodel M(a: f32[N, 3], b: f32[N, 5]):\n    return L()(a), L()(b)\n"
+    text = ("net 1\n\nmodel L()(x: f32[N, K]):\n    y^ = 2 * x\n    return y\n\nmodel M(a: f32[N, 3], b: f32[N, 5]):\n"
+            "    return L()(a), L()(b)\n")
     assert "y: f32[N, 3]\ny: f32[N, 5]" in hover(*open_(text))[0]
 
 
 def test_hover_reaches_models_that_nothing_uses():
-    text = "net 1\n\nmodel Alone(x: f32[N, 4]):\n    y^ = x @ transpose(x)\n    return y\n\nmodel M(a: f32[N, 3]):\n    return a\n"
+    text = ("net 1\n\nmodel Alone(x: f32[N, 4]):\n    y^ = x @ transpose(x)\n    return y\n\nmodel M(a: f32[N, 3]):\n "
+            "   return a\n")
     assert "y: f32[N, N]" in hover(*open_(text))[0]
 
 
@@ -192,7 +198,8 @@ def test_definition(old, new, file, text):
 
 
 def test_definition_without_elaboration():
-    analysis, line, column = open_(mark("    last = hs[:, -1]\n", "    last = hs[:, -1]\n    x = = 1\n    y = Dense(uni^ts = 3)(x)\n"))
+    analysis, line, column = open_(mark("    last = hs[:, -1]\n",
+                                        "    last = hs[:, -1]\n    x = = 1\n    y = Dense(uni^ts = 3)(x)\n"))
     assert analysis.named(line, column).place.span.text == "units"
 
 
@@ -239,7 +246,8 @@ def test_rename_reaches_files_that_import():
     other = Analysis(TEXT, "/models/main.net", {"/models/blocks.net": BLOCKS}.get)
     line = 4
     found = edits.rename(analysis, line, BLOCKS.split("\n")[3].index("units") + 1, "outputs", [other])
-    assert {(Path(edit.path).name, edit.span.line) for edit in found} == {("blocks.net", 4), ("blocks.net", 5), ("main.net", 27)}
+    assert {(Path(edit.path).name, edit.span.line) for edit in found} \
+        == {("blocks.net", 4), ("blocks.net", 5), ("main.net", 27)}
     found = edits.rename(analysis, line, BLOCKS.split("\n")[3].index("Head") + 1, "Output", [other])
     assert {(Path(edit.path).name, edit.span.line) for edit in found} == {("blocks.net", 4), ("main.net", 27)}
 
@@ -270,7 +278,8 @@ def test_rename_refuses_a_text_that_does_not_parse():
 
 
 @pytest.mark.parametrize("old, new, there, absent", [
-    ("    code = h\n", "    code = ^\n", ["h", "x", "depth", "width", "twice", "Dense", "relu", "zeros", "blocks"], ["cell", "spread_", "if"]),
+    ("    code = h\n", "    code = ^\n", ["h", "x", "depth", "width", "twice", "Dense", "relu", "zeros", "blocks"],
+     ["cell", "spread_", "if"]),
     ("    code = h\n", "    ^\n    code = h\n", ["param", "return", "scan", "h", "Dense"], ["loss", "model"]),
     ("    code = h\n", "    pa^\n    code = h\n", ["param"], []),
     ("Dense(width, relu)", "Dense(^)", ["units", "activation", "use_bias", "width"], []),
@@ -302,7 +311,8 @@ def test_completion(old, new, there, absent):
 
 def test_completion_says_what_things_are():
     found = {item.label: item for item in complete(*open_(mark("Dense(width, relu)", "Dense(^)")))}
-    assert found["use_bias"].detail == "use_bias = true" and found["use_bias"].insert == "use_bias = " and found["use_bias"].group == 0
+    assert found["use_bias"].detail == "use_bias = true" and found["use_bias"].insert == "use_bias = " \
+        and found["use_bias"].group == 0
     assert found["width"].detail == "16" and found["concat"].detail.startswith("concat(*")
     analysis = open_(mark("Dense(width, relu)", "Dense(^)"))[0]
     assert resolve(analysis, "LSTM")[0].startswith("model LSTM(units: int") and "1997" in resolve(analysis, "LSTM")[1]
@@ -314,11 +324,12 @@ def test_completion_of_an_import(tmp_path):
     for name in ("main.net", "blocks.net", "below/more.net"):
         (tmp_path / name).write_text(BLOCKS)
     text, line, column = at('net 1\nimport "^')
-    assert [item.label for item in complete(Analysis(text, str(tmp_path / "main.net")), line, column)] == ["below/more.net", "blocks.net"]
+    assert [item.label for item in complete(Analysis(text, str(tmp_path / "main.net")), line,
+                                            column)] == ["below/more.net", "blocks.net"]
 
 
 def test_completion_of_an_empty_text():
-    assert [item.label for item in complete(Analysis("", "/models/main.net"), 1, 1)][0] == "net"
+    assert next(iter(complete(Analysis("", "/models/main.net"), 1, 1))).label == "net"
 
 
 # ---- the outline and fixes ------------------------------------------------------------------------------------------
@@ -327,7 +338,8 @@ def test_completion_of_an_empty_text():
 def test_outline():
     entries = edits.outline(parse(TEXT))
     assert [(entry.name, entry.kind) for entry in entries] == [
-        ("blocks", "import"), ("width", "const"), ("twice", "function"), ("Encoder", "model"), ("Reader", "model"), ("train Reader", "train")]
+        ("blocks", "import"), ("width", "const"), ("twice", "function"), ("Encoder", "model"), ("Reader", "model"),
+        ("train Reader", "train")]
     assert [(child.name, child.kind, child.detail) for child in entries[-1].children] == [
         ("label", "target", "i32[N]"), ("scores", "loss", ""), ("bias", "metric", "")]
     layers = edits.outline(parse((ROOT / "grammar" / "prelude" / "layers.net").read_text(encoding="utf-8")))
@@ -335,7 +347,8 @@ def test_outline():
 
 
 @pytest.mark.parametrize("old, new, fix", [
-    ("relu)", "rely)", "relu"), ("adam(lr", "adam(learning_rate", "lr"), ("Encoder(depth = 1)", "Encodr(depth = 1)", "Encoder"),
+    ("relu)", "rely)", "relu"), ("adam(lr", "adam(learning_rate", "lr"),
+    ("Encoder(depth = 1)", "Encodr(depth = 1)", "Encoder"),
     ("    last = hs", "    spare = x\n    last = hs", None)])
 def test_fixes(old, new, fix):
     found = Analysis(mark(old, new), "/models/main.net", {"/models/blocks.net": BLOCKS}.get).inspection.diagnostics

@@ -1,4 +1,5 @@
-"""The pages of the error index: what they call a mistake provokes just that error, and what they call the mend compiles."""
+"""The pages of the error index: what they call a mistake provokes just that error, and what they call the mend
+compiles."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from netc.compiler.syntax import parse
 
 FILES = sorted(PAGES.glob("*.md"))
 UPDATE = os.environ.get("NETC_UPDATE_GOLDEN") == "1"
-BLOCK = re.compile(r"(?:with `([^`]+)`:\n\n)?```(\w+)\n(.*?)^```\n", re.M | re.S)
+BLOCK = re.compile(r"(?:with `([^`]+)`:\n\n)?```(\w+)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 
 
 class Page:
@@ -24,10 +25,12 @@ class Page:
 
     def __init__(self, path: Path):
         self.path, self.text = path, path.read_text(encoding="utf-8")
-        found = re.fullmatch(r"# (\w+): ([^\n]+)\n\n(.+)\n\n## The mistake\n\n(.*)\n## The mend\n\n(.*)", self.text, re.S)
+        found = re.fullmatch(r"# (\w+): ([^\n]+)\n\n(.+)\n\n## The mistake\n\n(.*)\n## The mend\n\n(.*)", self.text,
+                             re.DOTALL)
         self.code, self.title, self.why, mistake, mend = found.groups()
         self.mistake, self.mend = self.programs(mistake), self.programs(mend)
-        ((self.message, self.made),) = [(body, "```python\n" in mistake) for _, kind, body in BLOCK.findall(mistake) if kind == "text"]
+        ((self.message, self.made),) = [(body, "```python\n" in mistake) for _, kind, body in BLOCK.findall(mistake)
+                                        if kind == "text"]
 
     @staticmethod
     def programs(section: str) -> dict[str, str | bytes]:
@@ -100,10 +103,12 @@ def test_command(netc_command):
 
 @pytest.mark.parametrize("code", ["E0299", "nonsense", "../E0201"])
 def test_command_of_an_unknown_code(netc_command, code):
-    assert netc_command("explain", code) == (1, "", f"error: there is no error {code!r}: `netc explain` lists them all\n")
+    assert netc_command("explain", code) == (1, "",
+                                             f"error: there is no error {code!r}: `netc explain` lists them all\n")
 
 
-@pytest.mark.parametrize("body, hint", [("    return rely(x)\n", "E0201"), ("    y = rely(x)\n    return Dense(3.5)(x)\n", "CODE")])
+@pytest.mark.parametrize("body, hint",
+                         [("    return rely(x)\n", "E0201"), ("    y = rely(x)\n    return Dense(3.5)(x)\n", "CODE")])
 def test_errors_tell_of_their_pages(netc_command, tmp_path, body, hint):
     path = tmp_path / "wrong.net"
     path.write_text(f"net 1\n\nmodel M(x: f32[N, 3]):\n{body}")

@@ -75,7 +75,8 @@ def test_the_text_of_an_explanation(tmp_path, monkeypatch):
     assert found.compiled == found["predict"].count("compiled") == kernels
     text = re.sub(r"\d+\.\d+ s", "T", str(found))
     assert f"  {kernels} kernels: {kernels} compiled (T), 0 from the cache, 0 there already\n" in text
-    assert "compiled, new: neither this process nor the cache had it\n    map 0 (T)" in text and "contract f32 (T)" in text
+    assert "compiled, new: neither this process nor the cache had it\n    map 0 (T)" in text \
+        and "contract f32 (T)" in text
     assert text.endswith("\n  1 other sizes compiled nothing: N = 8")
     # another function of this process, and then as another process would find it
     again = netc.compile(SOURCE)

@@ -17,7 +17,8 @@ from netc.compiler.syntax import parse
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-SHIPPED = sorted([*(ROOT / "grammar" / "prelude").glob("*.net"), *(ROOT / "examples").rglob("*.net"), *(ROOT / "bench").rglob("*.net"), HERE / "syntax" / "language.net"])
+SHIPPED = sorted([*(ROOT / "grammar" / "prelude").glob("*.net"), *(ROOT / "examples").rglob("*.net"),
+                  *(ROOT / "bench").rglob("*.net"), HERE / "syntax" / "language.net"])
 GOLDEN = sorted((HERE / "golden" / "format").glob("*.net"))
 FAULTY = sorted((HERE / "golden" / "errors").rglob("*.net"))
 UPDATE = os.environ.get("NETC_UPDATE_GOLDEN") == "1"
@@ -30,13 +31,14 @@ def formatted(text: str) -> str:
     assert same_program(before.file, after.file)
     assert comments_of(before) == comments_of(after)
     assert format_text(result) == result
-    assert not re.search(r"[ \t]$", result, re.M) and result.endswith("\n") and not result.endswith("\n\n")
+    assert not re.search(r"[ \t]$", result, re.MULTILINE) and result.endswith("\n") and not result.endswith("\n\n")
     return result
 
 
 def code_blocks():
     for path in (ROOT / "README.md", ROOT / "grammar" / "REFERENCE.md"):
-        for i, block in enumerate(re.findall(r"^```net\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)):
+        for i, block in enumerate(re.findall(r"^```net\n(.*?)^```", path.read_text(encoding="utf-8"),
+                                             re.MULTILINE | re.DOTALL)):
             yield pytest.param(block, id=f"{path.name}-{i}")
 
 
@@ -111,7 +113,8 @@ def relaid(text: str, random_: random.Random) -> str:
     return "\n".join(rows)
 
 
-@pytest.mark.parametrize("path", [path for path in SHIPPED if "layers" in path.name or "norm" in path.name or "optim" in path.name],
+@pytest.mark.parametrize("path", [path for path in SHIPPED if "layers" in path.name or "norm" in path.name
+                                  or "optim" in path.name],
                          ids=lambda path: path.stem)
 def test_the_form_does_not_depend_on_the_layout(path):
     """Blank lines, comments and breaks of pipes aside, which are the writer's: they are taken out first."""
@@ -133,7 +136,8 @@ def test_the_form_does_not_depend_on_the_layout(path):
     ("a = ((x + 1) * (2))", "a = (x + 1) * (2)"),
     ("a = x[none, 1 : , ... , :: 2, None]", "a = x[None, 1:, ..., ::2, None]"),
     ("a = f(None, x = none)", "a = f(none, x = none)"),
-    ("a = (1,)", "a = (1,)"), ("a = 1,", "a = 1,"), ("a = (1, 2,)", "a = (1, 2)"), ("a = f(1,)", "a = f(1)"), ("a = ( )", "a = ()"),
+    ("a = (1,)", "a = (1,)"), ("a = 1,", "a = 1,"), ("a = (1, 2,)", "a = (1, 2)"), ("a = f(1,)", "a = f(1)"),
+    ("a = ( )", "a = ()"),
     ("a = f( * b , * c )", "a = f(*b, *c)"),
     ("a: ( int , ) = (1,)", "a: (int,) = (1,)"),
     ("a = x|>f|> g( 1 )", "a = x |> f |> g(1)"),
@@ -146,7 +150,8 @@ def test_forms(before, after):
 
 
 def test_blank_lines():
-    text = "\n\nnet 1\nconst a = 1\n\n\nconst b = 2\nconst c = 3\ndef f(x) = x\ndef g(x):\n\n    y = x\n\n\n    return y\n\n\n"
+    text = ("\n\nnet 1\nconst a = 1\n\n\nconst b = 2\nconst c = 3\ndef f(x) = x\ndef g(x):\n\n    y = x\n\n\n    "
+            "return y\n\n\n")
     assert formatted(text) == ("net 1\n\nconst a = 1\n\nconst b = 2\nconst c = 3\n\ndef f(x) = x\n\n"
                                "def g(x):\n    y = x\n\n    return y\n")
 
@@ -160,7 +165,8 @@ def test_line_ends_and_byte_order_mark():
     assert format_text("\ufeffnet 1\r\nconst a=1\r\n".encode()) == "net 1\n\nconst a = 1\n"
 
 
-@pytest.mark.parametrize("deep", ["(" * 190 + "x" + ")" * 190, "-" * 190 + "x", "f(" * 95 + "x" + ")" * 95, "(a + " * 95 + "x" + ")" * 95,
+@pytest.mark.parametrize("deep", ["(" * 190 + "x" + ")" * 190, "-" * 190 + "x", "f(" * 95 + "x" + ")" * 95,
+                                  "(a + " * 95 + "x" + ")" * 95,
                                   "+".join(["x"] * 190), "(" + "1, " * 2000 + ")", "x" + " |> f" * 2000],
                          ids=["brackets", "minus", "calls", "sums", "long sum", "long tuple", "long pipe"])
 def test_deep_and_long(deep):
@@ -209,7 +215,8 @@ def test_command_checks(folder, netc_command):
 
 def test_command_shows_the_difference(folder, netc_command):
     code, out, err = netc_command("fmt", "--diff", "ugly.net")
-    assert code == 1 and "--- a/ugly.net\n+++ b/ugly.net\n" in out and "\n-const a=1 # one\n" in out and "\n+const a = 1   " in out
+    assert code == 1 and "--- a/ugly.net\n+++ b/ugly.net\n" in out and "\n-const a=1 # one\n" in out \
+        and "\n+const a = 1   " in out
     assert err == "1 file would be formatted\n" and Path("ugly.net").read_text() == UGLY
     assert netc_command("fmt", "--diff", "below")[:2] == (0, "")
 

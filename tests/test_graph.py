@@ -230,5 +230,5 @@ def test_bodies_are_closed():
         ops.scan([ops.constant(0.0, f64)], [], [], Graph((x,), {"0": ops.add(x, free)}), 3)
     rule = Graph((ops.local(0, f64, ()), ops.local(1, f64, ())), {"0": ops.mul(ops.local(1, f64, ()), free)})
     y = node(ops.PRIMITIVES["custom"], (ops.exp(free), free), rule=rule)
-    with pytest.raises(VerifyError, match="the rule of .* may only refer to its own arguments"):
+    with pytest.raises(VerifyError, match=r"the rule of .* may only refer to its own arguments"):
         verify(Graph((free,), {"y": y}))

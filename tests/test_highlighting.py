@@ -1,4 +1,5 @@
-"""The two highlighters, held against the compiler's own tokens on every shipped file: the Pygments lexer and the TextMate grammar."""
+"""The two highlighters, held against the compiler's own tokens on every shipped file: the Pygments lexer and the
+TextMate grammar."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from netc.compiler.types import DTYPES
 ROOT = Path(__file__).resolve().parent.parent
 EDITORS = ROOT / "editors"
 GRAMMAR = json.loads((EDITORS / "netc.tmLanguage.json").read_text(encoding="utf-8"))
-FILES = sorted([*(ROOT / "examples").rglob("*.net"), *(ROOT / "grammar" / "prelude").glob("*.net"), ROOT / "tests" / "syntax" / "language.net",
+FILES = sorted([*(ROOT / "examples").rglob("*.net"), *(ROOT / "grammar" / "prelude").glob("*.net"),
+                ROOT / "tests" / "syntax" / "language.net",
                 *(ROOT / "tests" / "golden" / "format").glob("*.net")])
 TRICKY = """net 1
 import "a.net" as as
@@ -34,7 +36,8 @@ model M(units: int, *rest: int)(x: f32[N, ..., 2 * K], mask: bool[N] = none) -> 
     penalty = x[:, ::2, None, ...]; # a stray sign
     assert, state = penalty |> f(x = 1) |> (model if true else scan)(param)
     penalty sum(penalty ** 2)
-    scan along in x[1:2], reversed in f(carrying) along -1 reversed carrying as = zeros(N), h = g(collecting) collecting as as collecting: # scan
+    scan along in x[1:2], reversed in f(carrying) along -1 reversed carrying as = zeros(N), h = g(
+        collecting) collecting as as collecting: # scan
         loss.x = metric
     for i, j in range(3):
         x = x @ y // 2 % 3 if i <= 2 or j != 1 else x
@@ -43,10 +46,12 @@ model M(units: int, *rest: int)(x: f32[N, ..., 2 * K], mask: bool[N] = none) -> 
 
 
 def compilers_kinds(text: str) -> dict[int, tuple[str, str]]:
-    """Offset -> (kind, text) of each token of the compiler, in words of its own: keyword, name, number, string, sign; and comments."""
+    """Offset -> (kind, text) of each token of the compiler, in words of its own: keyword, name, number, string, sign;
+    and comments."""
     kinds: dict[int, tuple[str, str]] = {}
     end = 0
-    tokens = sorted((token for line in parse_stages(text).lines for token in line.tokens if str(token)), key=lambda token: token.start_pos)
+    tokens = sorted((token for line in parse_stages(text).lines for token in line.tokens if str(token)),
+                    key=lambda token: token.start_pos)
     for token in [*tokens, None]:
         gap = text[end:token.start_pos if token is not None else len(text)]
         kinds |= {end + found.start(): ("comment", found[0].rstrip()) for found in re.finditer("#.*", gap)}
@@ -62,8 +67,10 @@ def compilers_kinds(text: str) -> dict[int, tuple[str, str]]:
 
 
 def pygments_kind(kind) -> str:
-    for known, word in ((Comment, "comment"), (Keyword.Constant, "constant"), (Keyword.Type, "name"), (Keyword, "keyword"), (Number, "number"), (String, "string"),
-                        (Name, "name"), (Operator, "sign"), (Punctuation, "sign"), (Whitespace, "blank"), (Error, "wrong")):
+    for known, word in ((Comment, "comment"), (Keyword.Constant, "constant"), (Keyword.Type, "name"),
+                        (Keyword, "keyword"), (Number, "number"), (String, "string"),
+                        (Name, "name"), (Operator, "sign"), (Punctuation, "sign"), (Whitespace, "blank"),
+                        (Error, "wrong")):
         if kind in known:
             return word
     return str(kind)
@@ -100,16 +107,21 @@ def test_pygments_on_words_that_are_names():
 
 
 def test_pygments_colours_meanings():
-    found = [(str(kind), value) for kind, value in NetLexer().get_tokens('model M(x: f32[N]):\n    h = Dense(2, relu)(x) |> f()  # c\n    assert x, "{x}\\n"\n')]
-    for pair in (("Token.Name.Class", "M"), ("Token.Keyword.Type", "f32"), ("Token.Name.Class", "Dense"), ("Token.Name.Function", "f"),
-                 ("Token.Operator", "|>"), ("Token.Comment.Single", "# c"), ("Token.Literal.String.Interpol", "{x}"), ("Token.Literal.String.Escape", "\\n")):
+    text = 'model M(x: f32[N]):\n    h = Dense(2, relu)(x) |> f()  # c\n    assert x, "{x}\\n"\n'
+    found = [(str(kind), value) for kind, value in NetLexer().get_tokens(text)]
+    for pair in (("Token.Name.Class", "M"), ("Token.Keyword.Type", "f32"), ("Token.Name.Class", "Dense"),
+                 ("Token.Name.Function", "f"),
+                 ("Token.Operator", "|>"), ("Token.Comment.Single", "# c"), ("Token.Literal.String.Interpol", "{x}"),
+                 ("Token.Literal.String.Escape", "\\n")):
         assert pair in found
 
 
 def test_pygments_finds_the_language():
-    assert NetLexer.analyse_text("# licence\n\nnet 1  # version\n") == 1.0 and NetLexer.analyse_text("import os\n") == NetLexer.analyse_text("") == 0.0
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]["pygments.lexers"]
-    assert settings == {"netc": f"netc.compiler.editor.lexer:{NetLexer.__name__}"}
+    assert NetLexer.analyse_text("# licence\n\nnet 1  # version\n") == 1.0 \
+        and NetLexer.analyse_text("import os\n") == NetLexer.analyse_text("") == 0.0
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    points = settings["project"]["entry-points"]
+    assert points["pygments.lexers"] == {"netc": f"netc.compiler.editor.lexer:{NetLexer.__name__}"}
 
 
 def test_the_words_are_the_compilers():
@@ -184,8 +196,10 @@ class TextMate:
 
 
 def textmate_kind(scope: str) -> str:
-    for prefix, word in (("comment", "comment"), ("constant.language", "constant"), ("constant.numeric", "number"), ("punctuation.definition.string", "string"),
-                         ("storage", "keyword"), ("keyword.control", "keyword"), ("keyword.operator.word", "keyword"), ("keyword.operator", "sign"),
+    for prefix, word in (("comment", "comment"), ("constant.language", "constant"), ("constant.numeric", "number"),
+                         ("punctuation.definition.string", "string"),
+                         ("storage", "keyword"), ("keyword.control", "keyword"), ("keyword.operator.word", "keyword"),
+                         ("keyword.operator", "sign"),
                          ("punctuation", "sign"), ("support.type", "name"), ("entity", "name"), ("variable", "name")):
         if scope.startswith(prefix):
             return word
@@ -219,5 +233,7 @@ def test_the_extension_names_its_files():
     assert configuration["comments"]["lineComment"] == "#"
     for rule in configuration["indentationRules"].values():
         re.compile(rule)
-    increase, decrease = (re.compile(configuration["indentationRules"][name]) for name in ("increaseIndentPattern", "decreaseIndentPattern"))
-    assert increase.match("model M(x: f32[N]) -> f32[N]:  # c") and not increase.match("const a = x[1:]") and decrease.match("    else:")
+    increase, decrease = (re.compile(configuration["indentationRules"][name])
+                          for name in ("increaseIndentPattern", "decreaseIndentPattern"))
+    assert increase.match("model M(x: f32[N]) -> f32[N]:  # c") and not increase.match("const a = x[1:]") \
+        and decrease.match("    else:")

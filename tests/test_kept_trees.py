@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import netc
 from netc.compiler import kept_trees, syntax
 from netc.compiler.diagnostics import Diagnostics, Span
 from netc.compiler.parser import parse

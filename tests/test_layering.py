@@ -18,7 +18,8 @@ PLAIN_DATA = {"runtime.errors", "runtime.weights", "runtime.cache"}
 BACK_END = {"compiler.pipeline", "compiler.emit_cpu", "compiler.stages", "compiler.lower",
             "compiler.contraction", "compiler.tiling"}
 FACE = {"function", "bound", "trainer", "inputs", "profiling", "tracing", "fitting", "estimators"}
-# What the benchmark may import beside netc's public face: the command line that it is a part of, and the count of kernels.
+# What the benchmark may import beside netc's public face: the command line that it is a part of, and the count of
+# kernels.
 BENCH = {("bench.__main__", "compiler.cli"), ("bench.peers.netc_peer", "runtime.machine")}
 HEAVY = {"numba", "llvmlite", "torch", "keras", "jax", "tensorflow", "sklearn", "scipy"}
 
@@ -78,7 +79,8 @@ def test_only_the_runtimes_machine_modules_import_numba(path):
     name = name_of(path)
     for target, _ in imports(path, top_level_only=True):
         if target.split(".")[0] in HEAVY:
-            fine = {"sklearn"} if name == "estimators" else {"numba", "llvmlite"} if name.startswith("runtime.") else set()
+            fine = {"sklearn"} if name == "estimators" else {"numba", "llvmlite"} if name.startswith("runtime.") \
+                else set()
             peer = name.startswith("bench.peers.")          # imported in a process of its own
             assert peer or target.split(".")[0] in fine, f"{name} imports {target} when it is imported"
 

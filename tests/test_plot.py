@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -84,9 +85,9 @@ def check_path(figure, found, boxes, link):
     from_above = left - ROOM <= x <= right + ROOM and abs(y - top) < ROOM
     from_side = min(abs(x - left), abs(x - right)) < ROOM and top <= y <= bottom
     assert from_above or from_side, (link.source.title, link.target.title)
-    assert all(abs(x - u) < ROOM or abs(y - v) < ROOM for (x, y), (u, v) in zip(points, points[1:]))
-    assert all(v >= y - ROOM for (_, y), (_, v) in zip(points, points[1:])), "a link never goes up"
-    for (x, y), (u, v) in zip(points, points[1:]):
+    assert all(abs(x - u) < ROOM or abs(y - v) < ROOM for (x, y), (u, v) in pairwise(points))
+    assert all(v >= y - ROOM for (_, y), (_, v) in pairwise(points)), "a link never goes up"
+    for (x, y), (u, v) in pairwise(points):
         line = min(x, u) - ROOM, min(y, v) - ROOM, max(x, u) + ROOM, max(y, v) + ROOM
         for block in figure.blocks:
             if block not in (link.source, link.target):
@@ -95,7 +96,7 @@ def check_path(figure, found, boxes, link):
                 assert not overlap(line, shrunk), (link.source.title, link.target.title, "through", block.title)
 
 
-# --- the examples -------------------------------------------------------------------------------------------------------
+# --- the examples -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -128,10 +129,12 @@ def test_the_kernels_of_every_example(name):
     fn = example(name)
     figure = fn.plot("kernels").figure
     check(figure)
-    assert set(fn.inputs) <= {block.title for block in figure.blocks} and set(fn.outputs) <= {block.title for block in figure.blocks}
+    assert {*fn.inputs, *fn.outputs} <= {block.title for block in figure.blocks}
     count = int(figure.caption.split(" kernels")[0])
-    shown = sum(int(block.title.rpartition("×")[2]) if re.search(r"×\d+$", block.title) else 1 for block in figure.blocks
-                if block.style not in ("input", "output") and not (block.style == "memory" and block.title.endswith("B")))
+    shown = sum(int(block.title.rpartition("×")[2]) if re.search(r"×\d+$", block.title) else 1
+                for block in figure.blocks
+                if block.style not in ("input", "output")
+                and not (block.style == "memory" and block.title.endswith("B")))
     assert shown == count
 
 
@@ -158,7 +161,8 @@ def test_inception_reads_like_the_figure():
         assert sum(link.target is joined for link in figure.links) == 4
         ranks = {round(found.places[block][1]) for block in own}
         assert len(ranks) == 4                              # the dot, two rows of layers, the concatenation
-        x = [found.places[block][0] for block in own if any(link.source is dots[0] and link.target is block for link in figure.links)]
+        x = [found.places[block][0] for block in own if any(link.source is dots[0] and link.target is block
+                                                            for link in figure.links)]
         assert abs(found.places[dots[0]][0] - np.mean(x)) < 12          # the dot above the middle
     chain = [block for block in figure.blocks if block.title in ("Flatten", "Dense", "probability")]
     assert np.ptp([found.places[block][0] for block in chain]) < 1      # and a straight line below
@@ -177,7 +181,8 @@ def test_the_transformer_reads_like_the_figure():
     assert "cross_attention" in memory.target.title
     signs = [block for block in figure.blocks if block.title == "+"]
     assert len(signs) == 7 and all(sum(link.target is sign for link in figure.links) == 2 for sign in signs)
-    crossings = sum(crossed(found.paths[p], found.paths[q]) for k, p in enumerate(figure.links) for q in figure.links[:k]
+    crossings = sum(crossed(found.paths[p], found.paths[q]) for k, p in enumerate(figure.links)
+                    for q in figure.links[:k]
                     if p.source is not q.source)
     assert crossings <= 3
 
@@ -185,7 +190,7 @@ def test_the_transformer_reads_like_the_figure():
 def crossed(a, b):
     """Whether two paths cross, a vertical line of one a horizontal of the other."""
     def lines(points):
-        return list(zip(points, points[1:]))
+        return list(pairwise(points))
     for (x, y), (u, v) in lines(a):
         for (p, q), (r, s) in lines(b):
             for h, k in ((((x, y), (u, v)), ((p, q), (r, s))), (((p, q), (r, s)), ((x, y), (u, v)))):
@@ -222,15 +227,17 @@ model M(text: i32[N, T]) -> (logits: f32[N, T, 7]):
     assert 'stroke-dasharray' in tied.plot().write() and "-.->" in tied.plot().write("mermaid")
 
 
-# --- writers --------------------------------------------------------------------------------------------------------------
+# --- writers ----------------------------------------------------------------------------------------------------------
 
 HOSTILE = 'a<b>&"c" #x\n]) --> {z} \\ é 中'
 
 
 def hostile():
     group = Group(HOSTILE, HOSTILE)
-    blocks = [Block(HOSTILE, (HOSTILE,), "input"), Block(HOSTILE, (), "operation", "pill", group, HOSTILE), Block("+", shape="circle")]
-    return Figure(HOSTILE, HOSTILE, blocks, [group], [Link(blocks[0], blocks[1], 0, HOSTILE), Link(blocks[1], blocks[2])])
+    blocks = [Block(HOSTILE, (HOSTILE,), "input"), Block(HOSTILE, (), "operation", "pill", group, HOSTILE),
+              Block("+", shape="circle")]
+    return Figure(HOSTILE, HOSTILE, blocks, [group],
+                  [Link(blocks[0], blocks[1], 0, HOSTILE), Link(blocks[1], blocks[2])])
 
 
 @pytest.mark.parametrize("figure", [hostile, lambda: Figure("nothing"), lambda: example("ticket").plot().figure])
@@ -255,8 +262,9 @@ def test_dot_names_everything_once():
     assert text.count("->") == 2 + text.count("-->") and text.startswith('digraph "a<b>&\\"c\\"')
     figure = example("inception").plot().figure
     text = dot.write(figure)
-    assert len(re.findall(r"^ *b\d+ \[label=", text, re.M)) == len(figure.blocks)
-    assert len(re.findall(r"^  b\d+ -> b\d+", text, re.M)) == len(figure.links) and text.count("subgraph cluster_") == 2
+    assert len(re.findall(r"^ *b\d+ \[label=", text, re.MULTILINE)) == len(figure.blocks)
+    assert len(re.findall(r"^  b\d+ -> b\d+", text, re.MULTILINE)) == len(figure.links) \
+        and text.count("subgraph cluster_") == 2
     assert text.count("{") == text.count("}")
 
 
@@ -266,15 +274,16 @@ def test_mermaid_names_everything_once():
     assert not any("<b>" in line or '"c"' in line for line in body)
     figure = example("inception").plot().figure
     text = mermaid.write(figure)
-    assert len(re.findall(r"^ *b\d+[\[(]", text, re.M)) == len(figure.blocks)
-    assert len(re.findall(r"^  b\d+ --[->]", text, re.M)) == len(figure.links)
+    assert len(re.findall(r"^ *b\d+[\[(]", text, re.MULTILINE)) == len(figure.blocks)
+    assert len(re.findall(r"^  b\d+ --[->]", text, re.MULTILINE)) == len(figure.links)
     assert text.count("subgraph ") == text.count("\n    end") + text.count("\n  end") == 2
 
 
 def test_files_by_their_endings(tmp_path):
     picture = example("digits").plot()
     assert isinstance(picture, Picture) and picture._repr_svg_() == picture.write("svg")
-    for name, start in (("a.svg", "<svg"), ("a.dot", "digraph"), ("a.gv", "digraph"), ("a.mmd", "---"), ("a.md", "```mermaid\n---")):
+    for name, start in (("a.svg", "<svg"), ("a.dot", "digraph"), ("a.gv", "digraph"), ("a.mmd", "---"),
+                        ("a.md", "```mermaid\n---")):
         picture.save(tmp_path / name)
         assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
     assert (tmp_path / "a.md").read_text(encoding="utf-8").endswith("```\n")
@@ -304,7 +313,7 @@ def test_the_command_line_draws(tmp_path, monkeypatch, capsys):
         assert code == 1 and message in shown.err
 
 
-# --- the parts --------------------------------------------------------------------------------------------------------------
+# --- the parts --------------------------------------------------------------------------------------------------------
 
 
 def random_figure(rng, blocks, links, groups):
@@ -340,7 +349,8 @@ def test_a_figure_is_drawn_the_same_each_time():
 
 
 def test_a_long_model_is_drawn_in_time():
-    source = "net 1\nmodel M(x: f32[N, 8]) -> f32[N, 8]:\n    for i in range(60):\n        x = x + Dense(8)(Dense(8, relu)(x))\n    return x\n"
+    source = ("net 1\nmodel M(x: f32[N, 8]) -> f32[N, 8]:\n    for i in range(60):\n        x = x + Dense(8)(Dense(8, "
+              "relu)(x))\n    return x\n")
     figure = netc.compile(source, target="numpy").plot().figure
     assert len(figure.blocks) == 182
     found = placed(figure)
@@ -386,7 +396,7 @@ def test_places_are_the_least_squares_under_the_distances():
     rng = np.random.default_rng(1)
     pulls = [(float(rng.uniform(0.1, 9)), int(a), int(b), float(rng.normal() * 20))
              for a, b in (rng.choice(12, 2, replace=False) for _ in range(20))]
-    distances = [(k, k + 1, float(rng.uniform(1, 30))) for k in range(0, 11) if k % 4 != 3]
+    distances = [(k, k + 1, float(rng.uniform(1, 30))) for k in range(11) if k % 4 != 3]
 
     def cost(x):
         return sum(w * (x[b] - x[a] - o) ** 2 / 2 for w, a, b, o in pulls)
@@ -407,10 +417,13 @@ def test_text_is_measured_and_cut():
 
 
 @pytest.mark.parametrize("kind, settings, text", [
-    ("Conv2D", {"filters": "16", "kernel_size": "3", "strides": "2", "padding": "same", "activation": "relu"}, "3×3, 16, relu, /2"),
-    ("Conv2D", {"filters": "16", "kernel_size": "(3, 5)"}, "3×5, 16"), ("MaxPool2D", {"size": "3", "strides": "1"}, "3×3, /1"),
+    ("Conv2D", {"filters": "16", "kernel_size": "3", "strides": "2", "padding": "same", "activation": "relu"},
+     "3×3, 16, relu, /2"),
+    ("Conv2D", {"filters": "16", "kernel_size": "(3, 5)"}, "3×5, 16"),
+    ("MaxPool2D", {"size": "3", "strides": "1"}, "3×3, /1"),
     ("Conv1D", {"filters": "8", "kernel_size": "3"}, "3, 8"), ("Dense", {"units": "10", "use_bias": "false"}, "10"),
-    ("Reshape", {"sizes": "(4, 4, 1)"}, "4×4×1"), ("MultiHeadAttention", {"heads": "4", "key_dim": "16", "causal": "true"},
+    ("Reshape", {"sizes": "(4, 4, 1)"}, "4×4×1"),
+    ("MultiHeadAttention", {"heads": "4", "key_dim": "16", "causal": "true"},
                                                    "4 heads, key_dim 16, causal")])
 def test_settings_in_short(kind, settings, text):
     assert settings_text(kind, settings) == text

@@ -13,8 +13,8 @@ import netc
 from netc.compiler import ops, programs
 from netc.compiler.attribution import attribute
 from netc.compiler.build import elaborate
-from netc.compiler.graph_cost import FREE, flops, format_cost, short, total_flops
 from netc.compiler.fuse import fuse
+from netc.compiler.graph_cost import FREE, flops, format_cost, short, total_flops
 from netc.compiler.ir import is_tensor
 from netc.compiler.outline import outline
 from netc.compiler.pipeline import optimize
@@ -129,7 +129,8 @@ model M(x: f32[N, T, 8]) -> f32[N, 3]:
     assert found["cell.dense"].flops == T * N * (2 * 8 * 4 + 4)
     assert found["cell"].sources == ("x",) and found["dense"].sources == ("cell",)
     assert whole.flops == found["cell"].flops + found["dense"].flops
-    scan = [kernel.name for kernel in attribute(model).kernels if any(value.op.name == "scan" for value in kernel.values)]
+    scan = [kernel.name for kernel in attribute(model).kernels
+            if any(value.op.name == "scan" for value in kernel.values)]
     assert scan and found["cell"].kernels == tuple(dict.fromkeys(f"→ {name}" for name in scan))
 
 
@@ -172,7 +173,7 @@ def test_every_primitive_has_a_cost(name):
         assert flops(node) == 0 if name in FREE or name != "scan" and not floats else flops(node) >= 1
 
 
-# --- sharing, folding, names --------------------------------------------------------------------------------------------
+# --- sharing, folding, names ------------------------------------------------------------------------------------------
 
 
 def test_a_second_call_is_marked():
@@ -241,9 +242,11 @@ def test_following_the_layers_changes_no_kernel(name):
     alone = fuse(optimize(programs.predict(model).graph).outputs)
     assert found.fusion.stored == alone.stored and found.fusion.outputs == alone.outputs
     computed = {value for kernel in found.kernels for value in kernel.values}
-    assert all(value.op.name == "window_take" for value in set(alone.stored) - computed)       # made with its window_argmax
+    # made with its window_argmax
+    assert all(value.op.name == "window_take" for value in set(alone.stored) - computed)
     assert all(kernel.layers for kernel in found.kernels if kernel.values)
-    layers = [layer for layer in model.layers if layer.path and any(found.images.get(v) is not None for v in layer.outputs)]
+    layers = [layer for layer in model.layers if layer.path
+              and any(found.images.get(v) is not None for v in layer.outputs)]
     ended = [layer for layer in layers if found.end(layer.outputs)]
     assert len(ended) >= 0.8 * len(layers)                 # not those that are only looked through, such as Reshape
 

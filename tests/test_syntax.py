@@ -76,7 +76,7 @@ def only(text: str | bytes) -> Diagnostic:
     return found[0]
 
 
-# ---- the grammar -------------------------------------------------------------------------------------------------------------
+# ---- the grammar -----------------------------------------------------------------------------------------------------
 
 
 def test_grammar_is_lalr_without_conflicts_or_colliding_terminals():
@@ -85,7 +85,7 @@ def test_grammar_is_lalr_without_conflicts_or_colliding_terminals():
 
 
 def test_every_keyword_ends_at_a_word_boundary():
-    words = re.findall(r"^(\w+)\.1: /(.*)/$", GRAMMAR.read_text(), re.M)
+    words = re.findall(r"^(\w+)\.1: /(.*)/$", GRAMMAR.read_text(), re.MULTILINE)
     assert len(words) > 25
     assert all(pattern.endswith("(?![A-Za-z0-9_])") for _, pattern in words)
 
@@ -96,7 +96,7 @@ def test_grammar_is_built_once():
 
 def test_lark_is_imported_only_to_parse():
     text = (ROOT / "compiler" / "syntax.py").read_text() + (ROOT / "compiler" / "diagnostics.py").read_text()
-    assert not re.search(r"^(import|from) lark", text, re.M)
+    assert not re.search(r"^(import|from) lark", text, re.MULTILINE)
 
 
 def test_programs_of_the_design():
@@ -109,7 +109,7 @@ def test_prelude_parses(path):
     parse(path.read_bytes(), path.name)
 
 
-# ---- expressions -------------------------------------------------------------------------------------------------------------
+# ---- expressions -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text, expected", [
@@ -156,7 +156,8 @@ def test_numbers_keep_their_kind():
 
 def test_dump():
     assert ast.dump(parse("net 1\nconst k = f(1, a = x)\n", "a.net").consts[0]).splitlines() == [
-        "Const 2:1 name='k' annotation=None", "  value: Call 2:11", "    callee: Name 2:11 name='f'", "    args: Number 2:13 value=1",
+        "Const 2:1 name='k' annotation=None", "  value: Call 2:11", "    callee: Name 2:11 name='f'",
+        "    args: Number 2:13 value=1",
         "    kwargs: KeywordArgument 2:16 name='a'", "      value: Name 2:20 name='x'"]
 
 
@@ -165,19 +166,22 @@ def test_two_equal_calls_are_two_nodes():
     assert first != second and len({first, second}) == 2
 
 
-# ---- statements and definitions ----------------------------------------------------------------------------------------------
+# ---- statements and definitions --------------------------------------------------------------------------------------
 
 
 def test_statements():
     statements = body(
-        "param kernel: f32[K, 2 * units] = init(3)\nstate step: i32\npenalty -l2 * x\npenalty(x)\nassert n > 0, \"n is {n}\"\n"
+        "param kernel: f32[K, 2 * units] = init(3)\nstate step: i32\npenalty -l2 * x\npenalty(x)\nassert n > 0, \"n is "
+        "{n}\"\n"
         "a, b = split(x, 2)\n(c, d) = a, b\ny = x\n"
         "for i, j in pairs:\n    x = y\n"
         "return a, b")
     kinds = [type(item) for item in statements]
-    assert kinds == [ast.Param, ast.State, ast.Penalty, ast.Penalty, ast.Assert, ast.Assign, ast.Assign, ast.Assign, ast.For, ast.Return]
+    assert kinds == [ast.Param, ast.State, ast.Penalty, ast.Penalty, ast.Assert, ast.Assign, ast.Assign, ast.Assign,
+                     ast.For, ast.Return]
     param, state = statements[:2]
-    assert (param.annotation.name, [show(dim) for dim in param.annotation.dims], show(param.initial)) == ("f32", ["K", "(2 * units)"], "init(3)")
+    assert (param.annotation.name, [show(dim) for dim in param.annotation.dims],
+            show(param.initial)) == ("f32", ["K", "(2 * units)"], "init(3)")
     assert (state.annotation.dims, state.annotation.bracketed, state.initial) == ((), False, None)
     assert statements[4].message == "n is {n}"
     assert [target.name for target in statements[6].targets] == ["c", "d"] and statements[6].unpack
@@ -193,7 +197,8 @@ def test_if_chain_nests():
 
 
 def test_scan():
-    (scan,) = body("scan z in x @ k, w in y along 1 reversed carrying h = zeros(N, u), c = h collecting h as hs, c:\n    h = z")
+    (scan,) = body("scan z in x @ k, w in y along 1 reversed carrying h = zeros(N, u), c = h collecting h as hs, c:\n "
+                   "   h = z")
     assert [(source.name, show(source.value)) for source in scan.sources] == [("z", "(x @ k)"), ("w", "y")]
     assert show(scan.axis) == "1" and scan.reversed
     assert [(carry.name, show(carry.initial)) for carry in scan.carries] == [("h", "zeros(N, u)"), ("c", "h")]
@@ -211,7 +216,8 @@ def test_signatures():
     file = parse(
         "net 1\n"
         "model A(x: f32[..., K]) -> f32[..., 2]:\n    return x\n"
-        "model B(n: int, b: (int, int), act = relu, *rest: int)\n       (x, mask: bool[N] = none)\n       -> (p: f32[N], q: f32[]):\n    p = x\n"
+        "model B(n: int, b: (int, int), act = relu, *rest: int)\n       (x, mask: bool[N] = none)\n       -> (p: "
+        "f32[N], q: f32[]):\n    p = x\n"
         "model C()(x: f32):\n    return x\n"
         "model D(x: f32) -> (f32[N], i32):\n    return x\n")
     a, b, c, d = file.models
@@ -241,7 +247,8 @@ def test_functions_and_their_gradients():
 
 def test_file():
     file = parse('net 1\nimport "lib/blocks.net" as blocks\nconst K: int = 3\nmodel M(x: f32):\n    return x\n'
-                 "train M:\n    input t: f32[N]\n    loss a = t\n    metric b = t\n    if K == 3:\n        optimizer = adam()\n", "f.net")
+                 "train M:\n    input t: f32[N]\n    loss a = t\n    metric b = t\n    if K == 3:\n        optimizer = "
+                 "adam()\n", "f.net")
     assert (file.version.number, file.imports[0].path, file.imports[0].name) == (1, "lib/blocks.net", "blocks")
     assert (file.consts[0].name, file.consts[0].annotation.name) == ("K", "int")
     assert [type(item).__name__ for item in file.items] == ["Import", "Const", "Model", "Train"]
@@ -250,14 +257,15 @@ def test_file():
     assert isinstance(train.body[3].then[0], ast.Optimizer)
 
 
-@pytest.mark.parametrize("word", ["net", "model", "state", "loss", "input", "metric", "param", "train", "const", "scan", "along", "reversed"])
+@pytest.mark.parametrize("word", ["net", "model", "state", "loss", "input", "metric", "param", "train", "const", "scan",
+                                  "along", "reversed"])
 def test_words_of_declarations_are_names_elsewhere(word):
     assign, other = body(f"{word} = f({word}, {word} = x[{word}])\ny, {word} = {word}, {word}")
     assert assign.targets[0].name == other.targets[1].name == word
     parse(f"net 1\nmodel M({word}: f32[N]) -> ({word}: f32[N]):\n    x = {word}\n")
 
 
-# ---- layout ------------------------------------------------------------------------------------------------------------------
+# ---- layout ----------------------------------------------------------------------------------------------------------
 
 
 def test_line_breaks_inside_brackets_and_before_pipes():
@@ -276,7 +284,7 @@ def test_blocks_close_at_the_end_of_the_text():
     assert isinstance(chain.then[0].body[0], ast.If)
 
 
-# ---- places ------------------------------------------------------------------------------------------------------------------
+# ---- places ----------------------------------------------------------------------------------------------------------
 
 
 def walk(node):
@@ -313,23 +321,27 @@ def test_spans_include_brackets_of_tuples_and_calls():
     assert expression("x[1:, None]").span.text == "x[1:, None]"
 
 
-# ---- traps -------------------------------------------------------------------------------------------------------------------
+# ---- traps -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text, word", [("modelx()\n", "model"), ("constk = 1\n", "const"), ("trainM:\n    loss a = 1\n", "train"), ("defx(x) = 1\n", "def")])
+@pytest.mark.parametrize("text, word", [("modelx()\n", "model"), ("constk = 1\n", "const"),
+                                        ("trainM:\n    loss a = 1\n", "train"), ("defx(x) = 1\n", "def")])
 def test_a_keyword_needs_a_boundary(text, word):
     found = only("net 1\n" + text)
     assert found.code == "E0120" and found.hint == f"did you mean `{word}`?"
 
 
-@pytest.mark.parametrize("text", ["ifx = 1", "notx = 1", "inx = orx", "returny = 1", "x = truef", "statey = 1", "penaltyx = 1"])
+@pytest.mark.parametrize("text", ["ifx = 1", "notx = 1", "inx = orx", "returny = 1", "x = truef", "statey = 1",
+                                  "penaltyx = 1"])
 def test_names_may_begin_with_a_keyword(text):
     assert isinstance(body(text)[0], ast.Assign)
 
 
 @pytest.mark.parametrize("deep", [
-    "-" * 3000 + "x", "not " * 3000 + "x", "(" * 3000 + "x" + ")" * 3000, "+".join(["x"] * 3000), "**".join(["x"] * 3000),
-    "f" + "(1)" * 3000, "x" + "[0]" * 3000, "x" + ".a" * 3000, "a if b else " * 3000 + "x", "f(" * 3000 + "x" + ")" * 3000,
+    "-" * 3000 + "x", "not " * 3000 + "x", "(" * 3000 + "x" + ")" * 3000, "+".join(["x"] * 3000),
+    "**".join(["x"] * 3000),
+    "f" + "(1)" * 3000, "x" + "[0]" * 3000, "x" + ".a" * 3000, "a if b else " * 3000 + "x",
+    "f(" * 3000 + "x" + ")" * 3000,
 ], ids=["minus", "not", "brackets", "sum", "power", "calls", "index", "members", "choices", "nested calls"])
 def test_deep_expressions(deep):
     assert only(MODEL + f"    y = {deep}\n").code == "E0801"
@@ -352,7 +364,7 @@ def test_depth_that_is_allowed():
     assert show(expression("(" * 150 + "x" + ")" * 150)) == "x"
 
 
-# ---- hostile text ------------------------------------------------------------------------------------------------------------
+# ---- hostile text ----------------------------------------------------------------------------------------------------
 
 
 def test_text_that_is_no_text():
@@ -364,10 +376,12 @@ def test_text_that_is_no_text():
 
 
 @pytest.mark.parametrize("text, code", [
-    ("9" * 5000, "E0802"), ("9223372036854775808", "E0802"), ("1e999", "E0802"), ("1e-999", "E0802"), ("1" + "0" * 400 + ".0", "E0802"),
+    ("9" * 5000, "E0802"), ("9223372036854775808", "E0802"), ("1e999", "E0802"), ("1e-999", "E0802"),
+    ("1" + "0" * 400 + ".0", "E0802"),
     ("0x10", "E0108"), ("1__0", "E0108"), ("10_", "E0108"), ("3abc", "E0108"), ("1e", "E0108"),
     ('"abc', "E0109"), ('"abc\\', "E0109"), ('"a\\q"', "E0109"),
-    ("'a'", "E0107"), ("a && b", "E0107"), ("!a", "E0107"), ("{}", "E0107"), ("1 \u2212 2", "E0107"), ("\u03b1", "E0107"), ("a; b", "E0107"),
+    ("'a'", "E0107"), ("a && b", "E0107"), ("!a", "E0107"), ("{}", "E0107"), ("1 \u2212 2", "E0107"),
+    ("\u03b1", "E0107"), ("a; b", "E0107"),
 ])
 def test_malformed_tokens(text, code):
     assert only(f"net 1\nconst k = {text}\n").code == code
@@ -377,7 +391,7 @@ def test_zero_is_not_too_small():
     assert [item.value for item in expression("0.0, 0e5, 0e-999").items] == [0.0, 0.0, 0.0]
 
 
-# ---- messages ----------------------------------------------------------------------------------------------------------------
+# ---- messages --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("line, code, column, hint", [
@@ -492,7 +506,7 @@ def test_rendered_message():
         "    |          ^")
 
 
-# ---- recovery ----------------------------------------------------------------------------------------------------------------
+# ---- recovery --------------------------------------------------------------------------------------------------------
 
 
 def test_independent_errors_are_reported_together():
@@ -515,10 +529,12 @@ def test_independent_errors_are_reported_together():
     assert [item.span.line for item in found] == [2, 3, 4, 6, 7, 8, 9, 10, 13, 14]
 
 
-@pytest.mark.parametrize("following", ["z = g(y)", "return y", "param k: f32[N] = zeros", "for i in y:\n        y = 1", "if y:\n        y = 1"])
+@pytest.mark.parametrize("following", ["z = g(y)", "return y", "param k: f32[N] = zeros", "for i in y:\n        y = 1",
+                                       "if y:\n        y = 1"])
 def test_an_unclosed_bracket_ends_with_its_statement(following):
     found = errors(MODEL + f"    y = f(x, (1, 2)\n    {following}\n    q = r s\n")
-    assert [(item.code, item.span.line, item.span.column) for item in found] == [("E0105", 3, 10), ("E0101", 5 + following.count("\n"), 11)]
+    assert [(item.code, item.span.line, item.span.column) for item in found] \
+        == [("E0105", 3, 10), ("E0101", 5 + following.count("\n"), 11)]
 
 
 def test_an_unclosed_bracket_ends_before_the_next_definition():
@@ -541,7 +557,7 @@ def test_many_errors_are_cut():
     assert len(found) == MAX_ERRORS + 1 and found[-1].code == "E0804"
 
 
-# ---- diagnostics -------------------------------------------------------------------------------------------------------------
+# ---- diagnostics -----------------------------------------------------------------------------------------------------
 
 
 def test_every_code_that_the_compiler_uses_has_a_title():
@@ -563,17 +579,20 @@ def test_excerpt_with_tabs_wide_and_long_lines():
 def test_render_with_everything():
     source = Source("a.net", "x = unit\n")
     span = Span(source, 1, 5, 1, 9)
-    found = Diagnostic("E0201", "unknown name `unit`", span, expected="a", found="b", notes=("n",), hint="did you mean `units`?")
+    found = Diagnostic("E0201", "unknown name `unit`", span, expected="a", found="b", notes=("n",),
+                       hint="did you mean `units`?")
     found = found.within("Dense", span).within("Main", None)
     assert found.render().splitlines() == [
-        "a.net:1:5: error[E0201]: unknown name `unit`", "  1 | x = unit", "    |     ^^^^", "  expected: a", "  found: b", "  note: n",
+        "a.net:1:5: error[E0201]: unknown name `unit`", "  1 | x = unit", "    |     ^^^^", "  expected: a",
+        "  found: b", "  note: n",
         "  in model Dense, called from a.net:1:5", "  in model Main", "  hint: did you mean `units`?"]
     assert str(Diagnostics(found)) == found.render()
     assert len(Diagnostics([found, Diagnostic("E0205", "m", severity="warning")]).errors) == 1
 
 
 @pytest.mark.parametrize("name, expected", [
-    ("unit", "units"), ("untis", "units"), ("dense", "Dense"), ("strid", "strides"), ("qqq", None), ("x", None), ("Dense", None),
+    ("unit", "units"), ("untis", "units"), ("dense", "Dense"), ("strid", "strides"), ("qqq", None), ("x", None),
+    ("Dense", None),
 ])
 def test_nearest(name, expected):
     assert nearest(name, ["units", "Dense", "strides"]) == expected
