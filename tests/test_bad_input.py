@@ -140,11 +140,13 @@ NOT_FINITE = {
     ),
     "infinity": (
         {"x": changed(B["x"], (1, 1), -np.inf)},
-        f"`x` holds -inf (or a number too large for float32) in row 1, at [1, 1]; rows with such values: 1 of 6. {CLEAN}",
+        ("`x` holds -inf (or a number too large for float32) in row 1, at [1, 1]; rows with such values: 1 of 6. "
+         f"{CLEAN}"),
     ),
     "too large": (
         {"x": changed(B["x"].astype(float), (0, 2), 1e300)},
-        f"`x` holds inf (or a number too large for float32) in row 0, at [0, 2]; rows with such values: 1 of 6. {CLEAN}",
+        ("`x` holds inf (or a number too large for float32) in row 0, at [0, 2]; rows with such values: 1 of 6. "
+         f"{CLEAN}"),
     ),
 }
 

@@ -54,7 +54,8 @@ def names(folder) -> set[str]:
 
 
 def python(code: str, *arguments, **environment) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=120,
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True,
+                          timeout=120,
                           env=os.environ | environment)
 
 
@@ -548,7 +549,8 @@ def test_everything_that_shapes_code_is_in_the_key(monkeypatch):
         machine._environment.cache_clear()
         return machine._key("text")
     keys = {key(), machine._key("other text")}
-    for name, value in [("_features", lambda: "+another"), ("numba_version", lambda: "0"), ("c_library", lambda: "musl"),
+    for name, value in [("_features", lambda: "+another"), ("numba_version", lambda: "0"),
+                        ("c_library", lambda: "musl"),
                         ("EMITTERS", machine.EMITTERS[:-1])]:
         with monkeypatch.context() as patch:
             patch.setattr(machine, name, value)

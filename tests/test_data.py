@@ -68,7 +68,7 @@ def test_one_array_in_a_file_of_its_own(arrays, tmp_path):
     assert load_arrays(tmp_path / "none.npy", {"x": None})["x"].shape == (0, 2)
 
 
-# --- tables -------------------------------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def table(folder, text):
@@ -127,7 +127,7 @@ def test_numbers_of_a_table_keep_all_their_digits(tmp_path):
     assert np.array_equal(rows[:, 0].astype(np.float32), values[:, 0]) and np.array_equal(rows[:, 1], precise)
 
 
-# --- what cannot be read or written ---------------------------------------------------------------------------------------
+# --- what cannot be read or written -----------------------------------------------------------------------------------
 
 
 def broken(folder, kind):
@@ -161,9 +161,12 @@ def broken(folder, kind):
 
 
 @pytest.mark.parametrize("kind, error, message", [
-    ("text", InputError, "not a sound .npy file"), ("objects", InputError, "Python objects"), ("short", InputError, "does not hold"),
-    ("tensors", WeightsError, "not a safetensors file"), ("ending", InputError, "are read from .npz, .npy, .csv, .safetensors"),
-    ("other", InputError, "no array `x`; it holds `y`"), ("folder", InputError, "needs one file x.npy or x.csv; it has `z.npy`"),
+    ("text", InputError, "not a sound .npy file"), ("objects", InputError, "Python objects"),
+    ("short", InputError, "does not hold"),
+    ("tensors", WeightsError, "not a safetensors file"),
+    ("ending", InputError, "are read from .npz, .npy, .csv, .safetensors"),
+    ("other", InputError, "no array `x`; it holds `y`"),
+    ("folder", InputError, "needs one file x.npy or x.csv; it has `z.npy`"),
     ("both", InputError, "both x.npy and x.csv"), ("none", FileNotFoundError, "d.npy")])
 def test_what_cannot_be_read_is_named(tmp_path, kind, error, message):
     types = netc.compile("net 1\nmodel M(x: f32[N]) -> f32[N]:\n    return x\n", target="numpy").inputs

@@ -34,7 +34,7 @@ def test_the_stages_of_a_program(fn):
     assert fn.emit() == fn.emit("numba") and "def kernel(bases, args, begin, end):" in fn.emit()
     assert len(fn.emit("numba", "step")) > len(fn.emit("numba"))
     for wrong in (("soup", "predict"), ("graph", "soup")):
-        with pytest.raises(netc.ModelError, match="there is no .* 'soup'"):
+        with pytest.raises(netc.ModelError, match=r"there is no .* 'soup'"):
             fn.emit(*wrong)
     with pytest.raises(netc.InputError, match="no size `M`"):
         fn.emit("asm", sizes={"M": 3})
@@ -46,7 +46,8 @@ def test_machine_code_is_that_which_runs(fn):
     fn(fn.init(), np.ones((8, 2), np.float32))
     runner = fn.program("predict").executable.bind({"N": 8}).runner
     texts = texts_of(runner.steps.tolist(), runner.args.tolist())
-    assert texts[0] == "contract f32" and any(text.startswith("tile f32 ") for text in texts) and "def kernel" in texts[-1]
+    assert texts[0] == "contract f32" and any(text.startswith("tile f32 ") for text in texts) \
+        and "def kernel" in texts[-1]
     assembly, llvm = fn.emit("asm", sizes={"N": 8}), fn.emit("llvm", sizes={"N": 8})
     for text in texts:
         made = build(text)

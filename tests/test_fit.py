@@ -1,4 +1,5 @@
-"""Training as a user runs it: checkpoints and resuming to the same bits, early stopping, logs, histories, other optimisers."""
+"""Training as a user runs it: checkpoints and resuming to the same bits, early stopping, logs, histories, other
+optimisers."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ def test_early_stopping_is_resumed_too(fn, tmp_path):
     cut = len(full.epochs) - 1                              # its best epoch is behind it
     fn.fit(fn.init(1), data(), callbacks=[netc.Checkpoint(tmp_path), stopping(), StopAt(cut, 2)], **settings)
     second = stopping()
-    resumed, history = fn.fit(fn.init(1), data(), callbacks=[netc.Checkpoint(tmp_path), second], resume=tmp_path, **settings)
+    resumed, history = fn.fit(fn.init(1), data(), callbacks=[netc.Checkpoint(tmp_path), second], resume=tmp_path,
+                              **settings)
     assert same(resumed, want) and same_history(history, full) and history.stopped == full.stopped
     assert (second.best, second.best_epoch) == (plain.best, plain.best_epoch)
     again, ended = fn.fit(fn.init(1), data(), callbacks=[stopping()], resume=tmp_path, **settings)
@@ -116,7 +118,8 @@ def test_early_stopping_is_resumed_too(fn, tmp_path):
 
 
 def test_files_come_and_go(fn, tmp_path):
-    fn.fit(fn.init(1), data(), callbacks=[netc.Checkpoint(tmp_path, every=2, keep=3, batches=3)], **SETTINGS | {"epochs": 3})
+    fn.fit(fn.init(1), data(), callbacks=[netc.Checkpoint(tmp_path, every=2, keep=3, batches=3)],
+           **SETTINGS | {"epochs": 3})
     names = [path.name for path in checkpoint.files(tmp_path)]
     assert names == ["epoch-0002.safetensors", "epoch-0002-batch-000003.safetensors", "epoch-0003.safetensors"]
     assert sorted(os.listdir(tmp_path)) == sorted(names)
@@ -130,11 +133,12 @@ def test_what_does_not_fit_is_refused(fn, tmp_path):
     fn.fit(fn.init(1), data(), callbacks=[netc.Checkpoint(tmp_path / "run")], **SETTINGS | {"epochs": 1})
     path = checkpoint.find(tmp_path / "run")
     for change, message in (({"batch_size": 4}, "`batch_size` was 8 and is 4"), ({"seed": 6}, "`seed` was 5 and is 6"),
-                            ({"validation": 0.4}, "`validation samples` was 10 and is 20"), ({"shuffle": False}, "`shuffle`")):
+                            ({"validation": 0.4}, "`validation samples` was 10 and is 20"),
+                            ({"shuffle": False}, "`shuffle`")):
         with pytest.raises(netc.InputError, match=message):
             fn.fit(fn.init(1), data(), resume=path, **SETTINGS | change)
     other = netc.compile(SOURCE, target=fn.target, lr=1e-3)
-    with pytest.raises(netc.InputError, match="`program` was .* start anew from its weights"):
+    with pytest.raises(netc.InputError, match=r"`program` was .* start anew from its weights"):
         other.fit(other.init(1), data(), resume=path, **SETTINGS)
     assert same(other.load(path), fn.load(path))
     renamed = netc.compile(SOURCE.replace("Net", "Other"), target=fn.target)
@@ -144,7 +148,7 @@ def test_what_does_not_fit_is_refused(fn, tmp_path):
     with pytest.raises(netc.WeightsError, match="is not a checkpoint"):
         fn.fit(fn.init(1), data(), resume=tmp_path / "w.safetensors", **SETTINGS)
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(netc.WeightsError, match="damaged|not a safetensors"):
+    with pytest.raises(netc.WeightsError, match=r"damaged|not a safetensors"):
         fn.fit(fn.init(1), data(), resume=path, **SETTINGS)
     with pytest.raises(netc.InputError, match="`every` is 0"):
         netc.Checkpoint(tmp_path, every=0)
@@ -154,13 +158,15 @@ def test_a_process_that_is_killed_goes_on(tmp_path):
     """The command line, SIGKILL in the middle, the same file at the end."""
     (tmp_path / "net.net").write_text(SOURCE)
     np.savez(tmp_path / "d.npz", **data(4000))
-    command = [sys.executable, "-m", "netc", "train", "net.net", "--data", "d.npz", "--target", "numpy", "--epochs", "5",
+    command = [sys.executable, "-m", "netc", "train", "net.net", "--data", "d.npz", "--target", "numpy",
+               "--epochs", "5",
                "--batch-size", "16", "--validation", "0.1", "--patience", "3"]
 
     def run(*more):
         return subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert run("--save", "whole").returncode == 0
-    process = subprocess.Popen([*command, "--save", "killed", "--checkpoint", "run"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--save", "killed", "--checkpoint", "run"], cwd=tmp_path,
+                               stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(checkpoint.files(tmp_path / "run")) < 1 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -174,7 +180,7 @@ def test_a_process_that_is_killed_goes_on(tmp_path):
     assert "starting afresh" in run("--save", "x", "--checkpoint", "empty", "--resume", "--epochs", "1").stdout
 
 
-# --- early stopping -----------------------------------------------------------------------------------------------------
+# --- early stopping ---------------------------------------------------------------------------------------------------
 
 
 class Reported:
@@ -224,15 +230,16 @@ def test_the_best_weights_come_back(fn):
 
 
 def test_wrong_settings_of_callbacks(fn):
-    for attempt in (lambda: netc.EarlyStopping(patience=0), lambda: netc.EarlyStopping(mode="best"), lambda: netc.Log("x.txt"),
+    for attempt in (lambda: netc.EarlyStopping(patience=0), lambda: netc.EarlyStopping(mode="best"),
+                    lambda: netc.Log("x.txt"),
                     lambda: netc.EarlyStopping(min_delta=-1)):
         with pytest.raises(netc.InputError):
             attempt()
-    with pytest.raises(netc.InputError, match="watches `val_los`, which is not reported .did you mean `val_loss`"):
+    with pytest.raises(netc.InputError, match=r"watches `val_los`, which is not reported .did you mean `val_loss`"):
         fn.fit(fn.init(1), data(), callbacks=[netc.EarlyStopping("val_los")], **SETTINGS)
 
 
-# --- logs and histories ---------------------------------------------------------------------------------------------------
+# --- logs and histories -----------------------------------------------------------------------------------------------
 
 
 def test_logs_grow_with_the_epochs(fn, tmp_path):
@@ -248,14 +255,16 @@ def test_logs_grow_with_the_epochs(fn, tmp_path):
 
 
 def sample_history():
-    epochs = [{"loss": 2.0 / k, "kind": 1.0 / k, "accuracy": 1 - 1 / (k + 1), "val_loss": 3.0 / k} for k in range(1, 16)]
+    epochs = [{"loss": 2.0 / k, "kind": 1.0 / k, "accuracy": 1 - 1 / (k + 1), "val_loss": 3.0 / k}
+              for k in range(1, 16)]
     return History(epochs, 1.5, losses=("kind",))
 
 
 def test_a_history_in_other_forms():
     history = sample_history()
     table = history.to_dict()
-    assert table["epoch"] == list(range(1, 16)) and table["loss"] == history["loss"] and set(table) == {"epoch", *history.names}
+    assert table["epoch"] == list(range(1, 16)) and table["loss"] == history["loss"]
+    assert set(table) == {"epoch", *history.names}
     assert history.best("loss") == 15 and history.best("accuracy", "max") == 15
     assert json.loads(History([{"loss": math.nan}]).to_json()) == [{"epoch": 1, "loss": None}]
     assert history.to_csv().splitlines()[1] == "1,2.0,1.0,0.5,3.0"
@@ -297,8 +306,10 @@ def test_without_matplotlib_plotting_says_what_is_missing(monkeypatch):
 
 def test_chart_is_sound_svg():
     from xml.etree import ElementTree
+
     from netc.runtime.chart import lines, ticks
-    for curves in ({"loss": [1.0, 0.5, math.nan, 0.2], "val_loss": [2, 1, math.inf, 0.5]}, {"<b>": [3.0]}, {"x": []}, {}):
+    for curves in ({"loss": [1.0, 0.5, math.nan, 0.2], "val_loss": [2, 1, math.inf, 0.5]}, {"<b>": [3.0]},
+                   {"x": []}, {}):
         root = ElementTree.fromstring(lines("a < b", curves))
         assert root.tag.endswith("svg")
     assert ticks(0, 1) == [0.0, 0.5, 1.0] or ticks(0, 1) == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
@@ -306,7 +317,7 @@ def test_chart_is_sound_svg():
         assert 2 <= len(ticks(low, high)) <= 5 and all(low <= tick <= high * (1 + 1e-9) for tick in ticks(low, high))
 
 
-# --- what comes of a bad step, another optimiser ------------------------------------------------------------------------
+# --- what comes of a bad step, another optimiser ----------------------------------------------------------------------
 
 
 def test_a_loss_that_is_not_finite_is_traced_to_its_origin():
@@ -331,7 +342,8 @@ def test_the_optimiser_and_its_rate_can_be_given():
     assert lines(optimizer="sgd(momentum = 0.9)").name == "sgd"
     assert lines(lr=1e-3).name == "adam"
     trained = [netc.compile(text, target="numpy", **overrides) for text, overrides in (
-        (SOURCE, {"lr": 0.5}), (SOURCE, {"optimizer": "adam()", "lr": "0.5"}), (SOURCE, {"optimizer": "adam(1e-3)", "lr": "0.5"}),
+        (SOURCE, {"lr": 0.5}), (SOURCE, {"optimizer": "adam()", "lr": "0.5"}),
+        (SOURCE, {"optimizer": "adam(1e-3)", "lr": "0.5"}),
         (SOURCE.replace("cosine_decay(initial = 1e-2, decay_steps = 100)", "0.5"), {}))]
     results = [fn.fit(fn.init(1), data(), epochs=1, batch_size=25, seed=1)[0] for fn in trained]
     assert all(same(result, results[0]) for result in results)

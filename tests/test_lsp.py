@@ -27,10 +27,12 @@ TIMEOUT = 60
 
 
 class Client:
-    """A minimal client. `request` waits for the answer, `diagnostics` for the next ones that are published for a text."""
+    """A minimal client. `request` waits for the answer, `diagnostics` for the next ones that are published for a
+    text."""
 
     def __init__(self, folder: Path):
-        self.process = subprocess.Popen([sys.executable, "-m", "netc", "lsp", "--stdio"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen([sys.executable, "-m", "netc", "lsp", "--stdio"], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL)
         self.messages: queue.Queue = queue.Queue()
         self.published: dict[str, queue.Queue] = {}
@@ -83,19 +85,23 @@ class Client:
         return (self.folder / name).as_uri()
 
     def open(self, name: str, text: str) -> None:
-        self.notify("textDocument/didOpen", textDocument={"uri": self.uri(name), "languageId": "netc", "version": 1, "text": text})
+        self.notify("textDocument/didOpen", textDocument={"uri": self.uri(name), "languageId": "netc", "version": 1,
+                                                          "text": text})
 
     def change(self, name: str, version: int, *edits: tuple) -> None:
         """Each edit: ((line, character), (line, character), text), or the whole text."""
-        changes = [{"text": edit} if isinstance(edit, str) else {"range": span(*edit[:2]), "text": edit[2]} for edit in edits]
-        self.notify("textDocument/didChange", textDocument={"uri": self.uri(name), "version": version}, contentChanges=changes)
+        changes = [{"text": edit} if isinstance(edit, str) else {"range": span(*edit[:2]), "text": edit[2]}
+                   for edit in edits]
+        self.notify("textDocument/didChange", textDocument={"uri": self.uri(name), "version": version},
+                    contentChanges=changes)
 
     def diagnostics(self, name: str) -> list[dict]:
         self.published.setdefault(self.uri(name), queue.Queue())
         return self.published[self.uri(name)].get(timeout=TIMEOUT)
 
     def at(self, method: str, name: str, line: int, character: int, **params):
-        return self.ask(f"textDocument/{method}", textDocument={"uri": self.uri(name)}, position=place(line, character), **params)
+        return self.ask(f"textDocument/{method}", textDocument={"uri": self.uri(name)}, position=place(line, character),
+                        **params)
 
 
 def place(line: int, character: int) -> dict:
@@ -130,8 +136,10 @@ def main(client):
 
 
 def test_what_the_server_can_do(client):
-    for ability in ("hoverProvider", "definitionProvider", "referencesProvider", "documentSymbolProvider", "documentFormattingProvider",
-                    "renameProvider", "completionProvider", "codeActionProvider", "inlayHintProvider", "documentHighlightProvider"):
+    for ability in ("hoverProvider", "definitionProvider", "referencesProvider", "documentSymbolProvider",
+                    "documentFormattingProvider",
+                    "renameProvider", "completionProvider", "codeActionProvider", "inlayHintProvider",
+                    "documentHighlightProvider"):
         assert client.capabilities[ability], ability
 
 
@@ -143,7 +151,8 @@ def test_diagnostics_as_you_type(main):
     assert found["range"] == span((6, start), (6, start + 4))
     assert (found["code"], found["severity"], found["source"]) == ("E0201", 1, "netc")
     assert "`rely` is not defined" in found["message"] and "hint: did you mean `relu`?" in found["message"]
-    actions = main.request("textDocument/codeAction", textDocument={"uri": main.uri("main.net")}, range=found["range"], context={"diagnostics": [found]})
+    actions = main.request("textDocument/codeAction", textDocument={"uri": main.uri("main.net")}, range=found["range"],
+                           context={"diagnostics": [found]})
     assert actions[0]["edit"]["changes"][main.uri("main.net")] == [{"range": found["range"], "newText": "relu"}]
     main.change("main.net", 3, ((6, start), (6, start + 4), "relu"), ((7, 0), (7, 0), "    spare = x\n"))
     (found,) = main.diagnostics("main.net")
@@ -179,8 +188,10 @@ def test_hover(main):
 def test_definition(main):
     found = main.at("definition", "main.net", 6, 14)["result"]
     path = Path(found["uri"].removeprefix("file://"))
-    assert path.name == "layers.net" and path.read_text(encoding="utf-8").split("\n")[found["range"]["start"]["line"]].startswith("model Dense(")
-    assert main.at("definition", "main.net", 7, 20)["result"] == {"uri": main.uri("blocks.net"), "range": span((3, 6), (3, 10))}
+    assert path.name == "layers.net" \
+        and path.read_text(encoding="utf-8").split("\n")[found["range"]["start"]["line"]].startswith("model Dense(")
+    assert main.at("definition", "main.net", 7, 20)["result"] == {"uri": main.uri("blocks.net"),
+                                                                  "range": span((3, 6), (3, 10))}
     assert main.at("definition", "main.net", 2, 12)["result"]["uri"] == main.uri("blocks.net")
     assert main.at("definition", "main.net", 7, 26)["result"]["range"] == span((6, 4), (6, 5))
     assert main.at("definition", "main.net", 0, 0)["result"] is None
@@ -194,13 +205,15 @@ def test_columns_are_those_of_the_client(main):
     assert found["E0201"] == span((6, 8), (6, 9))
     main.change("main.net", 3, MAIN.replace("relu)", "relu, \"\U0001d54f\", rely)"))
     line = MAIN.split("\n")[6].replace("relu)", "relu, \"\U0001d54f\", rely)")
-    assert span((6, line.index("rely") + 1), (6, line.index("rely") + 5)) in [item["range"] for item in main.diagnostics("main.net")]
+    ranges = [item["range"] for item in main.diagnostics("main.net")]
+    assert span((6, line.index("rely") + 1), (6, line.index("rely") + 5)) in ranges
 
 
 def test_completion(main):
     main.change("main.net", 2, ((7, 4), (7, 4), "y = Dense(un\n    "))
     found = {item["label"]: item for item in main.at("completion", "main.net", 7, 16)["result"]["items"]}
-    assert found["units"]["insertText"] == "units = " and found["units"]["sortText"] < found["h"]["sortText"] < found["LSTM"]["sortText"]
+    assert found["units"]["insertText"] == "units = " \
+        and found["units"]["sortText"] < found["h"]["sortText"] < found["LSTM"]["sortText"]
     assert found["h"]["detail"] == "f32[N, 16]"
     resolved = main.request("completionItem/resolve", **found["LSTM"])
     assert "model LSTM(units: int" in resolved["documentation"]["value"]
@@ -210,7 +223,8 @@ def test_completion(main):
 def test_rename(main):
     assert main.at("prepareRename", "main.net", 6, 4)["result"] == {"range": span((6, 4), (6, 5)), "placeholder": "h"}
     found = main.at("rename", "main.net", 6, 4, newName="hidden")["result"]["changes"]
-    assert {(edit["range"]["start"]["line"], edit["newText"]) for edit in found[main.uri("main.net")]} == {(6, "hidden"), (7, "hidden")}
+    assert {(edit["range"]["start"]["line"], edit["newText"])
+            for edit in found[main.uri("main.net")]} == {(6, "hidden"), (7, "hidden")}
     error = main.at("prepareRename", "main.net", 6, 14)["error"]
     assert error["message"] == "`Dense` belongs to the prelude"
     assert "reserved" in main.at("rename", "main.net", 6, 4, newName="if")["error"]["message"]
@@ -228,12 +242,16 @@ def test_rename_and_references_across_files(main):
 
 def test_formatting(main):
     main.change("main.net", 2, MAIN.replace("    h = x |>", "    h=x|>"))
-    (edit,) = main.request("textDocument/formatting", textDocument={"uri": main.uri("main.net")}, options={"tabSize": 4, "insertSpaces": True})
-    assert edit["newText"] == MAIN and edit["range"]["start"] == place(0, 0) and edit["range"]["end"]["line"] >= MAIN.count("\n")
+    (edit,) = main.request("textDocument/formatting", textDocument={"uri": main.uri("main.net")},
+                           options={"tabSize": 4, "insertSpaces": True})
+    assert edit["newText"] == MAIN and edit["range"]["start"] == place(0, 0) \
+        and edit["range"]["end"]["line"] >= MAIN.count("\n")
     main.change("main.net", 3, MAIN)
-    assert main.request("textDocument/formatting", textDocument={"uri": main.uri("main.net")}, options={"tabSize": 4, "insertSpaces": True}) == []
+    assert main.request("textDocument/formatting", textDocument={"uri": main.uri("main.net")},
+                        options={"tabSize": 4, "insertSpaces": True}) == []
     main.change("main.net", 4, MAIN + "model (")
-    assert main.request("textDocument/formatting", textDocument={"uri": main.uri("main.net")}, options={"tabSize": 4, "insertSpaces": True}) is None
+    assert main.request("textDocument/formatting", textDocument={"uri": main.uri("main.net")},
+                        options={"tabSize": 4, "insertSpaces": True}) is None
 
 
 def test_symbols_highlights_and_hints(main):
@@ -241,13 +259,16 @@ def test_symbols_highlights_and_hints(main):
     assert [(item["name"], item["kind"]) for item in found] == [("blocks", 2), ("M", 5)]
     found = main.at("documentHighlight", "main.net", 6, 4)["result"]
     assert {item["range"]["start"]["line"] for item in found} == {6, 7}
-    (hint,) = main.request("textDocument/inlayHint", textDocument={"uri": main.uri("main.net")}, range=span((0, 0), (9, 0)))
+    (hint,) = main.request("textDocument/inlayHint", textDocument={"uri": main.uri("main.net")},
+                           range=span((0, 0), (9, 0)))
     assert (hint["label"], hint["position"]) == (": f32[N, 16]", place(6, 5))
 
 
 def test_texts_that_are_no_programs_do_not_upset_it(main):
-    for version, text in enumerate(["", "\0", "net 1\n" + "(" * 3000, "\ud800".encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
-                                    "net 1\nmodel M(x: f32[N]):\n    for i in range(10000000000):\n        x = x\n    return x\n"], 2):
+    for version, text in enumerate(["", "\0", "net 1\n" + "(" * 3000,
+                                    "\ud800".encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
+                                    ("net 1\nmodel M(x: f32[N]):\n    for i in range(10000000000):\n        x = x\n   "
+                                     " return x\n")], 2):
         main.change("main.net", version, text)
         main.diagnostics("main.net")
         for method in ("hover", "definition", "completion", "documentHighlight"):

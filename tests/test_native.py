@@ -8,12 +8,20 @@ import threading
 
 import numpy as np
 import pytest
+
 from netc.compiler.ops import input, random as oracle
 from netc.compiler.types import i64
-from netc.runtime import math as vector_math
-from netc.runtime import machine, pool, random, runner
-from netc.runtime.native import (KERNEL, buffer_bool, buffer_f32, buffer_f64, buffer_i32, buffer_i64,
-                                 compile_library, compile_native)
+from netc.runtime import machine, math as vector_math, pool, random, runner
+from netc.runtime.native import (
+    KERNEL,
+    buffer_bool,
+    buffer_f32,
+    buffer_f64,
+    buffer_i32,
+    buffer_i64,
+    compile_library,
+    compile_native,
+)
 from netc.runtime.tile import Axis, plan, tile_rows
 
 
@@ -444,7 +452,8 @@ def test_weight_gradients_whose_lines_collide_in_the_cache(dtype):
     numpy_dtype = "f4" if dtype == "f32" else "f8"
     numbers = np.random.default_rng(6)
     for batch, inputs, outputs, group in [(300, 1024, 48, 1024), (130, 2048, 100, 2048), (260, 1024, 64, 100)]:
-        x, dy = numbers.normal(size=(batch, inputs)).astype(numpy_dtype), numbers.normal(size=(batch, outputs)).astype(numpy_dtype)
+        x = numbers.normal(size=(batch, inputs)).astype(numpy_dtype)
+        dy = numbers.normal(size=(batch, outputs)).astype(numpy_dtype)
         kept = inputs // group * (group - 3) if group < inputs else inputs      # rows in groups with gaps between them
         rows = [Axis(kept, a=1, c=outputs)] if kept == inputs else \
             [Axis(inputs // group, a=group, c=(group - 3) * outputs), Axis(group - 3, a=1, c=outputs)]

@@ -22,7 +22,7 @@ def run_both(outputs, leaves, sizes=None, seed=0, tolerance=1e-12):
     sizes = sizes or {}
     rng = np.random.default_rng(seed)
     arrays = {}
-    for position, leaf in enumerate(leaves):
+    for leaf in leaves:
         if isinstance(leaf, tuple):
             leaf, arrays[leaf[0]] = leaf[0], leaf[1]
             continue
@@ -148,7 +148,8 @@ def lstm(x, w, u, units):
 
 @pytest.mark.parametrize("dtype, tolerance", [(f64, 1e-10), (f32, 2e-5)])
 def test_a_scan_and_its_gradient(dtype, tolerance):
-    x, w, u = ops.input("x", dtype, (Dim.symbol("T"), N, 3)), ops.param("w", dtype, (3, 16)), ops.param("u", dtype, (4, 16))
+    x, w = ops.input("x", dtype, (Dim.symbol("T"), N, 3)), ops.param("w", dtype, (3, 16))
+    u = ops.param("u", dtype, (4, 16))
     last, every = lstm(x, w, u, 4)
     loss = ops.add(ops.reduce(ops.mul(last, last), "sum", (0, 1)), ops.reduce(every, "sum", (0, 1, 2)))
     dx, dw, du = grad(loss, [x, w, u])
@@ -173,7 +174,7 @@ def test_a_convolution_and_its_gradients(size, kernel, stride, low, out, channel
 
 def test_max_pooling_and_its_gradient():
     x = ops.input("x", f32, (N, 7, 7, 5))
-    settings = dict(sizes=(3, 3), strides=(2, 2), low=(1, 1))
+    settings = {"sizes": (3, 3), "strides": (2, 2), "low": (1, 1)}
     y = ops.window_take(x, ops.window_argmax(x, **settings, out_sizes=(4, 4)), **settings, out_sizes=(4, 4))
     dx, = grad(ops.reduce(ops.mul(y, y), "sum", (0, 1, 2, 3)), [x])
     run_both({"y": y, "dx": dx}, [x], {"N": 2}, tolerance=1e-6)

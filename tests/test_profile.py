@@ -118,7 +118,8 @@ def test_names_follow_the_model_through_gradients():
     names = Names(fn.model, program, executable.graph, training=True)
     named = [names.of(step.values) for step in executable.steps]
     found = {name for group in named for name in group}
-    for name in ("inception_1.conv2d_3.y", "grad inception_1.conv2d_3.kernel", "grad inception.branch_a.bias", "weights",
+    for name in ("inception_1.conv2d_3.y", "grad inception_1.conv2d_3.kernel", "grad inception.branch_a.bias",
+                 "weights",
                  "grad dense.kernel", "inception.max_pool2d"):
         assert name in found, found
     assert all(named)
@@ -182,7 +183,8 @@ def test_the_roofline_is_measured():
 
 def test_a_floor_is_the_slower_of_arithmetic_and_traffic():
     limits = Roofline(1, 1e9, ((100, 4e9), (10_000, 2e9)))
-    assert limits.bandwidth(1) == 4e9 and limits.bandwidth(1000) == pytest.approx(3e9) and limits.bandwidth(10 ** 9) == 2e9
+    assert limits.bandwidth(1) == 4e9 and limits.bandwidth(1000) == pytest.approx(3e9) \
+        and limits.bandwidth(10 ** 9) == 2e9
     assert limits.seconds(2e9, 1, 100) == 2 and limits.seconds(1, 8e9, 100) == 2
 
 

@@ -84,7 +84,8 @@ def test_training_is_traced_to_the_gradients(fn):
     w, inputs = fn.init(), data() | {"target": np.ones((5, 2))}
     trace = fn.trace(w, inputs, training=True)
     loss, gradient = fn.value_and_grad(w, **inputs)
-    assert trace["total loss"] == pytest.approx(loss, rel=1e-5) and trace["loss square"] == pytest.approx(loss, rel=1e-5)
+    assert trace["total loss"] == pytest.approx(loss, rel=1e-5)
+    assert trace["loss square"] == pytest.approx(loss, rel=1e-5)
     for path in fn.parameters:
         np.testing.assert_allclose(trace[f"grad {path}"], gradient[path], rtol=1e-4, atol=1e-6)
     with pytest.raises(netc.InputError, match="`target` is missing"):
@@ -118,7 +119,8 @@ def test_many_values_are_cut_short():
     assert _ranges({}) == [] and "[0]" in _ranges({"empty": np.zeros(0)})[0]
 
 
-@pytest.mark.parametrize("name", ["relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "hard_sigmoid",
+@pytest.mark.parametrize("name", ["relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus",
+                                  "hard_sigmoid",
                                   "hard_silu", "mish", "softsign", "sigmoid", "tanh"])
 def test_no_activation_hides_a_nan(name):
     fn = netc.compile(f"net 1\nmodel M(x: f32[N]) -> f32[N]:\n    return {name}(x)\n", target="numpy")

@@ -43,7 +43,7 @@ def test_the_flat_vector_and_the_views_are_the_same_memory(w):
 def test_weights_are_a_mapping_in_the_models_order(w):
     assert list(w) == [row[0] for row in ROWS] and len(w) == 5 and "scale" in w and "nothing" not in w
     assert set(dict(w)) == set(w)
-    with pytest.raises(KeyError, match="did you mean `encoder.bias`"):
+    with pytest.raises(KeyError, match=r"did you mean `encoder.bias`"):
         w["encoder.bia"]
 
 
@@ -156,7 +156,8 @@ def test_the_umask_decides_who_may_read(w, tmp_path):
 @pytest.mark.parametrize("rows, message", [
     (ROWS[1:], "unknown to the model: `encoder.kernel`"),
     ([*ROWS, ("extra", "float32", (2,), True)], "missing from the file: `extra`"),
-    ([("encoder.kernel", "float32", (2, 3), True), *ROWS[1:]], r"is float32\[3, 2\] in the file, the model has float32\[2, 3\]"),
+    ([("encoder.kernel", "float32", (2, 3), True), *ROWS[1:]],
+     r"is float32\[3, 2\] in the file, the model has float32\[2, 3\]"),
     ([*ROWS[:-1], ("count", "int64", (), False)], r"`count` is int32\[\] in the file"),
 ])
 def test_a_file_of_another_model_is_refused(w, tmp_path, rows, message):

@@ -1,4 +1,5 @@
-"""Weights from elsewhere, and training steps that a user writes himself; on the slow target, no machine code is needed."""
+"""Weights from elsewhere, and training steps that a user writes himself; on the slow target, no machine code is
+needed."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def w(fn):
 
 def batches(count, samples=6):
     rng = np.random.default_rng(1)
-    return [{"x": rng.normal(size=(samples, 3)).astype(np.float32), "y": rng.normal(size=(samples, 1)).astype(np.float32)}
+    return [{"x": rng.normal(size=(samples, 3)).astype(np.float32),
+             "y": rng.normal(size=(samples, 1)).astype(np.float32)}
             for _ in range(count)]
 
 
@@ -61,7 +63,8 @@ def test_variables_come_in_the_order_of_making_and_parameters_lie_first(fn, w):
 def test_a_list_a_mapping_and_a_vector_give_the_same_weights(fn, w):
     arrays = w.to_arrays()
     assert fn.weights_from(arrays) == w
-    assert fn.weights_from(tuple(array.astype(np.float64) if array.dtype.kind == "f" else array for array in arrays)) == w
+    assert fn.weights_from(tuple(array.astype(np.float64) if array.dtype.kind == "f" else array
+                                 for array in arrays)) == w
     assert fn.weights_from(array.tolist() for array in arrays) == w
     assert fn.weights_from(dict(w)) == w
     assert fn.weights_from(w.flat) == w.replace({"seen": 0})        # an integer is not in the vector: it starts anew
@@ -81,7 +84,8 @@ def test_an_order_by_layers_or_variables(fn, w):
 @pytest.mark.parametrize("change, message", [
     (lambda a: a[:-1], r"(?s)10 arrays came, the model has 11 variables\n.*dense_2.bias: float32\[1\]\s+got nothing"),
     (lambda a: [*a, np.zeros(3)], r"(?s)12 arrays came, the model has 11.*\(no more variables\)\s+got \[3\]"),
-    (lambda a: [a[0], a[1].T, *a[2:]], r"11 variables; 1 differ in shape\n.*\n +1  dense.kernel: float32\[3, 4\] +got \[4, 3\]"),
+    (lambda a: [a[0], a[1].T, *a[2:]],
+     r"11 variables; 1 differ in shape\n.*\n +1  dense.kernel: float32\[3, 4\] +got \[4, 3\]"),
     (lambda a: a[::-1], "another order: give `order`"),
     (lambda a: [a[0], [[1, 2], [3]], *a[2:]], "number 1 of the list is no array of numbers"),
     (lambda a: [*a[:4], np.zeros(4, complex), *a[5:]], "`dense_1.bias` has dtype complex128"),
@@ -149,7 +153,7 @@ def test_value_and_grad_is_the_same_gradient(fn, w):
 def test_a_loop_draws_what_fit_draws():
     fn = netc.compile(NOISY, target="numpy")
     data = {"x": np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)}
-    fitted, history = fn.fit(fn.init(0), data, epochs=1, batch_size=4, shuffle=False, seed=-3)
+    fitted, _ = fn.fit(fn.init(0), data, epochs=1, batch_size=4, shuffle=False, seed=-3)
     w, state = fn.init(0), fn.init_optimizer()
     for k in range(3):
         _, gradient = fn.value_and_grad(w, data["x"][4 * k:4 * k + 4], seed=netc.step_seed(-3, k))
@@ -161,7 +165,8 @@ def test_a_loop_draws_what_fit_draws():
 @pytest.mark.parametrize("change, message", [
     (lambda fn, w, s: (w.flat, s, w), "the weights are ndarray, expected netc.Weights"),
     (lambda fn, w, s: (w, {}, w), "the optimiser's state holds none, expected"),
-    (lambda fn, w, s: (w, {**s, "optimizer.m": np.zeros(3)}, w), r"`optimizer.m` of the optimiser has shape \[3\], expected \[49\]"),
+    (lambda fn, w, s: (w, {**s, "optimizer.m": np.zeros(3)}, w),
+     r"`optimizer.m` of the optimiser has shape \[3\], expected \[49\]"),
     (lambda fn, w, s: (w, s, w.flat), "expected netc.Weights"),
 ])
 def test_an_update_refuses_what_does_not_fit(fn, w, change, message):

@@ -14,7 +14,8 @@ import pytest
 from netc.runtime import workers
 from netc.runtime.builders import build
 
-TEXTS = [f"def kernel(bases, args, begin, end):\n    y = buffer_f32(bases, args, 0)\n    y[{n}] = float32({n})\n" for n in range(6)]
+TEXTS = [f"def kernel(bases, args, begin, end):\n    y = buffer_f32(bases, args, 0)\n    y[{n}] = float32({n})\n"
+         for n in range(6)]
 ENDLESS = "import sys, time; sys.stdout.buffer.write(bytes(8)); sys.stdout.flush(); time.sleep(60)"
 
 
