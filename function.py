@@ -332,12 +332,13 @@ class Function:
         lowered, known = self._sized(program, sizes)
         return Picture(compiler_view(self.model, lowered, program, known))
 
-    def emit(self, stage: str = "numba", program: str = "predict", sizes: Mapping[str, int] | None = None) -> str:
+    def emit(self, stage: str = "python", program: str = "predict", sizes: Mapping[str, int] | None = None) -> str:
         """One stage of the compilation as text, as ``netc emit`` prints it.
 
-        ``stage``: "ast", "graph", "simplified", "fused", "loops", "numba" (the source of every kernel), "llvm" or "asm"
-        (what is linked and run).  ``program``: "predict", "evaluate", "gradient", "update" or "step".  ``sizes``: of
-        symbols; the tiles of products are chosen by size.  Raises ModelError for another stage or program, InputError.
+        ``stage``: "ast", "graph", "simplified", "fused", "loops", "python" (the source of every kernel), "llvm" or
+        "asm" (what is linked and run).  ``program``: "predict", "evaluate", "gradient", "update" or "step".
+        ``sizes``: of symbols; the tiles of products are chosen by size.  Raises ModelError for another stage or
+        program, InputError.
         """
         from .compiler.stages import STAGES, format_stage, format_tree
         if stage not in STAGES:

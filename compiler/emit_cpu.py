@@ -1,4 +1,4 @@
-"""Printing a kernel of the loop IR as Python source for Numba.
+"""Printing a kernel of the loop IR as Python source, which ``runtime.translate`` compiles.
 
 Nothing of a model's text reaches the source: names are the compiler's own, and every number is an argument, but for
 a few common constants.  The source of a kernel is its identity: two models that need the same loops share it.
@@ -162,12 +162,12 @@ class _Printer:
         text = template.format(*s.args, s=operand.name, one=f"{CAST[operand.name]}(1)", zero=f"{CAST[operand.name]}(0)")
         if s.op == "cast" and s.dtype.kind == "bool":
             return f"{s.args[0]} != {CAST[s.arg_dtypes[0].name]}(0)"
-        # Numba widens int32 arithmetic to int64; the graph's dtype decides.
+        # Kernels' Python widens int32 arithmetic to int64; the graph's dtype decides.
         return f"{cast}({text})" if s.op == "cast" or s.dtype.kind == "int" else text
 
 
 def emit(kernel: Kernel, name: str = "kernel") -> Source:
-    """The Numba source of a kernel."""
+    """The Python source of a kernel."""
     printer = _Printer(kernel.buffers)
     printer.block(kernel.body, "    ")
     words = 2 * (len(kernel.buffers) + bool(printer.constants))

@@ -9,7 +9,7 @@ from typing import Any
 from .diagnostics import Span
 from .programs import Program
 
-STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "numba", "llvm", "asm")
+STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "python", "llvm", "asm")
 
 
 def format_tree(value: Any, indent: int = 0) -> str:
@@ -54,7 +54,7 @@ def format_stage(program: Program, stage: str, sizes: Mapping[str, int]) -> str:
     executable = compile_graph(program.graph, program.layout, "cpu")
     if stage == "loops":
         return executable.format_loops()
-    if stage == "numba":
+    if stage == "python":
         return "\n\n".join(f"# {label}\n{source}" for label, source in executable.kernels())
     return _format_machine_code(executable, stage, sizes)
 

@@ -1,5 +1,5 @@
 """The runtime: the program as data, the native runner and its thread pool, kernels' building blocks, weights, training.
 
-``native``, ``simd``, ``tile``, ``math``, ``random``, ``runner`` and ``pool`` import Numba: import them only when
-something is compiled or run.  Nothing here imports the compiler.
+``builders`` and all that it imports import LLVM's bindings: import them only when something is compiled.  Nothing here
+imports the compiler.
 """

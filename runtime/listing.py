@@ -31,5 +31,5 @@ def texts_of(table: Sequence[Sequence[int]], words: Sequence[int]) -> list[str]:
 def listing(text: str, form: str) -> str:
     """The code of a kernel in one of ``FORMS``."""
     from .builders import build
-    library = build(text).library
-    return str(library._final_module) if form == "llvm" else library.codegen._tm.emit_assembly(library._final_module)
+    module = build(text).module
+    return str(module) if form == "llvm" else machine.target_machine().emit_assembly(module)

@@ -1,13 +1,12 @@
 """Machine code: objects in, addresses out; each compiled once, here or by an earlier process.
 
-What runs is always an object file, fresh or from the cache, linked by LLVM's own linker in this process.  Numba is only
-imported where something has to be compiled.
+What runs is always an object file, fresh or from the cache, linked by LLVM's own linker in this process.  What makes
+objects is only imported where something has to be compiled.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import sys
 import threading
@@ -20,18 +19,18 @@ import numpy as np
 from . import cache
 
 # The modules beside this one that shape machine code; their texts are part of every key.
-EMITTERS = ("builders", "machine", "math", "native", "random", "roofline", "roofline_code", "runner", "scalar",
-            "simd", "tile",
-            "tile_code", "walker")
+EMITTERS = ("builders", "kinds", "machine", "math", "native", "random", "roofline", "roofline_code", "runner",
+            "scalar", "simd", "tile", "tile_code", "translate", "walker")
 
 
 @dataclass(frozen=True)
 class Object:
-    """An object file and its only visible symbol; ``library`` is what it was made of, where it was made here."""
+    """An object file and its only visible symbol; ``module`` is LLVM's module that it was made of, where it was made
+    here."""
 
     symbol: str
     content: bytes
-    library: object = field(default=None, compare=False, repr=False)
+    module: object = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ counts = Counts()
 _lock = threading.RLock()
 _loaded: dict[str, Code] = {}
 
-# A child forked while another thread compiles would find Numba and LLVM half way, and this lock held forever.
+# A child forked while another thread compiles would find LLVM half way, and this lock held forever.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
@@ -131,27 +130,16 @@ def _key(text: str) -> str:
 def _environment() -> tuple[str, ...]:
     """All that shapes the code beside its text: our own emitters, the compilers, the processor, the C library."""
     own = [(Path(__file__).with_name(f"{name}.py")).read_bytes() for name in EMITTERS]
-    options = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
     import llvmlite
     llvm = _llvm()
-    return (cache.key_of(*own), numba_version(), llvmlite.__version__, np.__version__, sys.version, c_library(),
-            llvm.get_process_triple(), llvm.get_host_cpu_name(), _features(), *options)
+    return (cache.key_of(*own), llvmlite.__version__, np.__version__, sys.version, c_library(),
+            llvm.get_process_triple(), llvm.get_host_cpu_name(), _features())
 
 
 def _llvm():
     """LLVM's binding, which takes long to import: imported where code is linked or the host is asked about."""
     import llvmlite.binding
     return llvmlite.binding
-
-
-def numba_version() -> str:
-    """Numba's exact version, read without importing it."""
-    package = importlib.util.find_spec("numba")
-    version = Path(package.origin).with_name("_version.py") if package is not None and package.origin else None
-    if version is not None and version.exists():
-        return version.read_text(encoding="utf-8")
-    from importlib import metadata
-    return metadata.version("numba")
 
 
 def c_library() -> str:
@@ -175,6 +163,14 @@ def _target():
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_triple(llvm.get_process_triple())
+
+
+@functools.cache
+def target_machine():
+    """What code is made for: this host, within this process."""
+    is_x86 = _target().name.startswith("x86")
+    return _target().create_target_machine(cpu=_llvm().get_host_cpu_name(), features=_features(), opt=3, jit=True,
+                                           reloc="static" if is_x86 else "default", codemodel="jitdefault")
 
 
 class LinkError(Exception):
@@ -207,7 +203,7 @@ def link_all(objects: Iterable[Object]) -> list[Code]:
 
 @functools.cache
 def vector_bytes() -> int:
-    """Bytes of a vector register that Numba's code on this host uses: 64 AVX-512, 32 AVX, 16 SSE and NEON."""
+    """Bytes of a vector register that code on this host uses: 64 AVX-512, 32 AVX, 16 SSE and NEON."""
     features = _features()
     if "+avx512f" in features and "+avx512vl" in features:
         return 64

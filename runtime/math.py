@@ -17,11 +17,8 @@ import struct
 from fractions import Fraction
 
 from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.core.extending import intrinsic
-from numba.core.typing.templates import signature
 
+from .kinds import float32, float64, intrinsic
 from .simd import F32, F64, I32, I64, Value, constant, like
 
 INFINITY, NAN = math.inf, math.nan
@@ -196,7 +193,8 @@ def _table(builder, name: str, numbers: list[float]) -> ir.Value:
     module = builder.module
     if name not in module.globals:
         array = ir.Constant(ir.ArrayType(F64, len(numbers)), [ir.Constant(F64, n) for n in numbers])
-        cgutils.global_constant(builder, name, array)
+        table = ir.GlobalVariable(module, array.type, name)
+        table.linkage, table.global_constant, table.initializer = "internal", True, array
     return builder.bitcast(module.globals[name], F64.as_pointer())
 
 
@@ -376,79 +374,59 @@ def flops(name: str) -> int:
     return total
 
 
-def _inline(name: str, emit, dtype):
-    """The function as an intrinsic of Numba scalars."""
-    if name in BINARY:
-        @intrinsic
-        def function(typingctx, x, y):
-            def codegen(context, builder, sig, values):
-                return emit(Value(builder, values[0]), Value(builder, values[1])).value
-            return signature(dtype, dtype, dtype), codegen
-    else:
-        @intrinsic
-        def function(typingctx, x):
-            def codegen(context, builder, sig, values):
-                return emit(Value(builder, values[0])).value
-            return signature(dtype, dtype), codegen
-    return function
+def _inline(name: str, emit, kind):
+    """The function of scalars, as kernels call it."""
+    def function(builder, *values):
+        return emit(*(Value(builder, value) for value in values)).value
+    return intrinsic(kind, *[kind] * (1 + (name in BINARY)))(function)
 
 
 (exp_f32, expm1_f32, log_f32, log1p_f32, tanh_f32, sigmoid_f32, erf_f32, sin_f32, cos_f32, pow_f32, sqrt_f32,
  rsqrt_f32, abs_f32, floor_f32, ceil_f32, round_f32, sign_f32, maximum_f32, minimum_f32) = (
-    _inline(name, emit, types.float32) for name, emit in EMIT.items())
+    _inline(name, emit, float32) for name, emit in EMIT.items())
 (sqrt_f64, rsqrt_f64, abs_f64, floor_f64, ceil_f64, round_f64, sign_f64, maximum_f64, minimum_f64) = (
-    _inline(name, emit, types.float64) for name, emit in EXACT.items())
+    _inline(name, emit, float64) for name, emit in EXACT.items())
 
 
 # --- float64: libm ------------------------------------------------------------------------------------------------
 
 
-@njit(error_model="numpy")
 def exp_f64(x):
     return math.exp(x)
 
 
-@njit(error_model="numpy")
 def expm1_f64(x):
     return math.expm1(x)
 
 
-@njit(error_model="numpy")
 def log_f64(x):
     return math.log(x)
 
 
-@njit(error_model="numpy")
 def log1p_f64(x):
     return math.log1p(x)
 
 
-@njit(error_model="numpy")
 def tanh_f64(x):
     return math.tanh(x)
 
 
-@njit(error_model="numpy")
 def sigmoid_f64(x):
     z = math.exp(-abs(x))
     return (1.0 if x >= 0 else z) / (1.0 + z) if x == x else x
 
 
-@njit(error_model="numpy")
 def erf_f64(x):
     return math.erf(x)
 
 
-@njit(error_model="numpy")
 def sin_f64(x):
     return math.sin(x)
 
 
-@njit(error_model="numpy")
 def cos_f64(x):
     return math.cos(x)
 
 
-@njit(error_model="numpy")
 def pow_f64(x, y):
     return math.pow(x, y)

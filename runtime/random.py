@@ -6,10 +6,7 @@ block shifted right by 8, an int32 in [0, 2**24).  (Salmon et al., "Parallel ran
 
 from __future__ import annotations
 
-from numba import types
-from numba.core.extending import intrinsic
-from numba.core.typing.templates import signature
-
+from .kinds import int32, int64, intrinsic
 from .simd import I32, Value
 
 ROUNDS = 10
@@ -36,9 +33,7 @@ def emit(seed: Value, index: Value, stream: Value) -> Value:
     return words[0].shift_right_logical(8).to(I32)
 
 
-@intrinsic
-def random_bits(typingctx, seed, index, stream):
-    """``random_bits(seed, index, stream)``: int32 in [0, 2**24); int64 arguments, stream in [0, 2**32)."""
-    def codegen(context, builder, sig, values):
-        return emit(*(Value(builder, value) for value in values)).value
-    return signature(types.int32, types.int64, types.int64, types.int64), codegen
+@intrinsic(int32, int64, int64, int64)
+def random_bits(builder, seed, index, stream):
+    """``random_bits(seed, index, stream)``: int32 in [0, 2**24); stream in [0, 2**32)."""
+    return emit(*(Value(builder, value) for value in (seed, index, stream))).value

@@ -2,75 +2,63 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 
 import numpy as np
-from numba import boolean, float32, float64, int32, int64, njit
-from numba.core.extending import intrinsic
-from numba.core.typing.templates import signature
 
 from . import cache, math as vector_math, native
+from .kinds import Typed, boolean, float32, float64, int32, int64, template
 from .machine import Object
 from .random import random_bits
+from .translate import Definition
 
 
-@intrinsic
-def add_any_order(typingctx, total, value):
+@template
+def add_any_order(total: Typed, value: Typed):
     """``total + value`` where LLVM may change the order of a loop's additions, and so use vectors.
 
     The order it takes depends on the loop's length alone, never on threads or on the rows beside.
     """
-    def codegen(context, builder, sig, args):
-        return builder.fadd(args[0], args[1], flags=("reassoc",))
-    return signature(total, total, total), codegen
+    def emit(builder, a, b):
+        return builder.fadd(a, b, flags=("reassoc",))
+    return emit, total.kind, total.kind, total.kind
 
 
-@intrinsic
-def _fma(typingctx, a, b, c):
-    def codegen(context, builder, sig, args):
-        return builder.fma(*args)
-    return signature(a, a, a, a), codegen
-
-
-@njit(inline="always")
-def fma(a, b, c):
+@template
+def fma(a: Typed, b: Typed, c: Typed):
     """a * b + c, rounded once."""
-    return _fma(a, b, c)
+    def emit(builder, *values):
+        return builder.fma(*values)
+    return emit, a.kind, a.kind, a.kind, a.kind
 
 
-@njit(inline="always")
 def maximum(a, b):
     """The larger one; NaN if either is."""
     return a if (a > b) | (a != a) else b
 
 
-@njit(inline="always")
 def minimum(a, b):
     """The smaller one; NaN if either is."""
     return a if (a < b) | (a != a) else b
 
 
-@njit(inline="always")
 def floordiv(a, b):
     return a // b
 
 
-@njit(inline="always")
 def mod(a, b):
     return a - (a // b) * b
 
 
-@njit(inline="always")
 def sign_f32(x):
     return float32(1) if x > float32(0) else (float32(-1) if x < float32(0) else x)
 
 
-@njit(inline="always")
 def sign_f64(x):
     return 1.0 if x > 0.0 else (-1.0 if x < 0.0 else x)
 
 
-@njit(inline="always")
 def sign_i32(x):
     return (x > 0) - (x < 0)
 
@@ -90,6 +78,5 @@ def namespace() -> dict:
 
 def build_kernel(text: str) -> Object:
     """The object of one kernel's source, which defines ``kernel(bases, args, begin, end)``."""
-    scope = dict(namespace())
-    exec(compile(text, "<netc kernel>", "exec"), scope)
-    return native.compile_native(scope["kernel"], native.KERNEL, f"kernel_{cache.key_of(text)}")
+    defined = Definition(ast.parse(text).body[0], namespace())
+    return native.compile_native(defined, native.KERNEL, f"kernel_{cache.key_of(text)}")

@@ -8,13 +8,14 @@ followed by an addition is either an explicit ``fma`` or two rounded operations;
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from llvmlite import ir
-from numba.core import cgutils
 
 from .machine import vector_bytes
 
-I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 F32, F64 = ir.FloatType(), ir.DoubleType()
 
 
@@ -49,9 +50,43 @@ def constant(type_: ir.Type, number) -> ir.Constant:
 
 def call_intrinsic(builder, name: str, result: ir.Type, arguments) -> ir.Value:
     """Call ``llvm.<name>.<type>``, overloaded on the result's type."""
-    function = ir.FunctionType(result, [a.type for a in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.{suffix(result)}"),
-                        arguments)
+    return call_library(builder, f"llvm.{name}.{suffix(result)}", result, arguments)
+
+
+def call_library(builder, name: str, result: ir.Type, arguments) -> ir.Value:
+    """Call a function of LLVM or of the C library, by its whole name."""
+    return builder.call(declared(builder.module, name, result, [a.type for a in arguments]), arguments)
+
+
+def declared(module: ir.Module, name: str, result: ir.Type, arguments) -> ir.Function:
+    """The function of this name and these types, which the module declares."""
+    found = module.globals.get(name)
+    return found if found is not None else ir.Function(module, ir.FunctionType(result, arguments), name)
+
+
+def allocate(builder, type_: ir.Type, name: str = "") -> ir.Value:
+    """A place in the function's frame, not set."""
+    with builder.goto_entry_block():
+        return builder.alloca(type_, name=name)
+
+
+@contextmanager
+def counting(builder, start, stop, step) -> Iterator[tuple[ir.Value, ir.Block]]:
+    """A loop over the int64 start, start + step, ... below stop, for a positive step; gives the number and the block
+    that comes after the loop."""
+    before = builder.block
+    head, body, after = (builder.append_basic_block(part) for part in ("for", "do", "after"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    index = builder.phi(I64)
+    builder.cbranch(builder.icmp_signed("<", index, stop), body, after)
+    builder.position_at_end(body)
+    yield index, after
+    index.add_incoming(start, before)
+    if not builder.block.is_terminated:
+        index.add_incoming(builder.add(index, step, flags=("nsw",)), builder.block)
+        builder.branch(head)
+    builder.position_at_end(after)
 
 
 class Value:

@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.core.extending import intrinsic
-from numba.core.typing.templates import signature
 
+from .kinds import Kind, Pointer, Typed, float32, float64, int64, template
 from .machine import Object
-from .native import ARGS, BASES, KERNEL, _address, compile_native, helper, least, most
-from .simd import F32, F64, I1, I32, I64, call_intrinsic, lanes, suffix
+from .native import ARGS, BASES, KERNEL, address, compile_native, least, most
+from .simd import F64, I1, I8, I32, I64, allocate, call_intrinsic, counting, declared, lanes, suffix
 from .tile import (
     ACCUMULATE,
     BATCH,
@@ -61,11 +58,9 @@ def lanes_below(builder, element, count, first: int = 0):
 def masked_function(builder, vector, kind: str):
     """LLVM's masked "load" or "store" of a vector."""
     pointer, mask = vector.as_pointer(), ir.VectorType(I1, vector.count)
-    if kind == "load":
-        function = ir.FunctionType(vector, [pointer, I32, mask, vector])
-    else:
-        function = ir.FunctionType(ir.VoidType(), [vector, pointer, I32, mask])
-    return cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.{kind}.{suffix(vector)}.p0")
+    result, arguments = ((vector, [pointer, I32, mask, vector]) if kind == "load" else
+                         (ir.VoidType(), [vector, pointer, I32, mask]))
+    return declared(builder.module, f"llvm.masked.{kind}.{suffix(vector)}.p0", result, arguments)
 
 
 def load_masked(builder, place, mask):
@@ -147,7 +142,7 @@ class _OuterTile(_Tile):
         super().__init__(builder, values, element, rows)
         self.vectors = vectors
         _, _, b, c, rows_c, _, columns, accumulate = values
-        self.sums = [[cgutils.alloca_once(builder, self.vector) for _ in range(vectors)] for _ in range(rows)]
+        self.sums = [[allocate(builder, self.vector) for _ in range(vectors)] for _ in range(rows)]
         self.places = [[self.place(builder.gep(c, [self.word(rows_c, r)]), v) for v in range(vectors)]
                        for r in range(rows)]
         masked = range({WHOLE: vectors, MASKED: vectors - 1, PADDED: 0}[last], vectors)
@@ -206,7 +201,7 @@ class _DotTile(_Tile):
     def __init__(self, builder, values, element, rows: int):
         super().__init__(builder, values, element, rows)
         _, _, b, c, rows_c, _, _, accumulate = values
-        self.sums = [cgutils.alloca_once(builder, self.vector) for _ in range(rows)]
+        self.sums = [allocate(builder, self.vector) for _ in range(rows)]
         for place in self.sums:
             builder.store(ir.Constant(self.vector, None), place)
         width = ir.Constant(I64, self.width)
@@ -258,175 +253,145 @@ class _DotTile(_Tile):
 
 
 # --- intrinsics ---------------------------------------------------------------------------------------------------
-# The numbers that select code are literal arguments, not variables of an enclosing Python function: Numba's disk cache
-# hashes such variables, and an intrinsic has another hash in every process.
 
 
-def _literal(value) -> int | None:
-    return int(value.literal_value) if isinstance(value, types.Literal) else None
+def _kind(is_double) -> Kind:
+    return float64 if is_double else float32
 
 
-def _dtype(is_double: int):
-    return types.float64 if is_double else types.float32
-
-
-@intrinsic(prefer_literal=True)
-def _tile_body(typingctx, a, rows_a, b, c, rows_c, depth, columns, accumulate, rows, vectors, last):
-    """``vectors`` is 0 for a tile of one column."""
-    shape = [_literal(rows), _literal(vectors), _literal(last)]
-    if None in shape or not isinstance(a, types.CPointer):
-        return None
-    element = F64 if a.dtype == types.float64 else F32
-
-    def codegen(context, builder, sig, values):
-        if shape[1]:
-            _OuterTile(builder, values[:8], element, *shape)
-        else:
-            _DotTile(builder, values[:8], element, shape[0])
-        return context.get_dummy_value()
-    return signature(types.none, a, ARGS, a, a, ARGS, ARGS, types.int64, types.int64, rows, vectors, last), codegen
-
-
-def _define_tile(rows, vectors, last):
-    def tile(a, rows_a, b, c, rows_c, depth, columns, accumulate):
-        _tile_body(a, rows_a, b, c, rows_c, depth, columns, accumulate, rows, vectors, last)
-    return tile
+def _tile(rows: int, vectors: int, last: int):
+    """The tile as an intrinsic; ``vectors`` is 0 for a tile of one column."""
+    def tile(a: Typed, *rest: Typed):
+        def emit(builder, *values):
+            if vectors:
+                _OuterTile(builder, values, a.kind.dtype.llvm, rows, vectors, last)
+            else:
+                _DotTile(builder, values, a.kind.dtype.llvm, rows)
+        return emit, None, a.kind, ARGS, a.kind, a.kind, ARGS, ARGS, int64, int64
+    return template(tile)
 
 
 def build_tile(dtype: str, rows: int, vectors: int, last: int) -> Object:
     """The tile as a C function."""
-    values = types.CPointer(_dtype(dtype == "f64"))
-    sig = types.void(values, ARGS, values, values, ARGS, ARGS, types.int64, types.int64)
-    return compile_native(_define_tile(rows, vectors, last), sig, f"tile_{dtype}_{rows}_{vectors}_{last}")
+    body = _tile(rows, vectors, last)
+
+    def tile(a, rows_a, b, c, rows_c, depth, columns, accumulate):
+        body(a, rows_a, b, c, rows_c, depth, columns, accumulate)
+    values = Pointer(_kind(dtype == "f64"))
+    kinds = values, ARGS, values, values, ARGS, ARGS, int64, int64
+    return compile_native(tile, kinds, f"tile_{dtype}_{rows}_{vectors}_{last}")
 
 
-@intrinsic
-def _call_tile(typingctx, args, word, a, rows_a, b, c, rows_c, depth, columns, accumulate):
+@template
+def _call_tile(args: Typed, word: Typed, a: Typed, *rest: Typed):
     """Call the tile whose address is args[word]."""
-    def codegen(context, builder, sig, values):
-        function = ir.FunctionType(ir.VoidType(), [value.type for value in values[2:]])
-        place = builder.gep(values[0], [values[1]])
-        builder.call(builder.load(builder.bitcast(place, function.as_pointer().as_pointer())), values[2:])
-        return context.get_dummy_value()
-    return signature(types.none, ARGS, types.int64, a, ARGS, a, a, ARGS, ARGS, types.int64, types.int64), codegen
+    def emit(builder, args, word, *values):
+        function = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        place = builder.bitcast(builder.gep(args, [word]), function.as_pointer().as_pointer())
+        builder.call(builder.load(place), values)
+    return emit, None, ARGS, int64, a.kind, ARGS, a.kind, a.kind, ARGS, ARGS, int64, int64
 
 
-def _allocate(context, builder, dtype, count: int):
-    element = context.get_data_type(dtype)
-    with builder.goto_entry_block():
-        place = builder.alloca(ir.ArrayType(element, count))
+def _frame(kind: Kind, count: int):
+    """A signature of what gives ``count`` values in the function's frame, aligned, not set."""
+    def emit(builder, *constants):
+        place = allocate(builder, ir.ArrayType(kind.llvm, count))
         place.align = 64
-    return builder.bitcast(place, element.as_pointer())
+        return builder.bitcast(place, kind.llvm.as_pointer())
+    return emit, Pointer(kind)
 
 
-@intrinsic(prefer_literal=True)
-def stack_words(typingctx, count):
+@template
+def stack_words(count: Typed):
     """``stack_words(n)``: n int64 in the function's frame, not set; n is a constant."""
-    if _literal(count) is None:
-        return None
-
-    def codegen(context, builder, sig, values):
-        return _allocate(context, builder, types.int64, _literal(count))
-    return signature(ARGS, count), codegen
+    return *_frame(int64, count.constant), count.kind
 
 
-@intrinsic(prefer_literal=True)
-def stack_floats(typingctx, count, is_double):
+@template
+def stack_floats(count: Typed, is_double: Typed):
     """``stack_floats(n, is_double)``: n floats in the function's frame, aligned, not set; both are constants."""
-    if _literal(count) is None or _literal(is_double) is None:
-        return None
-
-    def codegen(context, builder, sig, values):
-        return _allocate(context, builder, _dtype(_literal(is_double)), _literal(count))
-    return signature(types.CPointer(_dtype(_literal(is_double))), count, is_double), codegen
+    return *_frame(_kind(is_double.constant), count.constant), count.kind, is_double.kind
 
 
-@intrinsic(prefer_literal=True)
-def pointer(typingctx, bases, args, k, is_double):
+@template
+def pointer(bases: Typed, args: Typed, k: Typed, is_double: Typed):
     """``pointer(bases, args, k, is_double)``: as buffer_f32 or buffer_f64, but a pointer that may alias others."""
-    if _literal(is_double) is None:
-        return None
-    result = types.CPointer(_dtype(_literal(is_double)))
+    result = Pointer(_kind(is_double.constant))
 
-    def codegen(context, builder, sig, values):
-        return _address(builder, values[0], values[1], values[2], context.get_value_type(result))
-    return signature(result, BASES, ARGS, types.int64, is_double), codegen
+    def emit(builder, bases, args, k, is_double):
+        return address(builder, bases, args, k, result.llvm)
+    return emit, result, BASES, ARGS, int64, is_double.kind
 
 
-@intrinsic
-def offset(typingctx, pointer, count):
+@template
+def offset(pointer: Typed, count: Typed):
     """``offset(p, n)``: the pointer n elements further."""
-    def codegen(context, builder, sig, values):
-        return builder.gep(values[0], [values[1]], inbounds=True)
-    return signature(pointer, pointer, types.int64), codegen
+    def emit(builder, pointer, count):
+        return builder.gep(pointer, [count], inbounds=True)
+    return emit, pointer.kind, pointer.kind, int64
 
 
-@intrinsic
-def compact(typingctx):
-    """``compact()``: compile the function that calls this for size: LLVM would spend seconds on unrolling and
-    vectorising loops that are not worth it."""
-    def codegen(context, builder, sig, values):
-        builder.function.attributes.add("optsize")
-        return context.get_dummy_value()
-    return signature(types.none), codegen
+class _Vectors:
+    """Loads and stores of whole vectors of an element type."""
+
+    def __init__(self, builder, element):
+        self.builder, self.element = builder, element
+        self.width, self.align = lanes(element), 8 if element == F64 else 4
+        self.type = ir.VectorType(element, self.width)
+
+    def place(self, pointer, at):
+        return self.builder.bitcast(self.builder.gep(pointer, [at]), self.type.as_pointer())
+
+    def load(self, pointer, at):
+        return self.builder.load(self.place(pointer, at), align=self.align)
+
+    def store(self, value, pointer, at):
+        self.builder.store(value, self.place(pointer, at), align=self.align)
+
+    def split(self, count):
+        """How many of ``count`` values lie in whole vectors, and how many are left."""
+        rest = self.builder.srem(count, ir.Constant(I64, self.width))
+        return self.builder.sub(count, rest), rest
+
+    def copy_whole(self, target, source, count):
+        """Copy ``count`` values, a multiple of the width."""
+        with counting(self.builder, ir.Constant(I64, 0), count, ir.Constant(I64, self.width)) as (at, _):
+            self.store(self.load(source, at), target, at)
 
 
-@intrinsic
-def _copy(typingctx, target, source, count):
+@template
+def _copy(target: Typed, source: Typed, count: Typed):
     """Copy ``count`` values, by whole vectors and then one by one."""
-    def codegen(context, builder, sig, values):
-        target_value, source_value, count_value = values
-        width = lanes(F64 if target.dtype == types.float64 else F32)
-        vector = ir.VectorType(target_value.type.pointee, width).as_pointer()
-
-        def copy(loop, step, pointer_type):
-            at = builder.mul(loop, ir.Constant(I64, step))
-            place = [builder.bitcast(builder.gep(p, [at]), pointer_type) for p in (target_value, source_value)]
-            align = 8 if target.dtype == types.float64 else 4
-            builder.store(builder.load(place[1], align=align), place[0], align=align)
-        whole = builder.sdiv(count_value, ir.Constant(I64, width))
-        with cgutils.for_range(builder, whole) as loop:
-            copy(loop.index, width, vector)
-        with cgutils.for_range(builder, count_value, builder.mul(whole, ir.Constant(I64, width))) as loop:
-            copy(loop.index, 1, target_value.type)
-        return context.get_dummy_value()
-    return signature(types.none, target, target, types.int64), codegen
+    def emit(builder, target, source, count):
+        vectors = _Vectors(builder, target.type.pointee)
+        whole, _ = vectors.split(count)
+        vectors.copy_whole(target, source, whole)
+        with counting(builder, whole, count, ir.Constant(I64, 1)) as (at, _):
+            builder.store(builder.load(builder.gep(source, [at])), builder.gep(target, [at]))
+    return emit, None, target.kind, target.kind, int64
 
 
-@intrinsic
-def _copy_padded(typingctx, target, source, count):
+@template
+def _copy_padded(target: Typed, source: Typed, count: Typed):
     """Copy ``count`` values and, up to a whole vector, zeros after them."""
-    def codegen(context, builder, sig, values):
-        target_value, source_value, count_value = values
-        element = F64 if target.dtype == types.float64 else F32
-        width, align = lanes(element), 8 if element == F64 else 4
-        vector = ir.VectorType(element, width)
-
-        def places(at):
-            return [builder.bitcast(builder.gep(p, [at]), vector.as_pointer()) for p in (target_value, source_value)]
-        rest = builder.srem(count_value, ir.Constant(I64, width))
-        whole = builder.sub(count_value, rest)
-        with cgutils.for_range_slice(builder, ir.Constant(I64, 0), whole, ir.Constant(I64, width)) as (at, _):
-            to, origin = places(at)
-            builder.store(builder.load(origin, align=align), to, align=align)
+    def emit(builder, target, source, count):
+        vectors = _Vectors(builder, target.type.pointee)
+        whole, rest = vectors.split(count)
+        vectors.copy_whole(target, source, whole)
         with builder.if_then(builder.icmp_signed(">", rest, ir.Constant(I64, 0))):
-            to, origin = places(whole)
-            builder.store(load_masked(builder, origin, lanes_below(builder, element, rest)), to, align=align)
-        return context.get_dummy_value()
-    return signature(types.none, target, target, types.int64), codegen
+            values = load_masked(builder, vectors.place(source, whole), lanes_below(builder, vectors.element, rest))
+            vectors.store(values, target, whole)
+    return emit, None, target.kind, target.kind, int64
 
 
-@intrinsic
-def _prefetch(typingctx, pointer, count):
+@template
+def _prefetch(pointer: Typed, count: Typed):
     """Ask for the cache line of the value ``count`` further; it need not exist."""
-    def codegen(context, builder, sig, values):
-        i32 = ir.IntType(32)
-        place = builder.bitcast(builder.gep(values[0], [values[1]]), cgutils.voidptr_t)
-        function = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, i32, i32, i32])
-        builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0"),
-                     [place] + [ir.Constant(i32, n) for n in (0, 3, 1)])
-        return context.get_dummy_value()
-    return signature(types.none, pointer, types.int64), codegen
+    def emit(builder, pointer, count):
+        place = builder.bitcast(builder.gep(pointer, [count]), I8.as_pointer())
+        function = declared(builder.module, "llvm.prefetch.p0", ir.VoidType(), [place.type, I32, I32, I32])
+        builder.call(function, [place, *(ir.Constant(I32, number) for number in (0, 3, 1))])
+    return emit, None, pointer.kind, int64
 
 
 # --- the loops around the tile ------------------------------------------------------------------------------------
@@ -434,19 +399,15 @@ def _prefetch(typingctx, pointer, count):
 MAX_RUNS = MAX_ROWS + 1     # and the end of the last
 
 
-@helper
 def _product(words, first):
-    compact()
     total = 1
     for level in range(LEVELS):
         total *= words[first + level]
     return total
 
 
-@helper
 def _batch_offsets(args, batch, offsets):
     """Offsets of batch element ``batch`` in A, B and C."""
-    compact()
     rest = batch
     offsets[0] = offsets[1] = offsets[2] = 0
     for i in range(LEVELS):
@@ -459,10 +420,8 @@ def _batch_offsets(args, batch, offsets):
                 offsets[operand] += place * args[level + (1 + operand) * LEVELS]
 
 
-@helper
 def _row_offsets(args, first, count, rows_a, rows_c, position):
     """Offsets of rows first .. first + count - 1 in A and C."""
-    compact()
     rest, at_a, at_c = first, 0, 0
     for i in range(LEVELS):
         level = LEVELS - 1 - i
@@ -489,19 +448,13 @@ def _row_offsets(args, first, count, rows_a, rows_c, position):
             at_c += args[ROWS + 2 * LEVELS + level]
 
 
-@intrinsic
-def _transpose(typingctx, target, target_step, source, source_step):
+@template
+def _transpose(target: Typed, target_step: Typed, source: Typed, source_step: Typed):
     """target[i * target_step + j] = source[j * source_step + i] for i and j below a vector's width."""
-    def codegen(context, builder, sig, values):
-        to, to_step, origin, origin_step = values
-        element = F64 if target.dtype == types.float64 else F32
-        width, align = lanes(element), 8 if element == F64 else 4
-        vector = ir.VectorType(element, width)
-
-        def place(base, step, index):
-            moved = builder.gep(base, [builder.mul(step, ir.Constant(I64, index))])
-            return builder.bitcast(moved, vector.as_pointer())
-        rows = [builder.load(place(origin, origin_step, j), align=align) for j in range(width)]
+    def emit(builder, target, target_step, source, source_step):
+        vectors = _Vectors(builder, target.type.pointee)
+        width = vectors.width
+        rows = [vectors.load(source, builder.mul(source_step, ir.Constant(I64, j))) for j in range(width)]
         distance = 1
         while distance < width:     # exchange what lies off the diagonal of ever larger blocks
             for i in range(width):
@@ -509,9 +462,8 @@ def _transpose(typingctx, target, target_step, source, source_step):
                     rows[i], rows[i + distance] = _exchange(builder, rows[i], rows[i + distance], distance, width)
             distance *= 2
         for i, row in enumerate(rows):
-            builder.store(row, place(to, to_step, i), align=align)
-        return context.get_dummy_value()
-    return signature(types.none, target, types.int64, target, types.int64), codegen
+            vectors.store(row, target, builder.mul(target_step, ir.Constant(I64, i)))
+    return emit, None, target.kind, int64, target.kind, int64
 
 
 def _exchange(builder, upper, lower, distance: int, width: int):
@@ -523,14 +475,12 @@ def _exchange(builder, upper, lower, distance: int, width: int):
                  for mask in (first, second))
 
 
-@helper
 def _pack_rows(panels, b, depth, columns, wide, last_wide):
     """Copy ``columns`` contiguous columns of a chunk of B to panels, each of ``wide`` columns (the last of
     ``last_wide``) whose rows lie together.
 
     Row by row, not panel by panel: B's rows may be far apart, and neighbouring cache lines come at once.
     """
-    compact()
     size2, size1, size0 = depth[0], depth[1], depth[2]
     panel_size = size2 * size1 * size0 * wide
     whole = columns // wide
@@ -549,10 +499,8 @@ def _pack_rows(panels, b, depth, columns, wide, last_wide):
                 row += 1
 
 
-@helper
 def _pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, lane_count):
     """As ``_pack_rows`` where B's columns are ``column_stride`` apart: by square blocks if k is contiguous."""
-    compact()
     size2, size1, size0 = depth[0], depth[1], depth[2]
     panel_size = size2 * size1 * size0 * wide
     blocks = size0 // lane_count if depth[8] == 1 else 0
@@ -582,10 +530,8 @@ def _pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, lan
                         to[k0 * last_wide + j] = 0
 
 
-@helper
 def _find_runs(rows_a, count, runs):
     """Write where each run of rows that are contiguous in A begins, and after them ``count``."""
-    compact()
     found = 0
     for row in range(count):
         if row == 0 or rows_a[row] != rows_a[row - 1] + 1:
@@ -594,10 +540,8 @@ def _find_runs(rows_a, count, runs):
     runs[found] = count
 
 
-@helper
 def _pack_a(packed, a, rows_a, runs, count, depth):
     """Copy a block of rows of a chunk of A, by runs, so that rows are contiguous and each k is MAX_ROWS further."""
-    compact()
     to = packed
     for k2 in range(depth[0]):
         for k1 in range(depth[1]):
@@ -612,11 +556,9 @@ def _pack_a(packed, a, rows_a, runs, count, depth):
                 to = offset(to, MAX_ROWS)
 
 
-@helper
 def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packed_a, packed_rows, count,
            first_column, last_column, accumulate):
     """A block of rows and columns over one chunk of k."""
-    compact()
     tall, wide, last_wide, packs = args[TALL], args[WIDE], args[LAST_WIDE], args[PACKS]
     size1, size0 = depth[1], depth[2]
     for i in range(9):
@@ -655,7 +597,6 @@ def _define_contract(is_double):
     panel_size = MAX_DEPTH * PACKED_BYTES // (8 if is_double else 4)
 
     def contract(bases, args, begin, end):
-        compact()
         a, b = pointer(bases, args, 0, is_double), pointer(bases, args, 2, is_double)
         c = pointer(bases, args, 4, is_double)
         rows_a, rows_c, position = stack_words(MAX_ROWS), stack_words(MAX_ROWS), stack_words(LEVELS)

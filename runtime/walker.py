@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numba import types
-
+from .kinds import int64
 from .machine import Object
 from .native import (
     ARGS,
@@ -14,7 +13,6 @@ from .native import (
     compile_native,
     exchange,
     fetch_add,
-    helper,
     least,
     load_acquire,
     most,
@@ -43,7 +41,6 @@ from .runner import (
 _PAUSES = 1000          # spins (some 40 us) after which a waiting thread gives up its time slice at each look
 
 
-@helper
 def _wait(words, index, value):
     """Wait until words[index] >= value."""
     spins = 0
@@ -54,7 +51,6 @@ def _wait(words, index, value):
             sched_yield()
 
 
-@helper
 def _walk(control, is_caller, times, timed):
     """Do steps from the current one to the last of the job that ``control`` describes."""
     program, bases = words_at(control, JOB_PROGRAM), bases_at(control, JOB_BASES)
@@ -170,10 +166,10 @@ def _define_region():
 
 _SIGNATURES = {
     "region": (_define_region, KERNEL),
-    "serial": (_define_serial, types.void(ARGS, BASES)),
-    "timed": (_define_timed, types.void(ARGS, BASES, ARGS)),
-    "parallel": (_define_parallel, types.void(ARGS, *[types.int64] * 3, ARGS, types.int64)),
-    "work": (_define_work, types.void(ARGS, types.int64)),
+    "serial": (_define_serial, (ARGS, BASES)),
+    "timed": (_define_timed, (ARGS, BASES, ARGS)),
+    "parallel": (_define_parallel, (ARGS, *[int64] * 3, ARGS, int64)),
+    "work": (_define_work, (ARGS, int64)),
 }
 
 

@@ -1,4 +1,4 @@
-"""Processes that compile beside this one: Numba holds the interpreter's lock, so threads would not help.
+"""Processes that compile beside this one: LLVM's binding lets in one thread at a time, so threads would not help.
 
 A worker takes texts, one at a time, and gives objects.  It only ever helps: where one does not start, fails or falls
 silent, this process compiles what it was to do.
@@ -132,7 +132,7 @@ def _receive(pipe: BinaryIO) -> bytes:
 
 def main() -> None:
     """The process' side."""
-    from . import scalar  # imports Numba
+    from . import scalar  # with LLVM
     from .builders import build
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr

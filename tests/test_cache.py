@@ -479,29 +479,30 @@ step = fn.trainer(fn.init())
 x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
 step(x=x, target=x * 2)
 print(step.weights.flat.tobytes().hex(), fn(step.weights, x).tobytes().hex())
-print(machine.counts.compiled, machine.counts.cached, "numba" in sys.modules)
+print(machine.counts.compiled, machine.counts.cached, "netc.runtime.translate" in sys.modules)
 """
 
 
 def model(**environment) -> tuple[str, int, int, bool]:
-    """The model's results in a new process, how many kernels that compiled and found, and whether it imported Numba."""
+    """The model's results in a new process, how many kernels that compiled and found, and whether it imported what
+    compiles."""
     done = python(MODEL, **environment)
     assert (done.returncode, done.stderr) == (0, "")
     result, counted = done.stdout.splitlines()
-    compiled, cached, numba = counted.split()
-    return result, int(compiled), int(cached), numba == "True"
+    compiled, cached, compiler = counted.split()
+    return result, int(compiled), int(cached), compiler == "True"
 
 
 @pytest.fixture(scope="module")
 def compiled_model(tmp_path_factory):
     """(folder, results): a cache that a first process has filled."""
     folder = tmp_path_factory.mktemp("model") / "cache"
-    result, compiled, cached, numba = model(NETC_CACHE_DIR=str(folder))
-    assert compiled > 3 and cached == 0 and numba
+    result, compiled, cached, compiler = model(NETC_CACHE_DIR=str(folder))
+    assert compiled > 3 and cached == 0 and compiler
     return folder, result, compiled
 
 
-def test_the_second_process_compiles_nothing_and_needs_no_numba(compiled_model):
+def test_the_second_process_compiles_nothing_and_imports_no_compiler(compiled_model):
     folder, result, compiled = compiled_model
     assert model(NETC_CACHE_DIR=str(folder)) == (result, 0, compiled, False)
 
@@ -549,29 +550,26 @@ def test_everything_that_shapes_code_is_in_the_key(monkeypatch):
         machine._environment.cache_clear()
         return machine._key("text")
     keys = {key(), machine._key("other text")}
-    for name, value in [("_features", lambda: "+another"), ("numba_version", lambda: "0"),
-                        ("c_library", lambda: "musl"),
+    for name, value in [("_features", lambda: "+another"), ("c_library", lambda: "musl"),
                         ("EMITTERS", machine.EMITTERS[:-1])]:
         with monkeypatch.context() as patch:
             patch.setattr(machine, name, value)
             keys.add(key())
     with monkeypatch.context() as patch:
-        patch.setenv("NUMBA_OPT", "1")
-        keys.add(key())
         patch.setattr(sys, "version", "4.0")
         keys.add(key())
     machine._environment.cache_clear()
-    assert len(keys) == 8
+    assert len(keys) == 6
 
 
 def test_the_emitters_are_the_modules_that_make_code():
-    """Those that import Numba, what these import, and the module that chooses among them."""
+    """Those that make LLVM's language, what these import, and the module that chooses among them."""
     uses = {}
     for path in sorted((ROOT / "runtime").glob("*.py")):
         imported = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if
                     isinstance(node, ast.ImportFrom)]
         own = {node.module or alias.name for node in imported if node.level for alias in node.names}
-        uses[path.stem] = own, any(not node.level and node.module.split(".")[0] == "numba" for node in imported)
-    needed = {name for name, (_, numba) in uses.items() if numba}
+        uses[path.stem] = own, "kinds" in own or any(not node.level and node.module == "llvmlite" for node in imported)
+    needed = {name for name, (_, makes_code) in uses.items() if makes_code}
     needed |= {own for name in needed for own in uses[name][0]} - {"cache"}
     assert set(machine.EMITTERS) == needed | {"builders"}

@@ -67,7 +67,7 @@ model = elaborate(source, sys.argv[1])
 for graph in (model.inference.outputs, model.training.losses, model.optimizer.update.outputs):
     print(format_graph(Graph((), graph)))
 print(model.variables, model.layers, model.warnings)
-print(sorted({'lark', 'netc.compiler.build', 'numba'} & set(sys.modules)))
+print(sorted({'lark', 'netc.compiler.build', 'netc.runtime.translate'} & set(sys.modules)))
 """
     outputs = [subprocess.run([sys.executable, "-c", code, str(SHIPPED / "ticket.net")], capture_output=True,
                               text=True, timeout=120, check=True).stdout for _ in range(2)]

@@ -71,7 +71,7 @@ CHECK = """
 import sys
 import netc
 fn = netc.compile('net 1\\nmodel M(x: f32[N, 2]) -> f32[N, 3]:\\n    return x |> Dense(3, gelu)\\n')
-print(fn, 'lark' in sys.modules, 'numba' in sys.modules, 'llvmlite' in sys.modules)
+print(fn, 'lark' in sys.modules, 'netc.runtime.translate' in sys.modules, 'llvmlite' in sys.modules)
 """
 
 

@@ -19,7 +19,7 @@ from netc.runtime.native import (
     buffer_f64,
     buffer_i32,
     buffer_i64,
-    compile_library,
+    compile_module,
     compile_native,
 )
 from netc.runtime.tile import Axis, plan, tile_rows
@@ -42,7 +42,7 @@ def kernel(function) -> machine.Code:
 
 
 def assembly(function) -> str:
-    return compile_library(function, KERNEL, "netc_kernel").get_asm_str()
+    return machine.target_machine().emit_assembly(compile_module(function, KERNEL, "netc_kernel"))
 
 
 def run_plan(step, *arrays, serial=True):

@@ -209,7 +209,7 @@ for thread in threads: thread.join()
 
 @FORKS
 def test_children_forked_while_a_thread_compiles(tmp_path):
-    """Numba, LLVM and our own locks are in the middle of something: the fork waits, or the child has its own."""
+    """LLVM and our own locks are in the middle of something: the fork waits, or the child has its own."""
     code = """
 os.environ['NETC_CACHE_DIR'] = sys.argv[0] + '.cache'
 started = threading.Event()
