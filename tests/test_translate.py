@@ -66,7 +66,8 @@ def test_division_of_floats_is_pythons(dtype, buffer):
 
 def test_kinds_and_conversions():
     def kernel(bases, args, begin, end):
-        i, f, d, j = buffer_i32(bases, args, 0), buffer_f32(bases, args, 2), buffer_f64(bases, args, 4), buffer_i64(bases, args, 6)
+        i, f = buffer_i32(bases, args, 0), buffer_f32(bases, args, 2)
+        d, j = buffer_f64(bases, args, 4), buffer_i64(bases, args, 6)
         j[0] = i[0] + i[0]                  # int32 sums are int64
         j[1] = int32(i[0] + i[0])
         j[2] = (i[0] > 0) + (i[0] > 1)
