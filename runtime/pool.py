@@ -45,8 +45,9 @@ class Pool:
         control, address = self._control, self._address
         while not control[self._first + runner.STOP]:
             self._work(address, SPIN_NANOSECONDS)
-            # This worker first says that it sleeps, then looks whether a job is there; ``run`` first takes the lock, then
-            # looks who sleeps.  So at least one of them sees the other, and no job goes by beside a sleeping worker.
+            # This worker first says that it sleeps, then looks whether a job is there; ``run`` first takes the lock,
+            # then looks who sleeps.  So at least one of them sees the other, and no job goes by beside a sleeping
+            # worker.
             self._asleep.append(wake)
             if not self._lock.locked() and not control[self._first + runner.STOP]:
                 wake.acquire()

@@ -33,7 +33,8 @@ def compiled(name: str) -> netc.Function:
 
 
 def inputs_of(fn, program: str, batch: int) -> dict[str, np.ndarray]:
-    return random_inputs(fn.program(program).signature, batch, {name: SIZES for name in symbols(fn) if name != batch_of(fn)})
+    return random_inputs(fn.program(program).signature, batch,
+                         {name: SIZES for name in symbols(fn) if name != batch_of(fn)})
 
 
 def symbols(fn) -> set[str]:
@@ -71,7 +72,8 @@ def test_outputs_do_not_depend_on_threads_or_repetition(name):
 def test_a_sample_does_not_depend_on_those_beside_it(name):
     fn = compiled(name)
     batch = batch_of(fn)
-    if batch is None or not all(type_.shape and batch in getattr(type_.shape[0], "symbols", ()) for type_ in fn.outputs.values()):
+    if batch is None or not all(type_.shape and batch in getattr(type_.shape[0], "symbols", ())
+                                for type_ in fn.outputs.values()):
         pytest.skip("the outputs are not one row a sample")
     weights, inputs = fn.init(seed=1), inputs_of(fn, "predict", max(BATCHES))
     batched = fn.program("predict").signature.batched()

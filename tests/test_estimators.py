@@ -11,13 +11,13 @@ import netc
 
 pytest.importorskip("sklearn")
 
-from sklearn.base import clone  # noqa: E402
-from sklearn.datasets import load_iris  # noqa: E402
-from sklearn.exceptions import NotFittedError  # noqa: E402
-from sklearn.model_selection import GridSearchCV  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import StandardScaler  # noqa: E402
-from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 SMALL = {"settings": {"hidden": (16,)}, "lr": 0.02}
 
@@ -102,7 +102,7 @@ def test_logits_under_another_name_are_noticed(iris):
     estimator = netc.Classifier(
         BINARY.replace("RESULT", "score").replace("ACTIVATION", "linear").replace("LOGITS", "true"), epochs=20
     )
-    with pytest.raises(netc.ModelError, match="`score` holds no probabilities.*from_logits=True"):
+    with pytest.raises(netc.ModelError, match=r"`score` holds no probabilities.*from_logits=True"):
         estimator.fit(iris[0][:100], iris[1][:100]).predict(iris[0])
 
 

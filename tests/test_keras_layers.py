@@ -1,4 +1,5 @@
-"""Every layer of the prelude against Keras over a grid of settings and shapes: values, gradients, states, order of weights.
+"""Every layer of the prelude against Keras over a grid of settings and shapes: values, gradients, states, order of
+weights.
 
 The grid runs in double precision through the interpreter; a sample of it runs compiled, in single precision, against
 the interpreter.  ``pytest tests/test_keras_layers.py --errors`` prints the worst error of each layer.
@@ -6,10 +7,9 @@ the interpreter.  ``pytest tests/test_keras_layers.py --errors`` prints the wors
 
 from __future__ import annotations
 
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-
 from oracle import Case, Joined, arguments, combinations, compare, compare_compiled, keras, torch
 
 L = keras.layers
@@ -67,7 +67,7 @@ def Flatten():
     for shape in combinations(
         "Flatten", n=(1, 2, 5), sizes=((), (1,), (4,), (3, 1), (2, 3), (2, 3, 2), (1, 1, 5), (4, 2, 1, 3))
     ):
-        yield Case("Flatten()(x)", {"x": (shape["n"], *shape["sizes"])}, lambda x: L.Flatten()(x))
+        yield Case("Flatten()(x)", {"x": (shape["n"], *shape["sizes"])}, L.Flatten())
 
 
 @grid

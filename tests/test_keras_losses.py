@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from oracle import Case, combinations, compare, keras
 
 A = keras.activations

@@ -8,10 +8,10 @@ import re
 
 import numpy as np
 import pytest
-
-import netc
 from oracle import Case, Compiled, double_precision, keras, torch
 from tolerances import relative_error, tolerance
+
+import netc
 
 L, R = keras.layers, keras.regularizers
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")  # Keras's own
@@ -103,7 +103,8 @@ def trained(
 ) -> netc.Function:
     sizes = ", ".join(["N", *map(str, shape[1:])])
     return netc.compile(
-        f"net 1\n\nmodel M(x: {kind}[{sizes}]):\n{body}\n\ntrain M:\n    loss value = {loss}\n    optimizer = {optimizer}\n",
+        f"net 1\n\nmodel M(x: {kind}[{sizes}]):\n{body}\n\ntrain M:\n    loss value = {loss}\n    optimizer = "
+        f"{optimizer}\n",
         **{"precision": "f64", "target": "numpy"} | options,
     )
 
@@ -137,7 +138,8 @@ def test_a_shared_layer_is_charged_once():
 
 def test_any_weight_may_be_charged_by_its_path():
     fn = trained(
-        "    dense = Dense(5, bias_init = ones)\n    y = dense(x)\n    penalty 0.1 * sum(abs(dense.bias))\n    return y",
+        "    dense = Dense(5, bias_init = ones)\n    y = dense(x)\n"
+        "    penalty 0.1 * sum(abs(dense.bias))\n    return y",
         (3, 5),
     )
     close(fn.value_and_grad(fn.init(), x=np.ones((3, 5)))[0], 0.5)

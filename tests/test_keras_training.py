@@ -1,23 +1,23 @@
 """Fifty steps of training beside Keras: from equal weights and equal batches, every optimiser gives Keras's losses.
 
 In double precision with the compiled gradient and the interpreted optimiser, and with the optimisers that most people
-use as one compiled step in single precision.  ``pytest tests/test_keras_training.py --errors`` prints the worst relative
-error of a loss.
+use as one compiled step in single precision.  ``pytest tests/test_keras_training.py --errors`` prints the worst
+relative error of a loss.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Callable, Mapping
 
 import numpy as np
 import pytest
-
-import netc
 from oracle import double_precision, keras, torch
 from tolerances import ERRORS, tolerance
+
+import netc
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 STEPS, BATCH = 50, 16
@@ -153,11 +153,11 @@ OPTIMIZERS: dict[str, Callable] = {
     "sgd(lr = 0.1)": lambda: opt.SGD(0.1),
     "sgd(lr = 0.05, momentum = 0.9)": lambda: opt.SGD(0.05, 0.9),
     "sgd(lr = 0.05, momentum = 0.9, nesterov = true)": lambda: opt.SGD(0.05, 0.9, True),
-    "rmsprop()": lambda: opt.RMSprop(),
+    "rmsprop()": opt.RMSprop,
     "rmsprop(lr = 2e-3, rho = 0.8, momentum = 0.5, centered = true)": lambda: opt.RMSprop(
         2e-3, 0.8, 0.5, centered=True
     ),
-    "adam()": lambda: opt.Adam(),
+    "adam()": opt.Adam,
     "adam(lr = 3e-3, beta_1 = 0.8, beta_2 = 0.99, amsgrad = true)": lambda: opt.Adam(3e-3, 0.8, 0.99, amsgrad=True),
     "adamw(lr = 3e-3, weight_decay = 0.1)": lambda: opt.AdamW(3e-3, weight_decay=0.1),
     "adagrad(lr = 0.05)": lambda: opt.Adagrad(0.05),
@@ -199,7 +199,8 @@ VARIANTS: dict[str, Callable] = {
     "sgd(lr = cosine_decay_restarts(initial = 0.2, first_decay_steps = 7))": lambda: opt.SGD(
         S.CosineDecayRestarts(0.2, 7)
     ),
-    "sgd(lr = cosine_decay_restarts(initial = 0.2, first_decay_steps = 9, t_mul = 1.0, m_mul = 0.5, alpha = 0.1))": lambda: (
+    "sgd(lr = cosine_decay_restarts(initial = 0.2, first_decay_steps = 9, t_mul = 1.0, m_mul = 0.5, "
+    "alpha = 0.1))": lambda: (
         opt.SGD(S.CosineDecayRestarts(0.2, 9, 1.0, 0.5, 0.1))
     ),
     "sgd(lr = piecewise_constant(boundaries = (10, 30), values = (0.2, 0.05, 0.01)))": lambda: opt.SGD(

@@ -1,7 +1,7 @@
 """Layers, losses and optimisers of the prelude against PyTorch: values and gradients, in double precision.
 
-Each case is one expression of the language on inputs ``x``, ``y`` of given shapes, and a function of PyTorch tensors with
-the same weights.  Weights are random rather than initial values, so that no bias or gain hides behind its 0 or 1.
+Each case is one expression of the language on inputs ``x``, ``y`` of given shapes, and a function of PyTorch tensors
+with the same weights.  Weights are random rather than initial values, so that no bias or gain hides behind its 0 or 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from netc.compiler.build import elaborate
 from netc.compiler.gradient import gradient
 from netc.compiler.interpret import interpret
 from netc.compiler.ir import Graph
-from netc.compiler.types import evaluate
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -97,8 +96,10 @@ PAIR = {"x": ("f32", ("N", 6)), "y": ("f32", ("N", 6))}
 ACTIVATIONS = {
     "linear": lambda x: x, "relu": F.relu, "relu6": F.relu6, "leaky_relu": lambda x: F.leaky_relu(x, 0.2), "elu": F.elu,
     "selu": F.selu, "gelu": F.gelu, "gelu(approximate = true)": lambda x: F.gelu(x, approximate="tanh"), "silu": F.silu,
-    "softplus": F.softplus, "softsign": F.softsign, "log_sigmoid": F.logsigmoid, "hard_sigmoid": lambda x: torch.clip(x / 6 + 0.5, 0, 1),
-    "hard_silu": lambda x: x * torch.clip(x / 6 + 0.5, 0, 1), "mish": F.mish, "exponential": torch.exp, "softmax": lambda x: F.softmax(x, -1),
+    "softplus": F.softplus, "softsign": F.softsign, "log_sigmoid": F.logsigmoid,
+    "hard_sigmoid": lambda x: torch.clip(x / 6 + 0.5, 0, 1),
+    "hard_silu": lambda x: x * torch.clip(x / 6 + 0.5, 0, 1), "mish": F.mish, "exponential": torch.exp,
+    "softmax": lambda x: F.softmax(x, -1),
     "log_softmax": lambda x: F.log_softmax(x, -1), "sigmoid": torch.sigmoid, "tanh": torch.tanh,
     "softmax(axis = 0)": lambda x: F.softmax(x, 0),
 }
@@ -223,7 +224,8 @@ def test_pooling(size, stride, padding):
             x = same(x, (size, size), stride)
             x = x if average else torch.where(inside > 0, x, -torch.inf)
         x, inside = x.movedim(-1, 1), inside.movedim(-1, 1)
-        y = F.avg_pool2d(x, size, stride) / F.avg_pool2d(inside, size, stride) if average else F.max_pool2d(x, size, stride)
+        y = F.avg_pool2d(x, size, stride) / F.avg_pool2d(inside, size, stride) if average \
+            else F.max_pool2d(x, size, stride)
         return y.movedim(1, -1)
     settings = f"({size}, strides = {stride}, padding = {padding})(x)"
     check("MaxPool2D" + settings, IMAGE, lambda t: pool(t, False))
@@ -256,7 +258,8 @@ def test_sizes():
 
 
 def recurrence(module, x, kernel, recurrent, input_bias, recurrent_bias, backwards=False):
-    values = {"weight_ih_l0": kernel.T, "weight_hh_l0": recurrent.T, "bias_ih_l0": input_bias, "bias_hh_l0": recurrent_bias}
+    values = {"weight_ih_l0": kernel.T, "weight_hh_l0": recurrent.T, "bias_ih_l0": input_bias,
+              "bias_hh_l0": recurrent_bias}
     x = x.flip(1) if backwards else x
     return torch.func.functional_call(module(6, 4, batch_first=True, dtype=torch.float64), values, (x,))[0]
 
@@ -285,7 +288,8 @@ def test_gru():
         return torch.cat((reset, update, candidate), -1)
 
     def reference(t):
-        return recurrence(torch.nn.GRU, t.x, swap(t.gru_kernel), swap(t.gru_recurrent), swap(t.gru_bias[0]), swap(t.gru_bias[1]))
+        return recurrence(torch.nn.GRU, t.x, swap(t.gru_kernel), swap(t.gru_recurrent), swap(t.gru_bias[0]),
+                          swap(t.gru_bias[1]))
     check("GRU(4, return_sequences = true)(x)", SEQUENCE, reference)
     check("GRU(4)(x)", SEQUENCE, lambda t: reference(t)[:, -1])
 
@@ -316,7 +320,8 @@ MEMORY = {"x": ("f32", ("N", "T", 6)), "y": ("f32", ("N", 4, 6))}
 def test_attention():
     name = "multi_head_attention"
     check("MultiHeadAttention(2, 3)(x, x)", SEQUENCE, lambda t: attention(t, name, t.x, t.x))
-    check("MultiHeadAttention(2, 3, causal = true)(x, x)", SEQUENCE, lambda t: attention(t, name, t.x, t.x, causal=True))
+    check("MultiHeadAttention(2, 3, causal = true)(x, x)", SEQUENCE,
+          lambda t: attention(t, name, t.x, t.x, causal=True))
     check("MultiHeadAttention(2, 3, value_dim = 5)(x, y)", MEMORY, lambda t: attention(t, name, t.x, t.y))
 
 
@@ -538,14 +543,16 @@ def cosine(step, initial, steps, alpha=0.0, target=None, warmup=0):
 
 SCHEDULES = {
     "exponential_decay(initial = 0.1, decay_steps = 4, decay_rate = 0.5)": lambda t: 0.1 * 0.5 ** (t / 4),
-    "exponential_decay(initial = 0.1, decay_steps = 4, decay_rate = 0.5, staircase = true)": lambda t: 0.1 * 0.5 ** (t // 4),
+    "exponential_decay(initial = 0.1, decay_steps = 4, decay_rate = 0.5, staircase = true)": lambda t: 0.1
+    * 0.5 ** (t // 4),
     "inverse_time_decay(initial = 0.1, decay_steps = 4, decay_rate = 0.5)": lambda t: 0.1 / (1 + 0.5 * t / 4),
     "polynomial_decay(initial = 0.1, decay_steps = 6, end = 0.01, power = 2.0)":
         lambda t: 0.09 * (1 - min(t, 6) / 6) ** 2 + 0.01,
     "cosine_decay(initial = 0.1, decay_steps = 6, alpha = 0.1)": lambda t: cosine(t, 0.1, 6, 0.1),
     "cosine_decay(initial = 0.0, decay_steps = 6, warmup_target = 0.2, warmup_steps = 3)":
         lambda t: cosine(t, 0.0, 6, 0.0, 0.2, 3),
-    "piecewise_constant(boundaries = (2, 5), values = (0.3, 0.2, 0.1))": lambda t: 0.3 if t <= 2 else 0.2 if t <= 5 else 0.1,
+    "piecewise_constant(boundaries = (2, 5), values = (0.3, 0.2, 0.1))": lambda t: 0.3 if t <= 2 else 0.2 if t <= 5
+    else 0.1,
 }
 
 

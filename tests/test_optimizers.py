@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tolerances import relative_error, tolerance
 
 import netc
-from tolerances import relative_error, tolerance
 
 SOURCE = """net 1
 
@@ -51,7 +51,8 @@ def test_a_compiled_update_is_the_interpreted_one(optimizer):
 def test_clipnorm_shortens_each_parameter_by_itself():
     fn = netc.compile(SOURCE, optimizer="sgd(lr = 1.0, clipnorm = 2.0)", target="numpy", precision="f64")
     start = fn.init()
-    slope = start.replace({"dense.kernel": np.full((5, 7), 3.0), "dense.bias": np.full(7, 1e-3), "dense_1.bias": np.zeros(3)})
+    slope = start.replace({"dense.kernel": np.full((5, 7), 3.0), "dense.bias": np.full(7, 1e-3),
+                           "dense_1.bias": np.zeros(3)})
     moved, _ = fn.update(start, fn.init_optimizer(), slope)
     lengths = {path: np.linalg.norm(moved[path] - start[path]) for path in start}
     expected = {path: min(np.linalg.norm(slope[path]), 2.0) for path in start}

@@ -164,7 +164,8 @@ assert next(iter(fn.program('predict').executable._bindings.values())).runner.is
 def script(code: str, tmp_path) -> str:
     path = tmp_path / "script.py"
     path.write_text(SCRIPT + code)
-    done = subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", str(path)], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", str(path)], capture_output=True,
+                          text=True,
                           timeout=TIMEOUT)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
@@ -263,6 +264,7 @@ if __name__ == '__main__':
 """
 
 
-@pytest.mark.parametrize("method", [pytest.param("fork", marks=FORKS), "spawn", pytest.param("forkserver", marks=FORKS)])
+@pytest.mark.parametrize("method",
+                         [pytest.param("fork", marks=FORKS), "spawn", pytest.param("forkserver", marks=FORKS)])
 def test_multiprocessing_after_a_parallel_call(tmp_path, method):
     assert script(POOLS % method, tmp_path) == "[True, True, True, True]\n"

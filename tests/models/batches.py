@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
@@ -33,7 +33,8 @@ class Case:
         return self.compile()
 
     def compile(self, **options) -> netc.Function:
-        return netc.compile(EXAMPLES / f"{self.example}.net", **{"model": self.model, "settings": self.settings} | options)
+        return netc.compile(EXAMPLES / f"{self.example}.net", **{"model": self.model, "settings": self.settings}
+                            | options)
 
     @cache
     def weights(self) -> netc.Weights:
@@ -114,7 +115,8 @@ CASES = {
     "ticket": Case("ticket", {"title": integers(10_000, 4, 5), "body": integers(10_000, 4, 7), "tags": binary(4, 12),
                               "priority_target": uniform(4, 1), "department_target": binary(4, 4)}),
     "autoencoder": Case("autoencoder", {"img": uniform(3, 28, 28, 1)}),
-    "transformer": Case("transformer", {"source": padded(2_000, 3, 7), "target": padded(2_000, 3, 5), "next": padded(2_000, 3, 5)},
+    "transformer": Case("transformer", {"source": padded(2_000, 3, 7), "target": padded(2_000, 3, 5),
+                                        "next": padded(2_000, 3, 5)},
                         settings={"rate": 0.0}),
     "vae": Case("vae", {"image": uniform(3, 28, 28, 1)}, drawn=("noise",)),
     "gradient_ascent": Case("gradient_ascent", {"image": IMAGE, "label": LABEL}),

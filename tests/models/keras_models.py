@@ -6,13 +6,12 @@ Importing this needs Keras over PyTorch (the extra ``oracle``); a suite that doe
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Callable
 
 import numpy as np
 import pytest
-
 from batches import CASES, Case
 
 os.environ.setdefault("KERAS_BACKEND", "torch")        # read when Keras is imported
@@ -21,19 +20,19 @@ keras = pytest.importorskip("keras")
 if keras.config.backend() != "torch":
     pytest.skip("the oracle is Keras over PyTorch: KERAS_BACKEND=torch", allow_module_level=True)
 
-from keras import Input, layers, losses, ops, regularizers          # noqa: E402
+from keras import Input, layers, losses, ops, regularizers
 
 
 @dataclass(frozen=True, eq=False)
 class Twin:
     """A model of ours and the same in Keras.
 
-    ``build()`` gives the Keras model; ``loss(outputs, batch)`` the loss in Keras' terms, without regularisers; ``order`` the layers
-    of ours in the order of Keras' ``get_weights()``, where that is not the order of our file.
+    ``build()`` gives the Keras model; ``loss(outputs, batch)`` the loss in Keras' terms, without regularisers;
+    ``order`` the layers of ours in the order of Keras' ``get_weights()``, where that is not the order of our file.
 
     ``onednn``: whether torch may use oneDNN.  In torch 2.13 its weight gradient of a 1x1 convolution with stride 2 on 3
-    channels, channels last, is wrong and writes past its memory (an abort or a hang, without netc in the process); while
-    torch's own transposed convolutions have no gradients for Keras' kernels.
+    channels, channels last, is wrong and writes past its memory (an abort or a hang, without netc in the process);
+    while torch's own transposed convolutions have no gradients for Keras' kernels.
     """
 
     case: Case
@@ -97,7 +96,8 @@ def pure_mlp():
 
 
 def conv_dense():
-    return keras.Sequential([Input((28, 28, 3)), layers.Conv2D(16, 3, padding="same", activation="relu"), layers.Flatten(),
+    return keras.Sequential([Input((28, 28, 3)), layers.Conv2D(16, 3, padding="same", activation="relu"),
+                             layers.Flatten(),
                              layers.Dense(10)])
 
 
@@ -134,7 +134,8 @@ def ticket():
     title_features = layers.LSTM(128)(layers.Embedding(10_000, 64)(title))
     body_features = layers.LSTM(32)(layers.Embedding(10_000, 64)(body))
     x = layers.concatenate([title_features, body_features, tags])
-    return keras.Model([title, body, tags], [layers.Dense(1, name="priority")(x), layers.Dense(4, name="department")(x)])
+    return keras.Model([title, body, tags],
+                       [layers.Dense(1, name="priority")(x), layers.Dense(4, name="department")(x)])
 
 
 def ticket_loss(outputs, batch):
@@ -330,7 +331,8 @@ class Mistake(keras.Model):
 def inception_module(x, filters, name, activation="elu", l2=None):
     """Seed 004's, with names of its own."""
     def conv(count, size, strides, label):
-        return layers.Conv2D(count, size, strides=strides, padding="same", activation=activation, name=f"{label}_{name}",
+        return layers.Conv2D(count, size, strides=strides, padding="same", activation=activation,
+                             name=f"{label}_{name}",
                              kernel_regularizer=regularizers.L2(l2) if l2 else None)
     a = conv(filters[0], (1, 1), (2, 2), "convA")(x)
     b0 = conv(filters[1][0], (1, 1), (1, 1), "convB0")(x)
@@ -393,7 +395,8 @@ class ResidualBlock(layers.Layer):
     def __init__(self, filters, strides, project):
         super().__init__()
         if project:
-            self.projection = [layers.Conv2D(filters, 1, strides, padding="same", use_bias=False), layers.BatchNormalization()]
+            self.projection = [layers.Conv2D(filters, 1, strides, padding="same", use_bias=False),
+                               layers.BatchNormalization()]
         self.project = project
         self.first = [layers.Conv2D(filters, 3, strides, padding="same", use_bias=False), layers.BatchNormalization()]
         self.second = [layers.Conv2D(filters, 3, padding="same", use_bias=False), layers.BatchNormalization()]
@@ -420,7 +423,8 @@ class GPT(keras.Model):
         super().__init__()
         self.embedding = layers.Embedding(words, width)
         self.places = layers.Embedding(128, width)
-        self.blocks = [EncoderBlock(width, heads, 4 * width, lambda x: ops.gelu(x, approximate=True), first=True, causal=True)
+        self.blocks = [EncoderBlock(width, heads, 4 * width, lambda x: ops.gelu(x, approximate=True), first=True,
+                                    causal=True)
                        for _ in range(depth)]
         self.norm = layers.LayerNormalization(epsilon=1e-5)
 
@@ -436,7 +440,8 @@ def gpt_loss(outputs, batch):
 
 
 def tagger():
-    return keras.Sequential([Input((None,)), layers.Embedding(1_000, 32), layers.Bidirectional(layers.GRU(32, return_sequences=True)),
+    return keras.Sequential([Input((None,)), layers.Embedding(1_000, 32),
+                             layers.Bidirectional(layers.GRU(32, return_sequences=True)),
                              layers.GRU(32, return_sequences=True), layers.Dense(12)])
 
 
@@ -485,7 +490,8 @@ BUILT = {
     "ticket": (ticket, ticket_loss, ["embedding", "embedding_1", "lstm", "lstm_1", "priority", "department"]),
     "autoencoder": (autoencoder, mean_of(losses.MeanSquaredError(), "img"), None, True),
     "transformer": (Transformer, transformer_loss,
-                    ["memory", *below("memory_1", ENCODER_BLOCK), *below("memory_2", ENCODER_BLOCK), "y", "y_1", "y_2", "logits"]),
+                    ["memory", *below("memory_1", ENCODER_BLOCK), *below("memory_2", ENCODER_BLOCK), "y", "y_1", "y_2",
+                     "logits"]),
     "vae": (vae, lambda outputs, batch: vae_losses(outputs, batch["image"])["loss"], None, True),
     "gradient_ascent": (saliency, mean_of(losses.BinaryCrossentropy(from_logits=True), "label")),
     "subclassed": (Twins, mean_of(losses.MeanSquaredError(), "target")),
@@ -494,13 +500,15 @@ BUILT = {
     "inception": (inception, mean_of(losses.BinaryCrossentropy(), "label"), INCEPTION),
     "inception_pooled": (inception_pooled, mean_of(losses.BinaryCrossentropy(), "label"), INCEPTION),
     "two_images": (two_images, mean_of(losses.BinaryCrossentropy(), "same_object"),
-                   [*below("features.inception", MODULE), *below("features.inception_1", MODULE), "features.dense", "dense", "dense_1"]),
+                   [*below("features.inception", MODULE), *below("features.inception_1", MODULE), "features.dense",
+                    "dense", "dense_1"]),
     "shared_dense": (shared_dense, contrastive),
     "instrumented": (instrumented, mean_of(losses.BinaryCrossentropy(), "label"),
                      [*below("everything.first", MODULE), *below("everything.second", MODULE),
                       *below("everything", ["dense", "dense_1", "dense_2"])]),
     "resnet": (resnet, mean_of(losses.SparseCategoricalCrossentropy(from_logits=True), "label")),
-    "gpt": (GPT, gpt_loss, ["embedding", "places", *below("x_1", ENCODER_BLOCK), *below("x_2", ENCODER_BLOCK), "layer_norm"]),
+    "gpt": (GPT, gpt_loss, ["embedding", "places", *below("x_1", ENCODER_BLOCK), *below("x_2", ENCODER_BLOCK),
+                            "layer_norm"]),
     "gru": (tagger, tagger_loss),
     "unet": (unet, unet_loss),
 }

@@ -1,4 +1,5 @@
-"""Every example against the same model in Keras: outputs, losses, gradients, new states; and training where a text trains.
+"""Every example against the same model in Keras: outputs, losses, gradients, new states; and training where a text
+trains.
 
 ``pytest tests/models --errors`` prints the worst relative error of each model.
 """
@@ -7,12 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-import netc
-
 from batches import CASES
 from keras_models import TWINS, keras, losses, ops, torch, vae_losses
 from tolerances import ERRORS, relative_error, tolerance
+
+import netc
 
 # Keras 3.15 over PyTorch converts its tensors by an __array__ of an older form.
 pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
@@ -55,10 +55,12 @@ def test_parameters(name):
 @pytest.mark.parametrize("name", TRAINED)
 def test_losses_and_gradients(name):
     twin = TWINS[name]
-    found, gradient, states = twin.case.function().losses_and_grad(twin.case.weights(), twin.case.data, **twin.case.seed)
+    found, gradient, states = twin.case.function().losses_and_grad(twin.case.weights(), twin.case.data,
+                                                                   **twin.case.seed)
     expected, slopes, after = twin.loss_and_gradient()
     check(name, "forward", relative_error(found["loss"], expected), "of the loss")
-    # Where a gradient vanishes exactly (a bias before a normalisation), both sides are rounding errors of what cancelled.
+    # Where a gradient vanishes exactly (a bias before a normalisation), both sides are rounding errors of what
+    # cancelled.
     floor = 1e-2 * max(float(np.abs(slopes[path]).max()) for path in twin.case.function().parameters)
     for path in twin.case.function().parameters:
         check(name, "gradient", relative_error(gradient[path], slopes[path], floor), f"of {path}")
@@ -106,7 +108,8 @@ def test_variables_and_tensors_are_inputs():
 
 
 def fit_both(twin, optimizer, loss, data, targets, epochs, **options):
-    """(our weights, our history, Keras' weights as ours, Keras' history) after the same training from the same weights."""
+    """(our weights, our history, Keras' weights as ours, Keras' history) after the same training from the same
+    weights."""
     fn = twin.case.function()
     model = keras.models.clone_model(twin.keras())
     model.set_weights(twin.case.weights().to_arrays(twin.order))
@@ -151,7 +154,8 @@ def test_the_three_losses_of_the_vae():
     """Seed 003: total, reconstruction and kl, as the text's train_step computes them."""
     twin = TWINS["vae"]
     found, _, _ = twin.case.function().losses_and_grad(twin.case.weights(), twin.case.data, **twin.case.seed)
-    expected = vae_losses([output.detach() for output in twin.outputs()], ops.convert_to_tensor(twin.case.batch()["image"]))
+    expected = vae_losses([output.detach() for output in twin.outputs()],
+                          ops.convert_to_tensor(twin.case.batch()["image"]))
     assert set(found) == set(expected) == {"loss", "reconstruction", "kl"}
     for name, value in expected.items():
         check("vae", "forward", relative_error(found[name], value.item()), f"of {name}")
@@ -177,7 +181,8 @@ def test_ascent_climbs_where_keras_climbs(unit):
         activation = twin.keras()(image)[1][:, 2:-2, 2:-2, unit].mean(dim=(1, 2))
         slope, = torch.autograd.grad(activation.sum(), image)
         image = image + slope / (slope.square().sum(dim=(1, 2, 3), keepdim=True).sqrt() + 1e-7)
-        check("gradient_ascent", "gradient", relative_error(excitement, activation.detach().numpy()), "of the excitement")
+        check("gradient_ascent", "gradient", relative_error(excitement, activation.detach().numpy()),
+              "of the excitement")
     check("gradient_ascent", "gradient", relative_error(ours, image.detach().numpy()), "of the image climbed to")
 
 
@@ -185,7 +190,8 @@ def test_inner_tensors_are_those_of_keras():
     """Seed 004: the response of every layer, without retraining and with the weights that are there."""
     twin = TWINS["inception"]
     model = twin.keras()
-    names = {"inception": "concatenate_i1", "inception_1": "concatenate_i2", "dense": "D1", "dense_1": "D2", "probability": "output"}
+    names = {"inception": "concatenate_i1", "inception_1": "concatenate_i2", "dense": "D1", "dense_1": "D2",
+             "probability": "output"}
     labels = {"branch_a": "convA", "conv2d": "convB0", "conv2d_1": "convB1", "conv2d_2": "convC0", "conv2d_3": "convC1",
               "max_pool2d": "MAX", "conv2d_4": "convD0"}
     names |= {f"{module}.{ours}": f"{theirs}_{short}" for module, short in (("inception", "i1"), ("inception_1", "i2"))

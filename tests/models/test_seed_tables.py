@@ -1,4 +1,5 @@
-"""The summaries of the examples hold every row that the figures they were taken from print: layer, shape, parameters, connections."""
+"""The summaries of the examples hold every row that the figures they were taken from print: layer, shape, parameters,
+connections."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def test_every_row_of_the_inception_network():
             continue                                           # the seed's modules are flat
         inner = name in INCEPTION and kind in ("Conv2D", "MaxPool2D", "concat")
         called = INCEPTION[name] + module if inner else names[name]
-        ours[called] = (shape, count, tuple(INCEPTION[s] + module if inner and s in INCEPTION else names[s] for s in sources))
+        ours[called] = (shape, count, tuple(INCEPTION[s] + module if inner and s in INCEPTION else names[s]
+                                            for s in sources))
     theirs = {}
     for line in SEED_004.split("\n")[1:-1]:
         name, shape, count, sources = line.split()
@@ -84,10 +86,12 @@ def test_every_row_of_the_inception_network():
 
 
 def test_the_shared_sub_network_of_two_images():
-    top = [row for row in table(model_of("two_images")) if row[0] in ("features", "features:1", "x", "dense", "dense_1")]
+    top = [row for row in table(model_of("two_images")) if row[0] in ("features", "features:1", "x", "dense",
+                                                                      "dense_1")]
     assert top[0] == ("features", "Features", (100,), 1_088_720, ("first",))
     assert ("features:1", "Features", (100,), 1_088_720, ("second",)) in top
-    assert top[-3:] == [("x", "concat", (200,), 0, ("features", "features:1")), ("dense", "Dense", (20,), 4_020, ("x",)),
+    assert top[-3:] == [("x", "concat", (200,), 0, ("features", "features:1")),
+                        ("dense", "Dense", (20,), 4_020, ("x",)),
                         ("dense_1", "Dense", (1,), 21, ("dense",))]
     text = str(summarize(model_of("two_images")))
     assert re.search(r"^features:1 \(Features\) \+\d+ +f32\[N, 100\] +shared  second ", text, re.MULTILINE)

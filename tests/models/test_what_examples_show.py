@@ -1,4 +1,5 @@
-"""What each example is there to show, apart from numbers equal to Keras': purity, sharing, reported losses, inner values, masks."""
+"""What each example is there to show, apart from numbers equal to Keras': purity, sharing, reported losses, inner
+values, masks."""
 
 from __future__ import annotations
 
@@ -6,10 +7,9 @@ import re
 
 import numpy as np
 import pytest
+from batches import CASES, EXAMPLES
 
 import netc
-
-from batches import CASES, EXAMPLES
 
 RNG = np.random.default_rng
 
@@ -266,7 +266,7 @@ def test_any_inner_value_of_a_trained_model_without_second_weights():
     w = inner.weights_from({path: trained[f"everything.{path}"] for path in inner.variables})
     for value, expected in zip(values, (inner(w, case.batch()["image"])[k] for k in (1, 2, 3))):
         np.testing.assert_array_equal(value, expected)
-    with pytest.raises(netc.ModelError, match="did you mean `everything.first`"):
+    with pytest.raises(netc.ModelError, match=r"did you mean `everything\.first`"):
         case.compile(outputs=["everything.firts"])
 
 
@@ -295,9 +295,11 @@ def test_gpt_reads_from_left_to_right_and_ties_its_table():
     changed = case.batch()["text"].copy()
     changed[:, 6:] = 65
     np.testing.assert_array_equal(fn(w, changed)[:, :6], before[:, :6])
-    tables = [path for path, type_ in fn.parameters.items() if 256 in type_.shape and path.endswith(("embeddings", "kernel"))
+    tables = [path for path, type_ in fn.parameters.items() if 256 in type_.shape
+              and path.endswith(("embeddings", "kernel"))
               and type_.shape == (256, 64) and "feedforward" not in path]
-    assert tables == ["embedding.embeddings"]                             # one table; no layer of its own for the output
+    # one table; no layer of its own for the output
+    assert tables == ["embedding.embeddings"]
     _, gradient = fn.value_and_grad(w, case.data)
     unread = np.setdiff1d(np.arange(256), case.batch()["text"])
     assert np.abs(gradient["embedding.embeddings"][unread]).max() > 0     # as the output layer it learns of every byte
@@ -328,5 +330,5 @@ def test_the_u_net_learns_a_mask():
     case = CASES["unet"]
     image = case.batch()["image"]
     data = {"image": image, "target": (image > 0.5).astype(np.float32)}
-    trained, history = case.function().fit(case.weights(), data, epochs=12, batch_size=2)
+    _, history = case.function().fit(case.weights(), data, epochs=12, batch_size=2)
     assert history["dice"][-1] < 0.8 * history["dice"][0] and history["accuracy"][-1] > history["accuracy"][0]
