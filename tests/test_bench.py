@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import netc
 from netc.bench import measure as measuring
@@ -27,7 +29,6 @@ from netc.bench.report import Report, against, milliseconds, summary
 from netc.bench.sizes import installed_bytes
 from netc.bench.worker import memory, timed
 from netc.compiler.cli import main
-from rich.console import Console
 
 PARAMETERS = {"tiny": 16, "mlp": 535_818, "inception": 1_090_761, "two_images": 1_092_761, "autoencoder": 28_241,
               "ticket": 1_392_097, "transformer": 1_859_648, "vae": 134_165, "gpt": 834_304}
@@ -116,9 +117,8 @@ def test_a_peer_that_fails_or_dies_is_reported(fake, task):
         process.ask(60, "import")
         with pytest.raises(PeerError, match=r"died \(exit code 3\): last words"):
             process.ask(60, "load", **task)
-    with Process("no_such_module", 1) as process:
-        with pytest.raises(PeerError, match="ModuleNotFoundError"):
-            process.ask(60, "import")
+    with Process("no_such_module", 1) as process, pytest.raises(PeerError, match="ModuleNotFoundError"):
+        process.ask(60, "import")
 
 
 def test_a_row_compares_and_times_and_survives_bad_peers(fake):
@@ -177,7 +177,12 @@ def test_disturbed_turns_are_repeated_and_the_quietest_count(monkeypatch):
     race.peers, race.model, race.job, race.told = [NETC], MODELS["tiny"], "inference", lambda text: None
     race.settings = Settings(turns=2, patience=60)
     race.processes = {"netc": type("Silent", (), {"ask": lambda self, *a, **k: {"peak": 5}})()}
-    race._turn = lambda name: (lambda seconds, other: measuring.Turn([seconds], other))(*next(told))
+
+    def turn(name):
+        seconds, other = next(told)
+        return measuring.Turn([seconds], other)
+
+    race._turn = turn
     row = Row("tiny", "inference", 1, {"netc": Timing("netc")})
     race._time(row)
     assert (row.netc.samples, row.netc.least, row.netc.high) == (2, 0.001, pytest.approx(0.0019))
@@ -218,7 +223,7 @@ def rows():
 def test_a_report_as_text_and_as_data():
     report = Report(SHORT, rows(), {"torch": "2"}, {"torch": 3 * 2 ** 20}, {"processor": "P"})
     assert report.rows[0].floor == pytest.approx(0.002) and report.rows[2].floor == pytest.approx(0.003)
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(report.shown(), highlight=False)
     text = console.export_text()
     assert "4.00 ±10%" in text and "8.00 ±10%" in text and "2.00 ±10% differs" in text and "cut off" in text
@@ -274,7 +279,7 @@ def test_a_row_of_netc_alone_and_one_that_failed_are_shown():
     failed.timings = {"netc": Timing("netc", "died (SIGSEGV): "), "torch": failed.timings["torch"]}
     failed.facts, failed.floor = {}, None
     for shown in ([lone], [failed], [lone, failed]):
-        console = Console(width=200, record=True, file=open("/dev/null", "w"))
+        console = Console(width=200, record=True, file=io.StringIO())
         console.print(Report(SHORT, shown).shown())
         assert "mlp" in console.export_text() and svg(shown) and "mlp inference" in summary(shown[0])
     assert failed.ahead is None and failed.speedup is None
@@ -296,7 +301,7 @@ def test_a_run_is_set_against_an_earlier_one():
     earlier = json.loads(Report(SHORT, rows()).to_json())["rows"]
     now = rows()
     now[0].timings["netc"].median = 0.002
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(against(now, earlier[:2]))
     text = console.export_text()
     first, second = (line.split() for line in text.splitlines()[1:3])
