@@ -76,6 +76,7 @@ class Function:
     """
 
     def __init__(self, model: Model, outputs: Iterable[str] | None = None, target: str = "cpu", source: str = ""):
+        self._lock: Any                     # own_lock gives it
         self.model = model
         self.target = target
         self.source = source
@@ -120,10 +121,8 @@ class Function:
 
     def init_optimizer(self, seed: int = 0) -> dict[str, np.ndarray]:
         """The optimiser's fresh state, by path: what ``step`` takes first."""
-        if self.model.optimizer is None:
-            raise ModelError(f"`{self.model.name}` has no optimiser: its train block needs `optimizer = ...`")
         sizes = programs.optimizer_sizes(self.model)
-        return {variable.path: _initial(variable, seed, sizes) for variable in self.model.optimizer.states}
+        return {variable.path: _initial(variable, seed, sizes) for variable in programs.optimizer_of(self.model).states}
 
     def save(self, weights: Weights, path: str | os.PathLike) -> None:
         """Write weights as safetensors, atomically: the file is the old one or the new one, never a part."""
@@ -200,7 +199,8 @@ class Function:
         slots[GRADIENT] = self._own(gradient).flat[:self.layout.trainable_size]
         results = program.run(slots, {}, None)
         new = Weights(self.layout, results[WEIGHTS], weights.apart, copy=False)
-        return new, {variable.path: results[optimizer_slot(variable)] for variable in self.model.optimizer.states}
+        states = programs.optimizer_of(self.model).states
+        return new, {variable.path: results[optimizer_slot(variable)] for variable in states}
 
     def step(self, weights: Weights, optimizer: Mapping[str, np.ndarray], batch: Mapping[str, Any],
              seed: int | None = None) -> tuple[Weights, dict[str, np.ndarray], dict[str, float]]:
@@ -463,7 +463,7 @@ class Function:
 
     def _optimizer_slots(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The optimiser's state by slot.  Raises WeightsError where it is not this optimiser's, or of another model."""
-        expected = {variable.path: variable for variable in self.model.optimizer.states}
+        expected = {variable.path: variable for variable in programs.optimizer_of(self.model).states}
         if set(state) != set(expected):
             raise WeightsError(f"the optimiser's state holds {listing(state)}, expected {listing(expected)}")
         sizes, slots = programs.optimizer_sizes(self.model), {}

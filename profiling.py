@@ -158,9 +158,10 @@ class Profile:
         from io import StringIO
 
         from rich.console import Console
-        console = Console(file=StringIO(), width=170, color_system=None)
+        out = StringIO()
+        console = Console(file=out, width=170, color_system=None)
         console.print(self.describe(), self.table(), sep="\n\n", highlight=False, markup=False)
-        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+        return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 COLUMNS = ("kernel", "calls", "time", "share", "FLOP", "byte", "GFLOP/s", "GB/s", "of roofline", "computes")
@@ -283,7 +284,8 @@ class _Ready:
     def run(self) -> tuple[float, list[float]]:
         """Seconds of a run, and of each row: medians of runs without and with clocks, in turns."""
         out = self.binding.run(self.slots, {})      # once untimed, into memory that later runs take too
-        plain, clocked = [], []
+        plain: list[float] = []
+        clocked = []
         started = time.perf_counter()
         while len(plain) < FEWEST_RUNS or len(plain) < MOST_RUNS and time.perf_counter() - started < ENOUGH_SECONDS:
             before = time.perf_counter()

@@ -157,6 +157,7 @@ def trace(function: Function, weights: Weights, args: tuple, named: Mapping[str,
 
 def _leaf(leaf: Node, arrays: Named, weights: Weights, seed: np.ndarray | None) -> np.ndarray:
     if leaf is programs.seed_leaf():
+        assert seed is not None             # a random program was asked for one
         return seed
     return arrays[leaf.attrs["name"]] if leaf.op.name == "input" else weights[leaf.attrs["path"]]
 

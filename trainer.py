@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .compiler.programs import LOSS, WEIGHTS, optimizer_slot
+from .compiler.programs import LOSS, WEIGHTS, optimizer_of, optimizer_slot
 from .function import Function
 from .inputs import convert_seed, step_seed
 from .runtime.errors import NotFiniteError
@@ -28,7 +28,7 @@ class Trainer:
         self._program = function.program("step_metrics" if metrics else "step")
         self._seed = int(convert_seed(seed))
         self._check_finite = check_finite
-        self._paths = {variable.path: optimizer_slot(variable) for variable in function.model.optimizer.states}
+        self._paths = {variable.path: optimizer_slot(variable) for variable in optimizer_of(function.model).states}
         self.restore(weights, function.init_optimizer() if optimizer is None else optimizer)
 
     def restore(self, weights: Weights, optimizer: Mapping[str, np.ndarray], steps: int = 0) -> None:

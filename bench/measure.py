@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,15 +84,15 @@ class Row:
     @property
     def best(self) -> Timing | None:
         """The fastest peer with right results."""
-        found = [t for name, t in self.timings.items()
+        found = [(t.median, t) for name, t in self.timings.items()
                  if name not in (NETC.name, ALONE.name) and t.median is not None and t.agrees]
-        return min(found, key=lambda timing: timing.median, default=None)
+        return min(found, key=lambda pair: pair[0], default=(0.0, None))[1]
 
     @property
     def ahead(self) -> float | None:
         """How many times faster than the best peer netc is."""
         best = self.best
-        return best.median / self.netc.median if best is not None and self.netc.median else None
+        return best.median / self.netc.median if best is not None and best.median and self.netc.median else None
 
     @property
     def speedup(self) -> float | None:
@@ -170,7 +171,7 @@ class _Race:
     def row(self, batch: int) -> Row:
         row = Row(self.model.name, self.job, batch)
         inputs = self.folder / "inputs.npz"
-        np.savez(inputs, **self.model.draw(self.job, batch))
+        np.savez(inputs, **dict[str, Any](self.model.draw(self.job, batch)))
         reference = None
         for peer in self.peers:
             self.told(f"{self.model.name} {self.job} {batch}: {peer.name}")

@@ -34,7 +34,8 @@ def svg(rows: list[Row]) -> str:
 
 
 def _panel(job: str, rows: list[Row], top: int) -> list[str]:
-    largest = max(timing.median / row.floor for row in rows for timing in row.timings.values() if timing.median)
+    largest = max(timing.median / row.floor for row in rows for timing in row.timings.values()
+                  if timing.median and row.floor)
     last = next((mark for mark in GRID if mark >= largest), GRID[-1])
 
     def x(ratio: float) -> float:
@@ -52,7 +53,7 @@ def _panel(job: str, rows: list[Row], top: int) -> list[str]:
         parts.append(_text(LEFT - 12, y + 4, f"{row.model}, batch {row.batch}", 'text-anchor="end"'))
         parts.append(f'<line x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}" stroke="#f0f0f0"/>')
         for name, timing in reversed(row.timings.items()):          # netc last, on top
-            if timing.median and timing.agrees:
+            if timing.median and row.floor and timing.agrees:
                 ratio = timing.median / row.floor
                 tip = f"{name}: {timing.median * 1e3:.4g} ms, {ratio:.3g}x the floor"
                 parts.append(_mark(x(ratio), y, name, 6 if name == NETC.name else 4.5, tip))

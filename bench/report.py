@@ -34,8 +34,8 @@ class Report:
     @staticmethod
     def of(settings: Settings, rows: list[Row], peers: list[Peer]) -> Report:
         libraries = dict.fromkeys(peer.library for peer in (NETC, *peers))
-        machine = {"processor": processor(), "system": platform.platform(), "python": platform.python_version(),
-                   "cores": os.cpu_count()}
+        machine: dict[str, object] = {"processor": processor(), "system": platform.platform(),
+                                      "python": platform.python_version(), "cores": os.cpu_count()}
         return Report(settings, rows, {name: version(name) for name in libraries},
                       {name: installed_bytes(name) for name in libraries}, machine)
 
@@ -130,7 +130,7 @@ def against(rows: list[Row], earlier: list[dict]) -> Table:
     for row in rows:
         old = known.get((row.job, row.model, row.batch))
         before, now = old["timings"][NETC.name]["median"] if old else None, row.netc.median
-        if before and now:
+        if old and before and now:
             over = [f"{seconds / floor:.1f}x" if floor and floor > LEAST_FLOOR else ""
                     for seconds, floor in ((before, old["floor"]), (now, row.floor))]
             made.add_row(row.job, row.model, str(row.batch), milliseconds(before), milliseconds(now),
@@ -172,6 +172,7 @@ def _table(*titles: str) -> Table:
 def _cell(timing: Timing, best: bool = False) -> Text:
     if timing.error is not None:
         return Text("cut off" if timing.error.startswith("cut off") else "failed", style="red")
+    assert timing.median and timing.low is not None and timing.high is not None     # there is no error
     spread = (timing.high - timing.low) / 2 / timing.median
     mark = "~" if (timing.disturbance or 0.0) > DISTURBED else ""
     text = f"{mark}{milliseconds(timing.median)} ±{100 * spread:.0f}%"

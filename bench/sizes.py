@@ -46,8 +46,9 @@ def requirements(names: Iterable[str]) -> list[metadata.Distribution]:
 def _required(texts: Iterable[str]) -> list[str]:
     """The names in lines such as "numpy>=2; extra == 'test'".  Markers but for extras select by platform: what they
     leave out is not installed."""
-    split = [text.partition(";") for text in texts]
-    return [NAME.match(name.strip()).group() for name, _, marker in split if "extra" not in marker]
+    found = [NAME.match(name.strip()) for name, _, marker in (text.partition(";") for text in texts)
+             if "extra" not in marker]
+    return [match.group() for match in found if match is not None]
 
 
 def _own_requirements() -> list[str]:
@@ -66,7 +67,7 @@ def _own_bytes() -> int:
 def _files(distribution: metadata.Distribution) -> int:
     total = 0
     for path in distribution.files or ():
-        place = path.locate()
+        place = Path(path.locate())
         if place.is_file():
             total += place.stat().st_size
     return total

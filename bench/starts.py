@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -67,9 +68,10 @@ def _start(model: Model, job: str, peer: Peer, threads: int, limit: float, repea
     with tempfile.TemporaryDirectory(prefix="netc-bench-") as place:
         folder = Path(place)
         from .. import compile
-        np.savez(folder / "weights.npz", **compile(model.path).init(0))
+        weights: dict[str, Any] = dict(compile(model.path).init(0))
+        np.savez(folder / "weights.npz", **weights)
         for batch in (BATCH, OTHER_BATCH):
-            np.savez(folder / f"{batch}.npz", **model.draw(job, batch))
+            np.savez(folder / f"{batch}.npz", **dict[str, Any](model.draw(job, batch)))
         cold, warm, imports = [], [], []
         try:
             for number in range(repeats):

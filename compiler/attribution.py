@@ -55,14 +55,17 @@ class Attribution:
     def storing(self, value: Node) -> tuple[Kernel, ...]:
         """The kernels that store a value of the model."""
         image = self.images.get(value)
-        return tuple(kernel for kernel in self.holders.get(image, ()) if image in kernel.values)
+        return tuple(kernel for kernel in self.holders.get(image, ()) if image in kernel.values) if image is not None \
+            else ()
 
     def end(self, values: Iterable[Node], own: Iterable[Kernel] = ()) -> tuple[Kernel, ...]:
         """The kernels in which values of the model come to be: those that store them, else those that compute them on
         the way to something else; of these, where some do, those that read what the kernels ``own`` write."""
         found: dict[Kernel, None] = {}
         for value in values:
-            found.update(dict.fromkeys(self.storing(value) or self.holders.get(self.images.get(value), ())))
+            image = self.images.get(value)
+            computing = self.holders.get(image, ()) if image is not None else ()
+            found.update(dict.fromkeys(self.storing(value) or computing))
         written = frozenset().union(*(kernel.writes for kernel in own))
         return tuple(kernel for kernel in found if kernel.reads & written) or tuple(found)
 
@@ -104,8 +107,8 @@ def reads_and_writes(step: Step) -> tuple[list[View], list[View]]:
     """The views that a kernel loads from, and those that it stores to."""
     if step.matrix is not None:
         return [step.matrix.a, step.matrix.b], [step.matrix.c]
-    stored = {statement.buffer for statement in statements(step.kernel.body) if isinstance(statement, Store)}
-    loaded = {statement.buffer for statement in statements(step.kernel.body) if isinstance(statement, Load)}
+    stored = {statement.buffer for statement in statements(step.code.body) if isinstance(statement, Store)}
+    loaded = {statement.buffer for statement in statements(step.code.body) if isinstance(statement, Load)}
     return [step.views[k] for k in sorted(loaded)], [step.views[k] for k in sorted(stored)]
 
 

@@ -54,9 +54,10 @@ def phases_of(current: Node) -> list[Phase]:
                   tuple(Affine.variable(f"i{k}" if k < rank else f"r{k - rank}") for k in range(len(extents))))
     pairs = [_divided_pair(index, rank) for maps in current.attrs["maps"] for index in maps if index.divisor != 1]
     used = [index for pair in pairs if pair is not None for index in pair[:2] if index is not None]
-    if not pairs or None in pairs or len(set(used)) != len(used):
+    divided = [pair for pair in pairs if pair is not None]
+    if not pairs or len(divided) != len(pairs) or len(set(used)) != len(used):
         return [plain]
-    return [_phase(plain, pairs, residues) for residues in combinations(*(range(p[2]) for p in pairs))]
+    return [_phase(plain, divided, residues) for residues in combinations(*(range(p[2]) for p in divided))]
 
 
 def _divided_pair(index, rank: int) -> tuple[int, int | None, int, int] | None:
@@ -155,10 +156,11 @@ def tile_contract(lowering, current: Node, phase: Phase, margins) -> bool:
     steps_before = len(lowering.steps)
     operands = [_strided_or_halo(lowering, current, k, phase, margins[k]) for k in range(2)]
     matrix = None
-    if None not in operands:
+    first, second = operands
+    if first is not None and second is not None:
         view = lowering.views[current]
         target = view.at(phase.values[:current.type.rank], current.shape)
-        matrix = product_of(current, view, target, *operands, phase.loops)
+        matrix = product_of(current, view, target, first, second, phase.loops)
     if matrix is None:
         del lowering.steps[steps_before:]
         lowering.forget_halos(steps_before)

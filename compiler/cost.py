@@ -39,8 +39,8 @@ def cost_of(step: Step, sizes: Mapping[str, int], function_flops: Callable[[str]
     if step.matrix is not None:
         return _product_cost(step.matrix, sizes)
     counter = _Counter(sizes, function_flops)
-    counter.body(step.kernel.body, {}, 1)
-    itemsizes = [dtype.itemsize for dtype in step.kernel.buffers]
+    counter.body(step.code.body, {}, 1)
+    itemsizes = [dtype.itemsize for dtype in step.code.buffers]
     return Cost(counter.flops, _bytes(counter.loads, itemsizes), _bytes(counter.stores, itemsizes))
 
 

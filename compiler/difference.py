@@ -42,7 +42,9 @@ class RowChange:
 
     @property
     def row(self) -> Row:
-        return self.after if self.after is not None else self.before
+        found = self.after if self.after is not None else self.before
+        assert found is not None            # a change has a side
+        return found
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,9 @@ class Difference:
         if rows:
             yield "", ""
             names = [_title(change) for change in rows]
-            for change, name in zip(rows, names):
+            for change, title in zip(rows, names):
                 told = "; ".join(map(str, change.changes)) if change.sign == "~" else _told(change.row)
-                yield change.sign, f"{change.sign} {name:{max(map(len, names))}}  {told}".rstrip()
+                yield change.sign, f"{change.sign} {title:{max(map(len, names))}}  {told}".rstrip()
         yield "", ""
         yield "", f"{self.kept} of {self.weight_count} weights keep their path and shape"
         yield from self._weight_lines(rows)

@@ -105,7 +105,7 @@ def likely_opener(token: Token) -> str:
     """A placeholder line (parser.py) for a broken top-level line that opens a block."""
     word = WORDS.get(token.type, str(token))
     meant = word if word in TOP.values() else nearest(word, TOP.values())
-    return {"train": "train ? :", "def": "def ? ( ) :"}.get(meant, "model ? ( ) :")
+    return {"train": "train ? :", "def": "def ? ( ) :"}.get(meant or "", "model ? ( ) :")
 
 
 # ---- the cases -------------------------------------------------------------------------------------------------------

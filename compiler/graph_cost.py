@@ -7,6 +7,7 @@ bits count nothing.  A contraction counts its whole index space, padding include
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from .ir import Node, is_tensor
 from .types import Size, TensorType, product, substitute
@@ -62,8 +63,8 @@ def contraction_flops(nodes: Iterable[Node]) -> Size:
     return total
 
 
-def nbytes(type_: TensorType) -> Size:
-    """Bytes of a dense tensor."""
+def nbytes(type_: TensorType) -> Any:
+    """Bytes of a dense tensor, a Size."""
     return type_.size * type_.dtype.itemsize
 
 
@@ -79,7 +80,8 @@ _PREFIXES = ("", " k", " M", " G", " T", " P", " E")
 
 def short(number: int, unit: str = "") -> str:
     """``1234567`` -> ``1.23 M``; below a thousand as it is."""
-    sign, value, power = "-" if number < 0 else "", abs(number), 0
+    sign, power = "-" if number < 0 else "", 0
+    value: float = abs(number)
     while value >= 999.5 and power < len(_PREFIXES) - 1:
         value, power = value / 1000, power + 1
     places = 0 if power == 0 or value >= 99.95 else 1 if value >= 9.995 else 2

@@ -105,7 +105,7 @@ class Graph:
     """
 
     inputs: tuple[Node, ...]
-    outputs: Mapping[str, Node]
+    outputs: Mapping[Any, Node]         # by name; those of a scan's body by number
 
     def _key(self) -> tuple:
         return self.inputs, tuple(self.outputs.items())

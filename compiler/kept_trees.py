@@ -11,6 +11,7 @@ from __future__ import annotations
 import marshal
 from dataclasses import fields
 from functools import cache as once
+from typing import Any
 
 from ..runtime import cache
 from . import kept, syntax
@@ -37,7 +38,8 @@ def parse(text: str | bytes, filename: str) -> syntax.File:
 def _classes() -> tuple[tuple[type, tuple[str, ...], tuple[str, ...]], ...]:
     """The classes of nodes, each with its fields and what kind of value each of these has."""
     found = [value for value in vars(syntax).values() if isinstance(value, type) and issubclass(value, syntax.Node)]
-    return tuple((kind, tuple(field.name for field in fields(kind)), tuple(_kind(field.type) for field in fields(kind)))
+    return tuple((kind, tuple(field.name for field in fields(kind)),
+                  tuple(_kind(str(field.type)) for field in fields(kind)))
                  for kind in sorted(found, key=lambda kind: kind.__name__))
 
 
@@ -81,10 +83,10 @@ def encode(root: syntax.File) -> bytes:
 def decode(content: bytes, source: Source) -> syntax.File:
     """The tree of ``encode``, which comes from the cache and so is believed, over its text."""
     classes = _classes()
-    nodes: list[syntax.Node] = []
+    nodes: list[Any] = []
     for place, *values in marshal.loads(content):
         kind, _, kinds = classes[place]
-        given = []
+        given: list = []
         for what, value in zip(kinds, values):
             if what == "span":
                 given.append(Span(source, *value))

@@ -67,7 +67,8 @@ class Layout:
         self.tokens = tokens
         self.source = source
         self.lines: list[Line] = []
-        self.line: Line | None = None
+        self.line = Line([])
+        self.is_open = False
         self.indents = [0]
         self.brackets: list[Token] = []
         self.tab_seen = False
@@ -75,13 +76,13 @@ class Layout:
     def run(self) -> list[Line]:
         for i, token in enumerate(self.tokens):
             new_row = i == 0 or token.line != self.tokens[i - 1].end_line
-            if new_row and self.line is not None and self.ends_before(i):
+            if new_row and self.is_open and self.ends_before(i):
                 self.close()
-            if self.line is None:
+            if not self.is_open:
                 self.open(token)
             self.check(token)
             self.line.tokens.append(self.retyped(i))
-        if self.line is not None:
+        if self.is_open:
             self.close()
         last = self.tokens[-1] if self.tokens else Token("NAME", "", 0, 1, 1, 1, 1, 0)
         self.lines.append(Line([after(last, "_DEDENT") for _ in self.indents[1:]]))
@@ -118,7 +119,7 @@ class Layout:
 
     def open(self, token: Token) -> None:
         width = self.column(token)
-        self.line = Line([])
+        self.line, self.is_open = Line([]), True
         self.lines.append(self.line)
         tab = self.source.line(token.line)[: token.column - 1].find("\t")
         if tab >= 0 and not self.tab_seen:
@@ -156,7 +157,7 @@ class Layout:
                 "E0105", f"`{opening}` is never closed", token_span(opening, self.source),
                 expected=f"`{PAIRS[opening.type]}` before the end of the statement on line {last.line}"))
         self.line.tokens.append(after(last, "_NEWLINE"))
-        self.line = None
+        self.is_open = False
 
     def check(self, token: Token) -> None:
         """Brackets, and tokens that are no tokens. One message of a kind a line: what follows a slip is mostly its

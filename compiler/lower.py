@@ -226,9 +226,9 @@ class Lowering:
     def _window_value(self, current: Node, nest: Nest, coordinates, window, view: View | None) -> str:
         """The operand at one place of a window; the least value where that is beyond the operand's edges."""
         source, attrs = current.args[0], current.attrs
-        inner = [c * stride + w - low
-                 for c, stride, low, w in zip(coordinates[1:], attrs["strides"], attrs["low"], window)]
-        inner = (coordinates[0], *inner, coordinates[-1])
+        spatial = (c * stride + w - low
+                   for c, stride, low, w in zip(coordinates[1:], attrs["strides"], attrs["low"], window))
+        inner = (coordinates[0], *spatial, coordinates[-1])
         if view is not None:
             return nest.load(view, view.at(inner, source.shape))
         inside = window_margins(current) is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .fuse import split_of
 from .ir import Node
@@ -20,7 +21,7 @@ class View:
     """A tensor in a buffer, ``offset`` elements from its start: dense and row-major, or with ``steps``, the distance of
     neighbours along each dimension."""
 
-    buffer: object
+    buffer: Any             # a Buffer or an External (schedule.py)
     offset: Size
     dtype: DType
     steps: tuple[Size, ...] | None = None

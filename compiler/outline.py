@@ -66,6 +66,12 @@ class Box:
     results: list[Box | Port | None] = field(default_factory=list)
     named: bool = True                                # an operation without a name of the user's has one made up
 
+    @property
+    def own(self) -> Layer:
+        """The layer, of a box that has one."""
+        assert self.layer is not None
+        return self.layer
+
     def walk(self) -> Iterable[Box]:
         """The boxes below, each before its children."""
         for child in self.children:
@@ -136,7 +142,7 @@ def _nested(layers: Iterable[Layer], owned: Mapping[Layer, list[Node]]) -> list[
     for layer in layers:
         name = layer.prefix.rsplit(".", 1)[-1] or layer.kind
         box = Box("layer", name, layer.prefix, layer.kind, layer.outputs, layer, tuple(owned[layer]))
-        while open_ and open_[-1].layer.depth >= layer.depth:
+        while open_ and open_[-1].own.depth >= layer.depth:
             open_.pop()
         if open_:
             open_[-1].children.append(box)
@@ -158,9 +164,9 @@ class _Scope:
         for number, child in enumerate(self.layers):
             for node in child.outputs:
                 self.made.setdefault(node, []).append(number)
-        self.loops = any(child.layer.repeats != 1 for child in self.layers)
-        self.ports = {node: number for number, node in reversed(list(enumerate(box.layer.inputs)))}
-        self.prefix = prefix = box.layer.prefix + "." if box.layer.prefix else ""
+        self.loops = any(child.own.repeats != 1 for child in self.layers)
+        self.ports = {node: number for number, node in reversed(list(enumerate(box.own.inputs)))}
+        self.prefix = prefix = box.own.prefix + "." if box.own.prefix else ""
         called = {layer.prefix for layer in model.layers}
         self.names = {node: path[len(prefix):] for path, node in model.inference.values.items()
                       if path.startswith(prefix) and "." not in path[len(prefix):] and path not in called}
@@ -171,15 +177,15 @@ class _Scope:
     def fill(self) -> None:
         """Children, arrows and results of the box, and of those below."""
         root = self.parent is None
-        self.inputs = [_end("input", leaf.attrs["name"], leaf) for leaf in self.box.layer.inputs] if root else []
-        uses = [(child, node, number) for number, child in enumerate(self.layers) for node in child.layer.inputs]
+        self.inputs = [_end("input", leaf.attrs["name"], leaf) for leaf in self.box.own.inputs] if root else []
+        uses = [(child, node, number) for number, child in enumerate(self.layers) for node in child.own.inputs]
         results = list(self.model.inference.outputs.items()) if root else [("", node) for node in self.box.outputs]
         ends = [_end("output", name, node) for name, node in results] if root else []
         last = len(self.layers)
         self._regions([(node, number) for _, node, number in uses] + [(node, last) for _, node in results])
         arrows = self.box.arrows
         for number, child in enumerate(self.layers):
-            for node in child.layer.inputs:
+            for node in child.own.inputs:
                 child.feeds.append(self._arrow(arrows, node, number, child))
         for before, box in self.sequence:
             for node in self._taken(box):
@@ -323,11 +329,11 @@ class _Scope:
         source, value = self._source(node, before, target)
         if source is None or source is target:
             return None
-        is_layer = isinstance(source, Box) and source.kind == "layer"
-        output = source.outputs.index(value) if is_layer and value in source.outputs else 0
+        given = source.outputs if isinstance(source, Box) and source.kind == "layer" else None
+        output = given.index(value) if given is not None and value in given else 0
         if not any(a.source == source and a.target is target and a.output == output and a.weight is None
                    for a in arrows):
-            weight = value.attrs["path"] if is_layer and value.op.name in ("param", "state") else None
+            weight = value.attrs["path"] if given is not None and value.op.name in ("param", "state") else None
             arrows.append(Arrow(source, target, node.type, output, weight))
         return source
 
@@ -359,7 +365,7 @@ class _Scope:
         """A layer whose weight is used here, or a box for the body's own parameter."""
         path = node.attrs["path"]
         for child in self.layers:
-            if child.layer.path and path.startswith(child.layer.path + "."):
+            if child.own.path and path.startswith(child.own.path + "."):
                 return child
         if node not in self.boxes:
             box = Box("parameter", path.rsplit(".", 1)[-1], path, str(node.type), (node,))

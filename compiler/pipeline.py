@@ -10,6 +10,7 @@ import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -90,6 +91,7 @@ class Executable:
         self.pieces: tuple[Piece, ...] | None = None        # once it is loaded
         self.sizes: list[dict[str, int]] = []       # that were bound, without repetition
         self._bindings: OrderedDict[tuple, Binding] = OrderedDict()
+        self._lock: Any                             # own_lock gives it
         own_lock(self)
 
     def __getstate__(self) -> dict:
@@ -186,18 +188,19 @@ class Binding:
 
     # --- the table
 
-    def _expand(self, steps, sizes: dict[str, int]) -> None:
+    def _expand(self, steps, sizes: Mapping[str, int]) -> None:
         for step in steps:
             if isinstance(step, ScanStep):
                 self._expand_scan(step, sizes)
             else:
                 self._append(step, sizes)
 
-    def _expand_scan(self, scan: ScanStep, sizes: dict[str, int]) -> None:
+    def _expand_scan(self, scan: ScanStep, sizes: Mapping[str, int]) -> None:
         """A scan's steps, turn by turn; or one step whose units take blocks of samples through all turns."""
         length = evaluate(scan.length, sizes)
-        turns = [sizes | {scan.time: length - 1 - turn if scan.reverse else turn, scan.parity: turn % 2}
-                 for turn in range(length)]
+        turns: list[Mapping[str, int]] = [
+            {**sizes, scan.time: length - 1 - turn if scan.reverse else turn, scan.parity: turn % 2}
+            for turn in range(length)]
         samples = None if self._is_flat else samples_of(scan, turns)
         if samples is None:
             for inner in turns:
@@ -250,6 +253,7 @@ class Binding:
         """The same of a step of the runtime's tile kernel, which plans tiles and units for these sizes."""
         from ..runtime.tile import Axis, plan as plan_product
         matrix = step.matrix
+        assert matrix is not None
         batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
                              for group in (matrix.batch, matrix.rows, matrix.sums))
         columns = evaluate(matrix.columns, sizes)

@@ -24,7 +24,7 @@ from . import ops
 from .bounds import Range, bound_indices
 from .gradient import gradient
 from .ir import Graph, Node, is_tensor, node, rewrite, topological
-from .model import Mode, Model, Variable
+from .model import Mode, Model, Optimizer, Variable
 from .types import Dim, DType, Size, i64, product, substitute
 
 WEIGHTS, SEED, LOSS, GRADIENT = "weights", "seed", "loss", "gradient"
@@ -168,7 +168,7 @@ def loss_and_gradient(model: Model) -> Program:
 
 def step(model: Model, metrics: bool = False) -> Program:
     """One step of training.  With ``metrics``, those of the training batch too, as of before the update."""
-    check_optimizer(model)
+    optimizer_of(model)
     values = losses_of(model, model.training)
     own: dict[Node, tuple[str, int]] = {}
     updated, states = _optimize(model, _flat_gradient(model, values[LOSS]), own)
@@ -180,16 +180,18 @@ def step(model: Model, metrics: bool = False) -> Program:
 
 def update(model: Model) -> Program:
     """The optimiser's step alone, from a gradient that is given in the slot GRADIENT; the model's states stay."""
-    check_optimizer(model)
+    optimizer_of(model)
     slope = ops.input(GRADIENT, _vector_dtype(model), (weights_layout(model).trainable_size,))
     own: dict[Node, tuple[str, int]] = {slope: (GRADIENT, 0)}
     updated, states = _optimize(model, slope, own)
     return _program(model, (), _new_variables(model, updated, {}) | states, own)
 
 
-def check_optimizer(model: Model) -> None:
+def optimizer_of(model: Model) -> Optimizer:
+    """The model's optimiser.  Raises ModelError where it has none."""
     if model.optimizer is None:
         raise ModelError(f"`{model.name}` has no optimiser: its train block needs `optimizer = ...`")
+    return model.optimizer
 
 
 def _program(model: Model, inputs: tuple[Node, ...], values: Mapping[str, Node],
@@ -213,9 +215,9 @@ def losses_of(model: Model, mode: Mode) -> dict[str, Node]:
     """Every loss, and what is minimised: their sum with the penalties."""
     if not mode.losses:
         raise ModelError(f"`{model.name}` has no loss: it needs a train block")
-    total = None
-    for part in (*mode.losses.values(), *mode.penalties):
-        total = part if total is None else ops.add(total, part)
+    total, *more = (*mode.losses.values(), *mode.penalties)
+    for part in more:
+        total = ops.add(total, part)
     return {LOSS: total} | {f"losses/{name}": part for name, part in mode.losses.items()}
 
 
@@ -256,7 +258,7 @@ def _flat_gradient(model: Model, loss: Node) -> Node:
 
 def _optimize(model: Model, slope: Node, own: dict) -> tuple[Node, dict[str, Node]]:
     """The new vector of parameters and the new optimiser states; their leaves are placed in ``own``."""
-    optimizer = model.optimizer
+    optimizer = optimizer_of(model)
     # The whole vector of trainable variables is one leaf more, over the same memory as the variables themselves.
     weight = ops.param("*", slope.dtype, slope.shape)
     own[weight] = (WEIGHTS, 0)
@@ -279,7 +281,7 @@ def _optimize(model: Model, slope: Node, own: dict) -> tuple[Node, dict[str, Nod
 
 def optimizer_sizes(model: Model) -> dict[str, int]:
     """The optimiser's one symbol, the number of trainable elements, as a number."""
-    leaf = next(leaf for leaf in model.optimizer.update.inputs
+    leaf = next(leaf for leaf in optimizer_of(model).update.inputs
                 if leaf.op.name == "input" and leaf.attrs["name"] == "weight")
     count = weights_layout(model).trainable_size
     return {name: count for size in leaf.shape if isinstance(size, Dim) for name in size.symbols}

@@ -47,7 +47,7 @@ def _candidate(body: tuple[Step, ...], sizes: Mapping[str, int]) -> int | None:
 def _written(step: Step) -> list[View]:
     if step.matrix is not None:
         return [step.matrix.c]
-    return [step.views[s.buffer] for s in _statements(step.kernel.body) if isinstance(s, Store)]
+    return [step.views[s.buffer] for s in _statements(step.code.body) if isinstance(s, Store)]
 
 
 def _statements(body: tuple) -> Iterator:
@@ -76,7 +76,7 @@ def _accesses(step: Step, samples: int, sizes: Mapping[str, int], written) -> It
         yield from _product_accesses(step.matrix, samples, sizes, written)
         return
     extents: dict[str, int] = {}
-    outermost = next(s for s in step.kernel.body if isinstance(s, (Range, Units)))
+    outermost = next(s for s in step.code.body if isinstance(s, (Range, Units)))
     if isinstance(outermost, Range):
         variable, whole = outermost.variable, evaluate(step.units, sizes)
     else:
@@ -85,11 +85,11 @@ def _accesses(step: Step, samples: int, sizes: Mapping[str, int], written) -> It
     if whole % samples:
         yield None
         return
-    for statement in _statements(step.kernel.body):
+    for statement in _statements(step.code.body):
         if isinstance(statement, For) and statement.variable != variable:
             extents[statement.variable] = evaluate(statement.extent, sizes)
     extents[variable] = whole // samples
-    for statement in _statements(step.kernel.body):
+    for statement in _statements(step.code.body):
         if isinstance(statement, (Load, Store)) and step.views[statement.buffer].buffer in written:
             yield _access(step.views[statement.buffer], statement, variable, extents, sizes)
 

@@ -82,6 +82,12 @@ class Step:
     values: tuple[Node, ...] = ()
 
     @property
+    def code(self) -> Kernel:
+        """The kernel, of a step that has one."""
+        assert self.kernel is not None
+        return self.kernel
+
+    @property
     def vector(self) -> bool:
         """Whether the units are the turns of a vector loop."""
         return self.kernel is not None and any(isinstance(s, Range) for s in self.kernel.body)

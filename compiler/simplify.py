@@ -57,8 +57,9 @@ def _settle(current: Node, settled: set[Node], bodies: dict[Graph, Graph]) -> No
         simpler = _with_bodies(current, bodies, simplify_graph)
         if simpler is current:
             for rule in RULES.get(current.op.name, ()):
-                simpler = rule.apply(current)
-                if simpler is not None:
+                found = rule.apply(current)
+                if found is not None:
+                    simpler = found
                     tried.append(rule.name)
                     break
             else:

@@ -13,10 +13,11 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")
 def read(text: str | bytes, filename: str) -> Source:
     """The source with its line ends made plain; refuses what is not text."""
     if isinstance(text, bytes):
+        content = text
         try:
-            text = text.decode("utf-8")
+            text = content.decode("utf-8")
         except UnicodeDecodeError as error:
-            good = Source(filename, plain(text[: error.start].decode("utf-8")))
+            good = Source(filename, plain(content[: error.start].decode("utf-8")))
             line = len(good.lines)
             column = len(good.lines[-1]) + 1
             raise Diagnostics(Diagnostic(

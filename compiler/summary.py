@@ -161,7 +161,7 @@ class _Maker:
 
     def _is_open(self, box: Box, depth: int) -> bool:
         """The inside of a layer is told at its first call only."""
-        return not box.layer.call and (not box.layer.library if self.depth is None else depth + 1 < self.depth)
+        return not box.own.call and (not box.own.library if self.depth is None else depth + 1 < self.depth)
 
     def _row(self, box: Box, caller: Box, depth: int, sources: tuple[str, ...], opened: bool) -> Row:
         layer = box.layer
@@ -184,8 +184,8 @@ class _Maker:
             return total_flops(box.nodes)
         own = total_flops(box.nodes)
         below = sum((self.total(child) for child in box.children
-                     if child.layer is not None and child.layer.repeats == box.layer.repeats), 0)
-        return own * box.layer.repeats + below
+                     if child.layer is not None and child.own.repeats == box.own.repeats), 0)
+        return own * box.own.repeats + below
 
     def _bytes(self, box: Box) -> Size:
         """What the box alone would read and write: its inputs, its weights, its results."""
@@ -195,13 +195,13 @@ class _Maker:
             inside = set(box.nodes)
             read = [arg for node in box.nodes for arg in node.args if arg not in inside and arg.op.name != "constant"]
             return total_bytes(read) + total_bytes(box.outputs)
-        activations = total_bytes(box.layer.inputs) + total_bytes(box.outputs)
-        return activations * box.layer.repeats + self._weights(box)
+        activations = total_bytes(box.own.inputs) + total_bytes(box.outputs)
+        return activations * box.own.repeats + self._weights(box)
 
     def _weights(self, box: Box) -> Size:
         """Bytes of the weights that are read: of a table that is only looked up in, the rows that come out."""
         nodes = [*box.nodes, *(node for child in box.walk() for node in child.nodes if child.layer is not None)]
-        whole = sum(nbytes(self.variables[path]) for path in box.layer.parameters if path not in self.tables)
+        whole = sum(nbytes(self.variables[path]) for path in box.own.parameters if path not in self.tables)
         return whole + total_bytes(node for node in nodes if node.op.name == "gather"
                                    and node.args[0].attrs.get("path") in self.tables)
 
@@ -214,8 +214,8 @@ class _Maker:
         else:
             own = self.attribution.own([box.layer, *(child.layer for child in box.walk() if child.layer is not None)])
         ends = self.attribution.end(box.outputs, own)
-        if box.layer is not None and box.layer.repeats != caller.layer.repeats:
-            ends = tuple(kernel for kernel in self.attribution.own([caller.layer])
+        if box.layer is not None and box.own.repeats != caller.own.repeats:
+            ends = tuple(kernel for kernel in self.attribution.own([caller.own])
                          if any(value.op.name == "scan" for value in kernel.values))
         elsewhere = dict.fromkeys(f"→ {kernel.name}" for kernel in ends if kernel not in own)
         return (*(kernel.name for kernel in own), *elsewhere)
@@ -261,5 +261,5 @@ def kernels_text(kernels: tuple[str, ...]) -> str:
     own = [kernel for kernel in shown if not kernel.startswith("→")]
     into = [kernel for kernel in shown if kernel.startswith("→")]
     different = dict.fromkeys(own)
-    shown = ", ".join(different) if len(different) <= MOST_KERNELS else f"{len(own)} kernels"
-    return " ".join([shown, *into[:MOST_KERNELS], *["…"] * (len(into) > MOST_KERNELS)]).strip()
+    first = ", ".join(different) if len(different) <= MOST_KERNELS else f"{len(own)} kernels"
+    return " ".join([first, *into[:MOST_KERNELS], *["…"] * (len(into) > MOST_KERNELS)]).strip()

@@ -9,18 +9,23 @@ meanings: names are plain text, and whether `Dense` is a model or a function is 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any, ClassVar, dataclass_transform
 
 from .diagnostics import Span
 
+
 # Nodes are never changed. They are not `frozen`, and share a `__repr__`: making four methods for each of fifty classes
 # would take a third of the time of `netc check`.
-node = dataclass(eq=False, repr=False, slots=True)
+@dataclass_transform(eq_default=False)
+def node(cls: type) -> type:
+    return dataclass(eq=False, repr=False, slots=True)(cls)
 
 
 @node
 class Node:
     """Any of them; `span` is its place."""
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     span: Span
 
     def __repr__(self) -> str:

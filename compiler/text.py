@@ -197,7 +197,7 @@ class _Reader:
                 raise self.error(f"unexpected character {self.text[self.start]!r}")
             self.position = match.end()
             if match.lastgroup != "space":
-                self.kind, self.token = match.lastgroup, match.group()
+                self.kind, self.token = str(match.lastgroup), match.group()
                 return
 
     def error(self, message: str) -> TextError:
@@ -323,7 +323,8 @@ class _Reader:
                 letters.append(letter)
                 reduce.append(size)
         numbers = {letter: number for number, letter in enumerate(letters)}
-        args, maps = [], []
+        args: list[Node] = []
+        maps = []
         while not args or self.take("*"):
             args.append(self.look_up(table, self.expect("node")))
             self.expect("[")

@@ -98,7 +98,9 @@ def _dot_product(current: Node, result: Affine, first: Strided, second: Strided,
 def _grouped(rank: int, result: Affine, first: Strided, second: Strided, loops,
              without: int | None = None) -> tuple[tuple[Extent, ...], ...]:
     """The indices as batch, rows and sums; what lies together in memory is one index."""
-    batch, rows, sums = [], [], []
+    batch: list[Extent] = []
+    rows: list[Extent] = []
+    sums: list[Extent] = []
     for k, loop in enumerate(loops):
         if k == without or loop.extent == 1:
             continue

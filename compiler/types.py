@@ -7,10 +7,10 @@ floor divisions of such polynomials.  Arithmetic on sizes collapses to ``int`` a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, reduce
-from typing import Union
+from typing import Any, Union, overload
 
 import numpy as np
 
@@ -152,7 +152,9 @@ class Dim:
             return _collapse(whole) + rest // divisor
         constant = rest.terms.get((), 0)
         carried, kept = divmod(constant, divisor)
-        atom = FloorDiv(rest - constant + kept, divisor)
+        whole_part = rest - constant + kept
+        assert isinstance(whole_part, Dim)          # `rest` has more terms than its constant
+        atom = FloorDiv(whole_part, divisor)
         return _collapse(whole) + Dim({(atom,): 1}) + carried
 
     def __mod__(self, divisor: int) -> Size:
@@ -243,7 +245,15 @@ def symbols(size: Size) -> frozenset:
     return size.symbols if isinstance(size, Dim) else frozenset()
 
 
-def product(sizes) -> Size:
+@overload
+def product(sizes: Iterable[int]) -> int: ...
+
+
+@overload
+def product(sizes: Iterable[Size]) -> Size: ...
+
+
+def product(sizes):
     """The product of sizes; 1 for none."""
     return reduce(lambda a, b: a * b, sizes, 1)
 
@@ -275,8 +285,8 @@ class TensorType:
         return len(self.shape)
 
     @property
-    def size(self) -> Size:
-        """The number of elements."""
+    def size(self) -> Any:
+        """The number of elements, a Size: an int where the shape has no symbol."""
         return product(self.shape)
 
     def with_dtype(self, dtype: DType) -> TensorType:

@@ -75,7 +75,9 @@ def _limit(text: str) -> int:
 def _open() -> tuple[Path, bytes] | None:
     """The folder and its secret; None where no cache can be kept."""
     path = folder_path()
-    secret = _look(path).secret if path is not None else None
+    if path is None:
+        return None
+    secret = _look(path).secret
     return (path, secret) if secret is not None else None
 
 

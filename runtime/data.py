@@ -166,7 +166,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **dict[str, Any](arrays))
     return buffer.getvalue()
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from typing import Any
 
 _owners: weakref.WeakSet = weakref.WeakSet()
 
 
-def own_lock(owner) -> None:
+def own_lock(owner: Any) -> None:
     """Give an object a lock, ``owner._lock``, and another one in each forked child.
 
     What it protects must be whole whenever another thread could fork: made aside, and put in place by one assignment.

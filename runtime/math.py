@@ -178,7 +178,7 @@ def _two_over_pi_table() -> list[list[float]]:
             k += 2
         return total
     pi = Fraction(4 * (4 * arctan_inverse(5) - arctan_inverse(239)), one)
-    rows = [[], [], []]
+    rows: list[list] = [[], [], []]
     for k in range(105):
         rest = (2 / pi * 2 ** k) % 4
         for row, unit in zip(rows, (Fraction(1, 2 ** 27), Fraction(1, 2 ** 54), None)):

@@ -25,7 +25,7 @@ SPLIT_STREAM, SHUFFLE_STREAM = 1, 2
 class Step(Protocol):
     """One step of training on one batch: named losses and metrics come back."""
 
-    def __call__(self, **batch: np.ndarray) -> Mapping[str, float]: ...
+    def __call__(self, **batch: Any) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def fit(step: Step, data: Dataset, *, epochs: int, batch_size: int, seed: int, s
     current batch; a second one at once.  ``start`` and ``history`` are where an earlier run ended: the order of an
     epoch's samples depends on the seed and the epoch alone, so that training goes on as if it had never stopped.
     """
-    check_count("epochs", epochs), check_count("batch_size", batch_size)
+    check_count("epochs", epochs)
+    check_count("batch_size", batch_size)
     loop = _Loop(step, data, epochs, batch_size, seed, shuffle, validate, [_Callback(each) for each in callbacks],
                  history or History())
     with Interrupt() as interrupt:

@@ -126,7 +126,7 @@ class Weights(Mapping[str, np.ndarray]):
     """
 
     __slots__ = ("layout", "flat", "_views")
-    __hash__ = None                                            # equality compares values
+    __hash__ = None     # type: ignore[assignment]  # equality compares values
 
     def __init__(self, layout: Layout, flat: np.ndarray, apart: Mapping[str, np.ndarray] | None = None, *,
                  copy: bool = True):

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
-from typing import BinaryIO
+from typing import IO
 
 from .machine import Object
 from .pool import threads
@@ -92,12 +92,14 @@ class _Worker:
                 [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
-            _receive(self._process.stdout)          # it is ready
+            stdin, stdout = self._process.stdin, self._process.stdout
+            assert stdin is not None and stdout is not None
+            _receive(stdout)          # it is ready
             while self._waiting:
                 text = self._waiting.popleft()
                 started = time.perf_counter()
-                _send(self._process.stdin, text.encode())
-                symbol, _, content = _receive(self._process.stdout).partition(b"\0")
+                _send(stdin, text.encode())
+                symbol, _, content = _receive(stdout).partition(b"\0")
                 made = Object(symbol.decode(), content) if content else None
                 self._results.put((text, made, time.perf_counter() - started))
                 text = None
@@ -116,12 +118,12 @@ class _Worker:
                 pass
 
 
-def _send(pipe: BinaryIO, content: bytes) -> None:
+def _send(pipe: IO[bytes], content: bytes) -> None:
     pipe.write(len(content).to_bytes(8, "little") + content)
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO) -> bytes:
+def _receive(pipe: IO[bytes]) -> bytes:
     """Raises EOFError where the other side has ended."""
     head = pipe.read(8)
     content = pipe.read(int.from_bytes(head, "little")) if len(head) == 8 else b""

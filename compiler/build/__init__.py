@@ -20,6 +20,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .. import syntax
 from ..diagnostics import Diagnostic, Diagnostics
@@ -147,7 +148,8 @@ def _tree(text: str | bytes, filename: str, keep: bool) -> tuple[syntax.File, li
 
 def _inspect(tree: syntax.File, filename, names, strict: bool, precision, loader, observer) -> Inspection:
     found: dict[tuple, Diagnostic] = {}
-    models, visited, read, imports = [], set(), set(), {}
+    models: list[Model | None] = []
+    visited, read, imports = set(), set(), dict[str, str]()
     for name in names or [None]:
         sink = Sink()
         try:
@@ -181,7 +183,8 @@ def _may_be_a_layer(tree: syntax.File, name: str) -> bool:
     model = next(model for model in tree.models if model.name == name)
     if any(train.model == name for train in tree.trains) or not model.settings:
         return False
-    sizes = [parameter.annotation.dims[1:] for parameter in model.inputs]
+    sizes = [parameter.annotation.dims[1:] for parameter in model.inputs
+             if isinstance(parameter.annotation, syntax.TypeAnnotation)]
     return any(not dims or any(not isinstance(dim, syntax.Number) for dim in dims) for dims in sizes)
 
 
@@ -305,7 +308,7 @@ def _run_model(build: Build, found: _Pass, model: ModelValue, settings) -> None:
 
 def _check_top_level(build: Build, tree: syntax.File) -> None:
     """Names defined twice, train blocks for unknown models."""
-    seen: dict[str, object] = {}
+    seen: dict[str, Any] = {}
     for item in tree.items:
         if isinstance(item, syntax.Train):
             continue

@@ -266,12 +266,12 @@ def _with_gradient(build: Build, function: Function, scope: Scope, result):
     rule = function.tree.gradient
     if not is_tensor(result):
         return result
-    names = [p.name for p in function.tree.params
-             if is_tensor(scope.names.get(p.name)) and scope.names[p.name].dtype.kind == "float"]
-    args = [scope.names[n] for n in names]
+    given = {p.name: scope.names.get(p.name) for p in function.tree.params}
+    args = {name: value for name, value in given.items() if isinstance(value, Node) and value.dtype.kind == "float"}
+    names = list(args)
     if not args:
         return result
-    holders = [build.placeholder(a.dtype, a.shape) for a in args]
+    holders = [build.placeholder(a.dtype, a.shape) for a in args.values()]
     cotangent = build.placeholder(result.dtype, result.shape)
     inner = Scope(scope, {**dict(zip(names, holders)), rule.parameter: cotangent})
     answer = evaluate(build, inner, rule.value)
@@ -288,7 +288,7 @@ def _with_gradient(build: Build, function: Function, scope: Scope, result):
                             expected=shape_text(holder.shape), found=shape_text(value.shape))
             value = ops.broadcast(value, holder.shape, ())
         outputs.append(value)
-    return ops.custom(result, tuple(args), close(holders + [cotangent], outputs, function, rule))
+    return ops.custom(result, tuple(args.values()), close(holders + [cotangent], outputs, function, rule))
 
 
 def close(holders: list[Node], outputs: list[Node], function: Function, rule) -> Graph:

@@ -38,9 +38,9 @@ def evaluate(build: Build, scope, tree):
         build.place(fault, tree.span)
         raise
     except TypeRuleError as error:
-        fault = Fault("shape", str(error))
-        build.place(fault, tree.span)
-        raise fault from None
+        refused = Fault("shape", str(error))
+        build.place(refused, tree.span)
+        raise refused from None
     finally:
         build.depth -= 1
 
@@ -89,7 +89,8 @@ def check_length(count: int, span) -> None:
 
 def _check_nested(items: list, span) -> None:
     """Refuses a tuple of tuples that holds too much in all: `a = (a, a)` doubles in every turn of a loop."""
-    stack, seen = [items], 0
+    stack: list = [items]
+    seen = 0
     while stack:
         inner = [item for item in stack.pop() if isinstance(item, tuple)]
         seen += sum(map(len, inner))
@@ -283,7 +284,7 @@ def _inner(instance: Instance, tree):
 
 def arguments(build, scope, tree: syntax.Call) -> Arguments:
     """The evaluated arguments of a call, each with its span."""
-    positional = []
+    positional: list[tuple] = []
     for arg in tree.args:
         if isinstance(arg, syntax.Starred):
             positional.extend((item, arg.span) for item in spread(evaluate(build, scope, arg.value), arg.value.span))

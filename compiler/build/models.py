@@ -74,6 +74,7 @@ def locate(build: Build, instance: Instance, name: str | None) -> str:
             instance.path = join(locate(build, owner, None), setting)
         else:
             frame = build.frame
+            assert frame is not None            # an instance is made in a model's body
             short = frame.unique(name, True) if name else frame.unique(snake_case(instance.name), False)
             instance.path = join(frame.path, short)
     return instance.path
@@ -317,7 +318,8 @@ def declare(build: Build, scope, tree, trainable: bool) -> None:
     if old is None:
         if len(build.variables) >= MOST_VARIABLES:
             raise Fault("limit", f"the model has more than {MOST_VARIABLES} parameters and states")
-        build.variables[path] = Variable(path, type_, None, trainable, tree.span.where)
+        build.variables[path] = Variable(path, type_, None, trainable,          # type: ignore[arg-type]  # see below
+                                         tree.span.where)
     if not trainable:
         frame.states[tree.name] = (path, type_)
     scope.set(tree.name, build.updates.get(path, leaf))

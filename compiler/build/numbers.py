@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 
 from ..types import Dim, TypeRuleError, known_nonnegative, substitute
 from .values import Fault, describe, is_number, show
@@ -163,7 +164,7 @@ def _round(value):
     return float(round(value)) if isinstance(value, float) else value
 
 
-UNARY = {
+UNARY: dict[str, Callable] = {
     "neg": operator.neg, "abs": abs, "sign": lambda v: type(v)((v > 0) - (v < 0)),
     "exp": math.exp, "expm1": math.expm1, "log": math.log, "log1p": math.log1p, "sqrt": math.sqrt,
     "rsqrt": lambda v: 1.0 / math.sqrt(v), "tanh": math.tanh, "erf": math.erf, "sin": math.sin, "cos": math.cos,

@@ -6,6 +6,8 @@ invariant: computed once before the loop and handed in.  Constants stay inside.
 
 from __future__ import annotations
 
+from typing import Any
+
 from .. import ops, syntax
 from ..ir import Graph, Node, rebuild
 from . import shapes
@@ -97,7 +99,7 @@ def _carries(build: Build, scope, tree) -> list[Node]:
 
 def _new_carry(build: Build, body: Scope, carry, holder: Node) -> Node:
     """The carry's value after a step, which must have the type it started with."""
-    value = body.names[carry.name]
+    value: Any = body.names[carry.name]
     if value is POISON:
         raise Poisoned
     if is_number(value):
@@ -120,7 +122,7 @@ def _carry_hint(holder: Node, value) -> str | None:
 
 
 def _collected(build: Build, body: Scope, tree, collect) -> Node:
-    value = body.names.get(collect.value)
+    value: Any = body.names.get(collect.value)
     if value is POISON:
         raise Poisoned
     if value is None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ...runtime.cache import key_of
 from .. import syntax
@@ -26,7 +27,7 @@ _MISSING = object()
 class Scope:
     """Names of one block of code, and the scope around it."""
 
-    frame = None                       # of a model's body: the call being elaborated
+    frame: Any = None                  # of a model's body: the call being elaborated
     closed = False                     # of a scan's body: names outside cannot be rebound
 
     def __init__(self, parent: Scope | None = None, names: dict | None = None):
@@ -71,7 +72,7 @@ class FileScope(Scope):
     def __init__(self, build, tree: syntax.File, parent: Scope, filename: str):
         super().__init__(parent)
         self.build, self.tree, self.filename = build, tree, filename
-        self.items = {}
+        self.items: dict = {}
         for item in tree.items:
             if not isinstance(item, syntax.Train) and item.name not in self.items:
                 self.items[item.name] = item

@@ -114,6 +114,7 @@ class Build:
         names = dict(builtins)
         names["f32"] = precision
         self.prelude = PreludeScope(self, Scope(None, names))
+        self.call_tree: Any = None                  # the builtin's call that is being evaluated
         self.variables: dict[str, Variable] = {}
         self.updates: dict[str, Node] = {}
         self.values: dict[str, Node] = {}
@@ -182,7 +183,7 @@ class Build:
     def report(self, fault: Fault, span=None) -> None:
         """Turns a fault into a diagnostic.  One inside the prelude points at the call in the user's own file."""
         self.place(fault, span)
-        chain, where, notes = list(fault.chain), fault.span, []
+        chain, where, notes = list(fault.chain or ()), fault.span, []
         message = fault.message
         if where is not None and is_prelude(where.file):
             outer = [i for i, (_, call, _) in enumerate(chain) if not is_prelude(call.file)]

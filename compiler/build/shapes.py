@@ -103,7 +103,9 @@ class Arithmetic:
                             hint=tensor_hint(value))
         weak = max((self.dtype_of_number(v) for v in numbers_), key=order.__getitem__, default=None)
         if strong is None or weak is None:
-            return strong or weak
+            found = strong or weak
+            assert found is not None            # there is at least one value
+            return found
         ranks = {"bool": 0, "int": 1, "float": 2}
         return strong if ranks[strong.kind] >= ranks[weak.kind] else weak
 
@@ -200,9 +202,10 @@ class Arithmetic:
 def _products(base: Node, exponent: int) -> Node:
     if exponent == 0:
         return full(base.shape, 1, base.dtype)
-    square = ops.mul(base, base) if exponent > 1 else None
-    return {1: lambda: base, 2: lambda: square, 3: lambda: ops.mul(square, base),
-            4: lambda: ops.mul(square, square)}[exponent]()
+    if exponent == 1:
+        return base
+    square = ops.mul(base, base)
+    return {2: lambda: square, 3: lambda: ops.mul(square, base), 4: lambda: ops.mul(square, square)}[exponent]()
 
 
 def tensor_hint(value) -> str | None:

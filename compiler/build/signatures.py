@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .. import syntax
 from ..ir import Node
-from ..types import DTYPES, Dim, Size, TensorType, divide_exactly, substitute, symbols
+from ..types import DTYPES, Dim, DType, Size, TensorType, divide_exactly, substitute, symbols
 from . import shapes
 from .scope import Scope
 from .session import Build
@@ -51,7 +53,8 @@ class SymbolScope(Scope):
 
     def _is_number(self, name: str) -> bool:
         try:
-            return is_size(self.parent.find(name)) or self.parent.find(name) is POISON
+            found = self.parent.find(name) if self.parent is not None else None
+            return is_size(found) or found is POISON
         except KeyError:
             return False
 
@@ -79,7 +82,7 @@ def declared_shape(build: Build, scope, annotation: syntax.TypeAnnotation) -> li
     return shape
 
 
-def dtype_of(build: Build, annotation) -> object:
+def dtype_of(build: Build, annotation) -> DType:
     """The element type that an annotation names."""
     if not isinstance(annotation, syntax.TypeAnnotation) or annotation.name not in DTYPES:
         name = getattr(annotation, "name", "a tuple")
@@ -102,7 +105,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def match(declared: list, actual, bindings: dict[str, Size]) -> str | None:
+def match(declared: list, actual, bindings: dict[str, Any]) -> str | None:
     """Binds the declared symbols so that the shapes agree; what clashes, or None.  ``bindings`` grows in place."""
     if Ellipsis in declared:
         here = declared.index(Ellipsis)
@@ -124,9 +127,10 @@ def match(declared: list, actual, bindings: dict[str, Size]) -> str | None:
     for position, (want, have) in enumerate(zip(declared, actual)):
         expected = substitute(want, bindings)
         if isinstance(expected, Dim) and any(s.startswith("'") for s in symbols(expected)):
-            expected = _solve(expected, have, bindings)
-            if expected is None:
+            solved = _solve(expected, have, bindings)
+            if solved is None:
                 return f"dimension {position}: {plain(want)} cannot be {have}"
+            expected = solved
         if expected != have:
             meaning = f"{plain(want)} = {expected}" if plain(want) != str(expected) else f"{expected}"
             return f"dimension {position} is {have}, expected {meaning}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from .. import ops, syntax
 from ..ir import Graph, Node
@@ -32,7 +33,7 @@ class Training:
 def run_train(build: Build, scope: Scope, tree: syntax.Train, inputs: list[Node]) -> Training:
     """Runs a train block in the scope of the model's body, so that inputs, outputs and bindings are visible."""
     found = Training()
-    inner = Scope(scope)
+    inner: Any = Scope(scope)
     inner.training, inner.inputs = found, inputs
     run_block(build, inner, tree.body)
     if not found.losses and not any(isinstance(s, (syntax.Loss, syntax.If, syntax.For)) for s in tree.body):

@@ -89,7 +89,7 @@ def _callbacks(patience, monitor, checkpoint, log, taken) -> list:
 
 
 def _tell_where_from(checkpoint: Path | None, resume: bool) -> None:
-    if not resume:
+    if not resume or checkpoint is None:
         return
     from ...runtime.checkpoint import find
     found = find(checkpoint)

@@ -90,6 +90,12 @@ class Analysis:
     def names(self) -> Bindings | None:
         return bindings(self.file) if self.file is not None else None
 
+    @property
+    def bound(self) -> Bindings:
+        """``names``, of a file that has a tree."""
+        assert self.names is not None
+        return self.names
+
     # -- other files --
 
     @cached_property
@@ -100,16 +106,16 @@ class Analysis:
             path = os.path.normpath(os.path.join(os.path.dirname(self.path), item.path))
             text = self.loader(path) if self.loader is not None else None
             try:
-                text = Path(path).read_bytes() if text is None else text
-                found[item.name] = (path, parse_stages(text, path).file)
+                content = Path(path).read_bytes() if text is None else text
+                found[item.name] = (path, parse_stages(content, path).file)
             except (OSError, Diagnostics, ValueError):
                 continue
         return found
 
     def member_of_import(self, name: str, member: str) -> Place | None:
         """`member` of the file that is imported as `name`."""
-        path, file = self.imported.get(name, (None, None))
-        return place_in(path, file, member) if file is not None else None
+        found = self.imported.get(name)
+        return place_in(*found, member) if found is not None else None
 
     # -- what stands at a place --
 
@@ -152,13 +158,14 @@ class Analysis:
                 place = place or inner_place(self._path_of(value.model.tree), value.model.tree, attribute.name)
             elif isinstance(value, Record):
                 model = self.definition(value.kind)
-                place = place or (inner_place(model.path, model.tree, attribute.name) if model is not None else None)
+                if place is None and model is not None and isinstance(model.tree, ast.Model):
+                    place = inner_place(model.path, model.tree, attribute.name)
         symbol = self.symbol_of(place.tree) if place is not None else None
         return Named(attribute.name, attribute.name_span, symbol, place) if place is not None else None
 
     def symbol_of(self, tree: ast.Node) -> Symbol | None:
         """The symbol of this file that a tree declares."""
-        return next((symbol for symbol in self.names.symbols if symbol.tree is tree), None)
+        return next((symbol for symbol in self.bound.symbols if symbol.tree is tree), None)
 
     def definition(self, name: str) -> Place | None:
         """A model, function or constant of this file, of one that it imports, or of the prelude, by its plain name."""
@@ -185,7 +192,7 @@ class Analysis:
                 value = value.function
             tree = getattr(value.model if isinstance(value, Instance) else value, "tree", None)
             which = {Instance: "inputs", ModelValue: "settings", Function: "params"}.get(type(value))
-            if which is not None:
+            if which is not None and tree is not None:
                 return Place(self._path_of(tree), tree, tree.name_span), which
         return self._parameters_by_name(callee)
 
@@ -196,12 +203,12 @@ class Analysis:
             return (inner[0], "inputs") if inner is not None and inner[1] == "settings" else None
         place = None
         if isinstance(callee, ast.Name):
-            symbol = self.names.scope_at(callee.span.line).find(callee.name)
+            symbol = self.bound.scope_at(callee.span.line).find(callee.name)
             place = prelude_place(callee.name) if symbol is None else Place(self.path, symbol.tree, symbol.places[0])
         elif isinstance(callee, ast.Attribute) and isinstance(callee.value, ast.Name):
             place = self.member_of_import(callee.value.name, callee.name)
-        which = {ast.Model: "settings", ast.Def: "params"}.get(type(place.tree) if place is not None else None)
-        return (place, which) if which is not None else None
+        which = {ast.Model: "settings", ast.Def: "params"}.get(type(place.tree)) if place is not None else None
+        return (place, which) if place is not None and which is not None else None
 
     # -- values --
 

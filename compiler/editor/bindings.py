@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from .. import syntax as ast
 from ..diagnostics import Span
@@ -125,10 +126,14 @@ class Resolver:
             if not isinstance(item, ast.Train):
                 kind = {ast.Import: "import", ast.Const: "const", ast.Def: "function", ast.Model: "model"}[type(item)]
                 self.top.define(item.name, kind, item, item.name_span)
-        for kind, resolve in ((file.consts, self.const), (file.defs, self.function), (file.models, self.model),
-                              (file.trains, self.train)):
-            for item in kind:
-                resolve(item)
+        for const in file.consts:
+            self.const(const)
+        for function in file.defs:
+            self.function(function)
+        for model in file.models:
+            self.model(model)
+        for train in file.trains:
+            self.train(train)
         scopes = [self.top, *self.found.scopes]
         self.found.symbols += {id(symbol): symbol for scope in scopes for symbol in scope.names.values()}.values()
         return self.found
@@ -221,7 +226,7 @@ class Resolver:
         else:
             self.found.symbols.append(Symbol(statement.name, kind, statement, scope.owner, [statement.name_span]))
 
-    def bind_scan(self, scope: Scope, scan: ast.Scan, define, outer: Scope | None) -> None:
+    def bind_scan(self, scope: Any, scan: ast.Scan, define, outer: Scope | None) -> None:
         """A carried name is the same inside the scan and after it; sources belong inside, collected names outside."""
         carried = Scope(dict(outer.names) if outer is not None else {}, None, scan)
         for carry in scan.carries:
@@ -235,7 +240,7 @@ class Resolver:
             value = inner.find(collect.value)
             if collect.value_span != collect.name_span and value is not None:
                 value.places.append(collect.value_span)
-            if collect.value_span == collect.name_span and collect.name in carried.names:
+            if collect.value_span == collect.name_span and collect.name in carried.names and value is not None:
                 value.places.append(collect.name_span)
             else:
                 define(collect.name, "value", collect, collect.name_span)

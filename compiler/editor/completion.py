@@ -212,8 +212,8 @@ class Completion:
                         return Place(place.path, value.model.tree, value.model.tree.name_span), "inputs"
             else:
                 place = prelude_place(name)
-        which = {ast.Model: "settings", ast.Def: "params"}.get(type(place.tree) if place is not None else None)
-        return (place, which) if which is not None else None
+        which = {ast.Model: "settings", ast.Def: "params"}.get(type(place.tree)) if place is not None else None
+        return (place, which) if place is not None and which is not None else None
 
     def members(self) -> list[Item]:
         """What may follow a point: the definitions of an imported file, outputs, weights and inner values."""

@@ -42,14 +42,14 @@ def references(analysis: Analysis, named: Named, others: Iterable[Analysis] = ()
 def _in_file(analysis: Analysis, named: Named) -> list[Span]:
     if named.place is None or named.symbol is not None and named.symbol.kind == "import":
         if named.symbol is not None:
-            return list(named.symbol.places) if named.symbol in analysis.names.symbols else []
-        return [span for span, name in analysis.names.free if name == named.name]
+            return list(named.symbol.places) if named.symbol in analysis.bound.symbols else []
+        return [span for span, name in analysis.bound.free if name == named.name]
     target = (named.place.path, named.place.span)
-    symbol = named.symbol if named.symbol in analysis.names.symbols else None
+    symbol = named.symbol if named.symbol in analysis.bound.symbols else None
     spans = list(symbol.places) if symbol is not None else []
     if named.symbol is None:
-        spans += [span for span, name in analysis.names.free if name == named.name]
-    tied = [*(keyword for _, keyword in analysis.names.keywords), *(member for member, _ in analysis.names.members)]
+        spans += [span for span, name in analysis.bound.free if name == named.name]
+    tied = [*(keyword for _, keyword in analysis.bound.keywords), *(member for member, _ in analysis.bound.members)]
     for tree in tied:
         place = tree.name_span
         if tree.name == named.name and _same(analysis.named(place.line, place.column), target):
@@ -86,7 +86,7 @@ def rename(analysis: Analysis, line: int, column: int, new: str, others: Iterabl
         raise RenameError(f"`{new}` is not a name: letters, digits and `_`, no digit first")
     if new in RESERVED:
         raise RenameError(f"`{new}` is a reserved word")
-    if named.symbol.kind == "dimension" and not new[:1].isupper():
+    if named.symbol is not None and named.symbol.kind == "dimension" and not new[:1].isupper():
         raise RenameError("the names of dimensions are capitalised")
     places = references(analysis, named, others)
     if new != named.name:
@@ -96,7 +96,7 @@ def rename(analysis: Analysis, line: int, column: int, new: str, others: Iterabl
 
 def _check_free(analysis: Analysis, named: Named, new: str, places: list[Span]) -> None:
     """Refuses a name that has a meaning already, in the scopes of the old one or where the old one stands."""
-    names = analysis.names
+    names = analysis.bound
     regions = [scope.tree.span for scope in (names.top, *names.scopes) if named.symbol in scope.names.values()]
     uses = [span for symbol in names.symbols if symbol.name == new for span in symbol.places]
     uses += [span for span, name in names.free if name == new]

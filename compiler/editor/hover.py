@@ -64,6 +64,8 @@ def role(analysis: Analysis, named: Named) -> str:
 
 def uses(analysis: Analysis, line: int, column: int) -> list[str]:
     """What the calls give that begin with the name under the cursor, and the path of the instance."""
+    if analysis.file is None:
+        return []
     path = path_to(analysis.file, line, column)
     results, weights = [], []
     values = analysis.values.of(path[-1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields
+from typing import Any
 
 from ...runtime.errors import NetcError
 from ..diagnostics import Diagnostics
@@ -58,7 +59,7 @@ def comments_of(parsed: Parsed) -> list[str]:
 
 def same_program(a: Node, b: Node) -> bool:
     """Whether two trees differ in nothing but the places of their nodes; no recursion."""
-    pairs = [(a, b)]
+    pairs: list[tuple[Any, Any]] = [(a, b)]
     while pairs:
         x, y = pairs.pop()
         if type(x) is not type(y):

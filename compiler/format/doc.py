@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 WIDTH = 120
 
@@ -18,6 +19,8 @@ class Doc:
     """`width` is that on one line; `forced` tells that there is no such form, and `width` is then what it would be."""
 
     __slots__ = ("width", "forced")
+    width: int
+    forced: bool
 
 
 class Text(Doc):
@@ -175,7 +178,8 @@ class Printer:
 
     def end_line(self, indent: int) -> None:
         code = self.code.rstrip()
-        first, *more = self.trails or [None]
+        trails: list = self.trails or [None]
+        first, *more = trails
         if code or first is not None:
             self.rows.append(Row(code, first, indent))
         self.rows += [Row("", comment, indent) for comment in more]
@@ -245,10 +249,10 @@ class Printer:
 
     # -- looking ahead --
 
-    def fits(self, doc: Doc, before: int = 0, then: _Rest | None = None) -> bool:
+    def fits(self, doc: Any, before: int = 0, then: _Rest | None = None) -> bool:
         """Whether the document on one line, and what must follow it up to the next possible break, fit the width."""
         room = WIDTH - self.column - before - doc.width
-        follow = [(False, then)] if then is not None and then.at < len(then.fill.items) else []
+        follow: list[tuple[bool, Any]] = [(False, then)] if then is not None and then.at < len(then.fill.items) else []
         position = len(self.stack)
         while room >= 0:
             if not follow:

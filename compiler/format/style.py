@@ -67,7 +67,8 @@ class Style:
     def line(self, doc: Doc, indent: int, block: Tree | None = None) -> None:
         """A logical line with the comment behind it, and the block that it opens; more comments go below it."""
         rows = render(doc, indent)
-        first, *more = self.tokens.end_of_line() or [None]
+        comments: list = self.tokens.end_of_line() or [None]
+        first, *more = comments
         rows[-1].comment = first
         below = indent if block is None else indent + INDENT
         if more and not below:
@@ -287,10 +288,10 @@ class Style:
             last = i + 1 == len(items)
             docs.append(doc if last and not tuple_of_one else Concat([doc, Text(",")]))
         self.depth -= 1
-        last = ")" if optional else self.take(closing)
+        end = ")" if optional else self.take(closing)
         if not docs:
-            return text(first, last)
-        found = self.last_list = list_doc(first, Fill(docs, leads), last, self.hang, optional)
+            return text(first, end)
+        found = self.last_list = list_doc(first, Fill(docs, leads), end, self.hang, optional)
         return found
 
     # ---- values -----------------------------------------------------------------------------------------------------
@@ -329,7 +330,7 @@ class Style:
         elif tree.data == "conditional" or not ends_with_list(tree):
             before = WIDTH
         else:
-            before = plain.width - self.last_list.width
+            before = plain.width - self.last_list.width     # type: ignore[attr-defined]  # `expression` has set it
         hang = self.hang
 
         def broken(column: int, indent: int) -> Doc:
@@ -497,7 +498,7 @@ class Style:
 
     def on_parameter(self, tree: Tree) -> Doc:
         star, _, annotation, default = tree.children
-        parts = [Text(self.take("STAR"))] if star is not None else []
+        parts: list[Doc] = [Text(self.take("STAR"))] if star is not None else []
         parts += [Text(self.take("NAME")), self.typed(annotation)]
         if default is not None:
             parts += [text(" ", self.take("EQUAL"), " "), self.expression(default)]

@@ -46,6 +46,9 @@ def _register(name: str, count: int, kinds, compute: Callable, gradient: Callabl
     return record
 
 
+Build = Callable[..., Node]
+
+
 def _unary(name, kinds, compute, gradient=None, result=None) -> Callable[[Node], Node]:
     record = _register(name, 1, kinds, compute, gradient, result)
 
@@ -92,9 +95,9 @@ def _erf(x):
 
 # --- the table ---------------------------------------------------------------------------------------------------
 
-neg = _unary("neg", NUMERIC, np.negative, lambda x, y, g: neg(g))
+neg: Build = _unary("neg", NUMERIC, np.negative, lambda x, y, g: neg(g))
 abs = _unary("abs", NUMERIC, np.abs, lambda x, y, g: mul(g, sign(x)))
-sign = _unary("sign", NUMERIC, np.sign)
+sign: Build = _unary("sign", NUMERIC, np.sign)
 exp = _unary("exp", FLOAT, np.exp, lambda x, y, g: mul(g, y))
 expm1 = _unary("expm1", FLOAT, np.expm1, lambda x, y, g: mul(g, add(y, like(y, 1.0))))
 log = _unary("log", FLOAT, np.log, lambda x, y, g: div(g, x))
@@ -105,17 +108,17 @@ tanh = _unary("tanh", FLOAT, np.tanh, lambda x, y, g: mul(g, sub(like(y, 1.0), m
 sigmoid = _unary("sigmoid", FLOAT, _sigmoid, lambda x, y, g: mul(g, mul(y, sub(like(y, 1.0), y))))
 erf = _unary("erf", FLOAT, _erf, lambda x, y, g: mul(scaled(g, 2 / math.sqrt(math.pi)), exp(neg(mul(x, x)))))
 sin = _unary("sin", FLOAT, np.sin, lambda x, y, g: mul(g, cos(x)))
-cos = _unary("cos", FLOAT, np.cos, lambda x, y, g: neg(mul(g, sin(x))))
+cos: Build = _unary("cos", FLOAT, np.cos, lambda x, y, g: neg(mul(g, sin(x))))
 floor = _unary("floor", FLOAT, np.floor)
 ceil = _unary("ceil", FLOAT, np.ceil)
 round = _unary("round", FLOAT, np.rint)
 logical_not = _unary("logical_not", BOOL, np.logical_not)
 is_finite = _unary("is_finite", FLOAT, np.isfinite, result=boolean)
 
-add = _binary("add", NUMERIC, np.add, lambda a, b, y, g: (g, g))
-sub = _binary("sub", NUMERIC, np.subtract, lambda a, b, y, g: (g, neg(g)))
-mul = _binary("mul", NUMERIC, np.multiply, lambda a, b, y, g: (mul(g, b), mul(g, a)))
-div = _binary("div", FLOAT, np.divide, lambda a, b, y, g: (div(g, b), neg(mul(div(g, b), y))))
+add: Build = _binary("add", NUMERIC, np.add, lambda a, b, y, g: (g, g))
+sub: Build = _binary("sub", NUMERIC, np.subtract, lambda a, b, y, g: (g, neg(g)))
+mul: Build = _binary("mul", NUMERIC, np.multiply, lambda a, b, y, g: (mul(g, b), mul(g, a)))
+div: Build = _binary("div", FLOAT, np.divide, lambda a, b, y, g: (div(g, b), neg(mul(div(g, b), y))))
 pow = _binary("pow", FLOAT, np.power, lambda a, b, y, g: (mul(g, _power_slope(a, b)), mul(mul(g, y), _safe_log(a))))
 maximum = _binary("maximum", NUMERIC, np.maximum, lambda a, b, y, g: (_winner(b, a, g), _winner(a, b, g)))
 minimum = _binary("minimum", NUMERIC, np.minimum, lambda a, b, y, g: (_winner(a, b, g), _winner(b, a, g)))

@@ -249,7 +249,8 @@ WINDOWS = (((5,), (2,), (2,), (0,), (2,)), ((5,), (3,), (1,), (1,), (5,)), ((6,)
 @_sample("window_argmax", "window_take", "window_put")
 def _windows(name, rng) -> Iterable[Node]:
     for batch, channels in ((1, 1), (2, 3)):
-        for inside, *window, outside in WINDOWS:
+        for inside, sizes, strides, low, outside in WINDOWS:
+            window = sizes, strides, low
             where = ops.window_argmax(x((batch, *inside, channels)), *window, outside)
             if name == "window_argmax":
                 yield where

@@ -123,8 +123,8 @@ class _Drawing:
         for view in written:
             key = _memory_of(view)
             # Who reads and writes the same place has taken over what was there.
-            taken = any(_memory_of(other) is key and other.offset == view.offset for other in read)
-            kept = [(at, writer) for at, writer in self.wrote.get(key, ()) if not (taken and at == view.offset)]
+            over = any(_memory_of(other) is key and other.offset == view.offset for other in read)
+            kept = [(at, writer) for at, writer in self.wrote.get(key, ()) if not (over and at == view.offset)]
             self.wrote[key] = [*kept, (view.offset, block)]
 
     def _writers(self, key, offset) -> list[Block]:

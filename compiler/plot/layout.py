@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from . import place, ranks
 from .figure import Block, Figure, Group, Link
+from .place import Distance, Pull
 from .route import Routes, route
 
 SWEEPS = 24
@@ -180,7 +182,8 @@ class _Drawing:
             self.keys[block] = float(position)
         for bar in self.bars.values():
             self.keys[bar] = (self.keys[bar.link.source] + self.keys[bar.link.target]) / 2
-        for position, entry in enumerate((*self.figure.blocks, *self.bars.values(), *self.figure.groups, *self.struts)):
+        entries: list[Entry] = [*self.figure.blocks, *self.bars.values(), *self.figure.groups, *self.struts]
+        for position, entry in enumerate(entries):
             self.tie[entry] = position
         self._key_groups()
         self._sort()
@@ -227,7 +230,7 @@ class _Drawing:
 
     def _positions(self) -> dict[Entry, float]:
         """Provisional places: each rank packed, and centred."""
-        found = {}
+        found: dict[Entry, float] = {}
         for row in self.rows:
             at = 0.0
             for entry in row:
@@ -238,12 +241,12 @@ class _Drawing:
                 found[entry] -= at / 2
         return found
 
-    def _width(self, entry: Block | Bar) -> float:
+    def _width(self, entry: Entry) -> float:
         return self.sizes[entry][0] if isinstance(entry, Block) else 4.0
 
     def _steps(self) -> list[tuple[int, Block | Bar, Block | Bar]]:
         """Each link as steps from one rank to the next: (upper rank, above, below)."""
-        found = []
+        found: list[tuple[int, Block | Bar, Block | Bar]] = []
         for link in self.figure.links:
             bar, row = self.bars.get(link), self.row[link.source]
             if bar is None:
@@ -364,8 +367,8 @@ class _Drawing:
             if not bar.side:
                 continue
             row = self.rows[bar.last]
-            at, target = row.index(bar), row.index(link.target)
-            between = row[min(at, target) + 1:max(at, target)]
+            at, end = row.index(bar), row.index(link.target)
+            between = row[min(at, end) + 1:max(at, end)]
             if any(not (isinstance(entry, Bar) and entry.side and entry.link.target is link.target)
                    for entry in between):
                 row.remove(bar)
@@ -407,7 +410,7 @@ class _Drawing:
                             [(a, b, least) for (a, b), least in distances.items()], costs)
         self.x = {entry: float(found[which]) for entry, which in self.unknown.items()}
 
-    def _distances(self) -> Iterator[place.Distance]:
+    def _distances(self) -> Iterator[Distance]:
         for group in self.figure.groups:
             yield self.unknown[group, "left"], self.unknown[group, "right"], self.header(group)
             for child in self.figure.groups:
@@ -415,7 +418,7 @@ class _Drawing:
                     yield self.unknown[group, "left"], self.unknown[child, "left"], PAD
                     yield self.unknown[child, "right"], self.unknown[group, "right"], PAD
         for row in self.rows:
-            before: tuple[int, float, object] | None = None          # unknown, reach to the right of it, what it is
+            before: Any = None          # unknown, reach to the right of it, what it is
             for entry in self._in_order(row):
                 what, opens = entry if isinstance(entry, tuple) else (entry, None)
                 if opens is None:
@@ -441,7 +444,7 @@ class _Drawing:
             return BAR_GAP
         return GAP
 
-    def _pulls(self) -> Iterator[place.Pull]:
+    def _pulls(self) -> Iterator[Pull]:
         out, into = self.out, self.into
         for link in self.figure.links:
             source, target = self.unknown[link.source], self.unknown[link.target]
@@ -485,7 +488,9 @@ class _Drawing:
 
     def _rows_down(self, heights, routes: Routes, spans) -> tuple[list[float], list[tuple[float, float]]]:
         """The top of each rank, and of each gap below a rank the stretch where links may run sideways."""
-        tops, gaps, y = [], [], 0.0
+        tops: list[float] = []
+        gaps: list[tuple[float, float]] = []
+        y = 0.0
         for row, height in enumerate(heights):
             above = max((self._deepest(group, spans, row, 0) for group, span in spans.items() if span[0] == row),
                         default=0)

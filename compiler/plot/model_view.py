@@ -29,17 +29,18 @@ def model_view(model: Model, depth: int | None = None, unroll: bool = False) -> 
 def _opened(root: Box, depth: int | None, drawing: _Drawing) -> set[Box]:
     """The boxes whose inside is shown."""
     if depth is not None:
-        opened, level = set(), [root]
+        opened: set[Box] = set()
+        level = [root]
         for _ in range(depth):
             opened.update(box for box in level if box.children)
             level = [child for box in level for child in box.children]
         return opened
     opened = {root}
     level = [box for box in drawing.shown(root) if box.children]
-    own = [box for box in level if not box.layer.library]
+    own = [box for box in level if not box.own.library]
     while own:                                                # the user's models, all of them
         opened.update(own)
-        own = [child for box in own for child in drawing.shown(box) if child.children and not child.layer.library]
+        own = [child for box in own for child in drawing.shown(box) if child.children and not child.own.library]
     while True:                                               # the prelude's, level by level
         level = [child for box in opened for child in drawing.shown(box) if child.children and child not in opened]
         more = sum(len(drawing.shown(box)) for box in level)
@@ -151,7 +152,7 @@ class _Drawing:
         return [found] if found is not None else []
 
     def _parameters(self, run: list[Box]) -> int:
-        return sum(self.counts.get(path, 0) for box in run for path in box.layer.parameters)
+        return sum(self.counts.get(path, 0) for box in run for path in box.own.parameters)
 
     def _block(self, run: list[Box], group: Group | None) -> Block:
         box = run[0]
@@ -166,14 +167,14 @@ class _Drawing:
             title = f"{box.name}: {box.label}" if box.named else box.label
             return Block(title, (), "operation", "pill", group, f"{box.name}: {shape}")
         title, settings = described(box)
-        if box.layer.outputs == box.layer.inputs[:len(box.layer.outputs)] and not box.children:
+        if box.own.outputs == box.own.inputs[:len(box.own.outputs)] and not box.children:
             return Block(" ".join(filter(None, (title, settings))), (), "operation", "pill", group, box.path)
         count = self._parameters(run)
-        shared = "shared" if box.layer.call and count else f"{short(count)}" if count else ""
+        shared = "shared" if box.own.call and count else f"{short(count)}" if count else ""
         lines = [settings, " · ".join(filter(None, (shape, shared)))]
         if len(run) > 1:
             title = f"{box.label}  ×{len(run)}"
-        return Block(title, tuple(filter(None, lines)), box.layer.library or "layer", "box", group, box.path)
+        return Block(title, tuple(filter(None, lines)), box.own.library or "layer", "box", group, box.path)
 
 
 def _titles(box: Box, times: int, parameters: int) -> tuple[str, str]:
@@ -181,8 +182,8 @@ def _titles(box: Box, times: int, parameters: int) -> tuple[str, str]:
     if times > 1:
         return f"{box.label}  ×{times}", f"{times} × {parameters // times:,}"
     title, _ = described(box)
-    repeats = f"{box.layer.repeats} times" if box.layer.repeats != 1 else ""
-    count = "shared" if box.layer.call and parameters else f"{parameters:,}" if parameters else ""
+    repeats = f"{box.own.repeats} times" if box.own.repeats != 1 else ""
+    count = "shared" if box.own.call and parameters else f"{parameters:,}" if parameters else ""
     return title, " · ".join(filter(None, (repeats, count)))
 
 
@@ -192,7 +193,7 @@ def described(box: Box) -> tuple[str, str]:
     kind = box.label
     name = box.name.split(":")[0].rstrip("0123456789").rstrip("_")
     title = kind if snake_case(kind) in (name, box.name) or not name else f"{box.name}: {kind}"
-    return title, settings_text(kind, dict(box.layer.settings))
+    return title, settings_text(kind, dict(box.own.settings))
 
 
 def settings_text(kind: str, settings: dict[str, str]) -> str:
@@ -226,10 +227,10 @@ def _shape_text(type_: TensorType) -> str:
 def _alike(box: Box) -> list[list[Box]]:
     """The children; a model whose first input is another's result, and which is otherwise the same, joins it."""
     runs: list[list[Box]] = []
-    taken = {}
+    taken: dict = {}
     for arrow in box.arrows:
         taken.setdefault(arrow.source, []).append(arrow.target)
-    place = {}
+    place: dict = {}
     for child in box.children:
         before = child.feeds[0] if child.feeds else None
         if isinstance(before, Box) and child.children and before in place and _same(before, child) \
@@ -243,7 +244,7 @@ def _alike(box: Box) -> list[list[Box]]:
 
 
 def _same(a: Box, b: Box) -> bool:
-    return a.kind == b.kind == "layer" and a.label == b.label and a.layer.settings == b.layer.settings \
+    return a.kind == b.kind == "layer" and a.label == b.label and a.own.settings == b.own.settings \
         and [v.type for v in a.outputs] == [v.type for v in b.outputs] \
-        and [v.type for v in a.layer.inputs] == [v.type for v in b.layer.inputs] and a.feeds[1:] == b.feeds[1:] \
-        and not a.layer.call and not b.layer.call
+        and [v.type for v in a.own.inputs] == [v.type for v in b.own.inputs] and a.feeds[1:] == b.feeds[1:] \
+        and not a.own.call and not b.own.call

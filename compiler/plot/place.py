@@ -52,14 +52,15 @@ def solve(count: int, pulls: Sequence[Pull], distances: Sequence[Distance],
         mean = float(slack @ price) / len(slack)
         if max(mean, np.abs(residual).max(), np.abs(gap).max()) < ENOUGH:
             break
-        step = None
-        for centring in (0.0, None):                          # Mehrotra: look ahead, then correct
+        step: tuple | None = None
+        for _ in range(2):                                    # Mehrotra: look ahead, then correct
             target = slack * price
-            if centring is None:
+            if step is not None:
                 reach = _longest(slack, step[1]), _longest(price, step[2])
                 after = float((slack + reach[0] * step[1]) @ (price + reach[1] * step[2])) / len(slack)
                 target = target + step[1] * step[2] - (after / mean) ** 3 * mean
             step = _step(hessian, left, right, residual, gap, slack, price, target)
+        assert step is not None
         length = 0.99 * min(_longest(slack, step[1]), _longest(price, step[2]))
         x, slack, price = x + length * step[0], slack + length * step[1], price + length * step[2]
     return x

@@ -25,7 +25,8 @@ def assign(count: int, edges: Sequence[Edge]) -> list[int]:
 
 
 def _longest_path(count: int, edges: Sequence[Edge]) -> list[int]:
-    ranks, waiting, out = [0] * count, [0] * count, [[] for _ in range(count)]
+    ranks, waiting = [0] * count, [0] * count
+    out: list[list[tuple[int, int]]] = [[] for _ in range(count)]
     for source, target, length, _ in edges:
         waiting[target] += 1
         out[source].append((target, length))
@@ -110,10 +111,11 @@ def _negative_cut(nodes: list[int], edges: list[Edge], tree: set[int]) -> tuple[
         source, target, *_ = edges[number]
         near[source].append((target, number))
         near[target].append((source, number))
-    order, parent = [nodes[0]], {nodes[0]: None}
+    order: list[int] = [nodes[0]]
+    parent: dict[int, tuple[int, int]] = {}            # but for the root
     for node in order:
         for other, number in near[node]:
-            if other not in parent:
+            if other != nodes[0] and other not in parent:
                 parent[other] = (node, number)
                 order.append(other)
     # Flow out of each subtree, over all edges; edges inside of it cancel.

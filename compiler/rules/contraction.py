@@ -170,8 +170,8 @@ def no_contraction(x: Node) -> Node | None:
         return None
     factors = []
     for operand, places in zip(x.args, x.attrs["maps"]):
-        axes = [index.terms[0][0] if _plain(index) else None for index in places]
-        if None in axes or len(set(axes)) != len(axes):
+        axes = [index.terms[0][0] for index in places if _plain(index)]
+        if len(axes) != len(places) or len(set(axes)) != len(axes):
             return None
         if any(operand.shape[k] != x.shape[axis] for k, axis in enumerate(axes)):
             return None
@@ -192,8 +192,8 @@ def plain_sum(x: Node) -> Node | None:
         return None
     operand, (places,) = x.args[0], x.attrs["maps"]
     extents = (*x.shape, *x.attrs["reduce"])
-    axes = [index.terms[0][0] if _plain(index) else None for index in places]
-    if None in axes or sorted(axes) != list(range(len(extents))):
+    axes = [index.terms[0][0] for index in places if _plain(index)]
+    if len(axes) != len(places) or sorted(axes) != list(range(len(extents))):
         return None
     if any(operand.shape[k] != extents[axis] for k, axis in enumerate(axes)):
         return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
+from typing import Any
 
 from .. import ops
 from ..ir import Graph, Node, is_tensor, node, rebuild, rewrite, substitute, topological
@@ -325,7 +326,7 @@ class _Part:
 
     def __init__(self, loop: Loop, current: Node):
         self.current = current
-        self.factors = [_factor(loop, arg) for arg in current.args]
+        self.factors: list[tuple[int | None, Any]] = [_factor(loop, arg) for arg in current.args]
 
     @property
     def needs(self) -> list[int]:
