@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -16,4 +18,18 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_ruff_finds_nothing():
     done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format", "concise", "."],
                           cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed")
+def test_mypy_finds_nothing():
+    """On this tree under its package's name, whatever its folder is called; what mypy learnt is kept between runs."""
+    kept = Path(os.environ["NETC_CACHE_DIR"]) / "mypy" / hashlib.blake2b(bytes(ROOT), digest_size=8).hexdigest()
+    kept.mkdir(parents=True, exist_ok=True)
+    if not (kept / "netc").is_symlink():
+        (kept / "netc").symlink_to(ROOT, target_is_directory=True)
+    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(kept)]
+    done = subprocess.run(command, env=os.environ | {"MYPYPATH": str(kept)}, capture_output=True, text=True,
+                          timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
