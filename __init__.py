@@ -28,6 +28,7 @@ _PUBLIC = {
     "InputError": (".runtime.errors", "InputError"),
     "WeightsError": (".runtime.errors", "WeightsError"),
     "ModelError": (".runtime.errors", "ModelError"),
+    "DeviceError": (".runtime.errors", "DeviceError"),
     "NotFiniteError": (".runtime.errors", "NotFiniteError"),
     "Trace": (".tracing", "Trace"),
     "CompileError": (".compiler.diagnostics", "Diagnostics"),

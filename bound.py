@@ -27,6 +27,8 @@ class Bound:
         program = self._program.program
         used = {slot for slot, _ in program.layout.values()}
         self._slots = {slot: array for slot, array in self._slots.items() if slot in used and slot != SEED}
+        if function.target == "cuda":
+            self._slots = {slot: function.memory.place(array) for slot, array in self._slots.items()}
         self._fixed = list(self._slots.values())
         self._shortcuts = Shortcuts()
 
@@ -39,7 +41,7 @@ class Bound:
             return self.function._shaped(call(*self._fixed, *arrays))
         program = self._program
         values = program.signature.collect(args, named)
-        results = program.run(self._slots, values, self.function._seed(program, seed))
+        results = program.evaluate(self._slots, values, self.function._seed(program, seed))
         if self.function.target == "cpu":
             self._shortcuts.add(form, program, values, arrays, list(self._slots), list(self.function.outputs))
         return self.function._shaped([results[name] for name in self.function.outputs])

@@ -20,11 +20,12 @@ from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program, new_state
 from .compiler.types import TensorType, evaluate, known_nonnegative
 from .inputs import Shortcuts, Signature, convert_seed, form_of, require_finite
 from .runtime import train, weights as storage
+from .runtime.arrays import HostMemory
 from .runtime.errors import InputError, ModelError, NetcError, WeightsError, listing
 from .runtime.locks import own_lock
 from .runtime.weights import LARGEST, Weights
 
-TARGETS = ("cpu", "numpy")
+TARGETS = ("cpu", "cuda", "numpy")
 PRECISIONS = ("f32", "f64")
 PROGRAMS = ("predict", "evaluate", "gradient", "update", "step")
 
@@ -35,12 +36,14 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
     """Compile a ``.net`` file, or source text (a string with a line break in it).
 
     ``model`` names the model; without it, the one that is trained, or the last one.  ``outputs`` names the values to
-    give back, inner ones by their path (``features.conv2d_1``).  ``target``: "cpu", or "numpy" for the slow oracle.
+    give back, inner ones by their path (``features.conv2d_1``).  ``target``: "cpu", "cuda" for an NVIDIA GPU, or "numpy"
+    for the slow oracle.
     ``precision``: "f32", or "f64" to compute in double precision throughout.  ``settings``: values for the model's own
     settings, by name.  ``optimizer`` and ``lr`` replace those of the train block by expressions of the language:
     "sgd(momentum = 0.9)", "cosine_decay(initial = 1e-3, decay_steps = 1_000)", or a number.
 
-    Raises CompileError with every fault found in the text, ModelError for an unknown output, OSError.
+    Raises CompileError with every fault found in the text, ModelError for an unknown output, DeviceError where the GPU or
+    what it needs is missing, OSError.
     """
     if target not in TARGETS:
         raise ModelError(f"there is no target {target!r}: the targets are {listing(TARGETS)}")
@@ -48,6 +51,9 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
         raise ModelError(f"there is no precision {precision!r}: the precisions are {listing(PRECISIONS)}")
     if isinstance(outputs, str):
         raise ModelError(f"`outputs` is a list of paths: [{outputs!r}]")
+    if target == "cuda":
+        from .runtime.cuda.door import require
+        require()
     from .compiler.kept_models import elaborate
     text, name = read_source(source)
     return Function(elaborate(text, name, model=model, precision=precision,
@@ -132,6 +138,14 @@ class Function:
         """Read weights; names, shapes and dtypes are checked against the model before anything is allocated."""
         return storage.load(self.layout, path)
 
+    @property
+    def memory(self):
+        """Where arrays that outlive a call lie, as a Trainer's do."""
+        if self.target == "cuda":
+            from .runtime.cuda.arrays import DeviceMemory
+            return DeviceMemory()
+        return HostMemory()
+
     # --- evaluation
 
     def __call__(self, weights: Weights, /, *args, seed: int | None = None, **named):
@@ -147,7 +161,7 @@ class Function:
             return self._shaped(call(weights.flat, *arrays))
         program = self.program("predict")
         values = program.signature.collect(args, named)
-        results = program.run(self._slots(weights), values, self._seed(program, seed))
+        results = program.evaluate(self._slots(weights), values, self._seed(program, seed))
         if self.target == "cpu" and not self._apart:
             self._shortcuts.add(form, program, values, arrays, [WEIGHTS], list(self.outputs))
         return self._shaped([results[name] for name in self.outputs])
@@ -500,7 +514,7 @@ class Compiled:
         self.program = program
         self.executable = executable
         self.is_kept = is_kept
-        self.signature = Signature(program.inputs, program.ranges)
+        self.signature = Signature(program.inputs, program.ranges, getattr(executable, "on_device", False))
         self.reports = program.reports
         self.uses_seed = program.uses_seed
         self._slots = {leaf.attrs["name"]: programs.input_slot(leaf) for leaf in program.inputs}
@@ -516,6 +530,13 @@ class Compiled:
         slots, sizes = self.slots_of(values, seed)
         slots |= state
         return self.executable.run(slots, sizes, out)
+
+    def evaluate(self, state: Mapping[str, np.ndarray], values: Mapping[str, Any],
+                 seed: np.ndarray | None) -> dict[str, Any]:
+        """As ``run``; where an input lies in a GPU's memory, so do the results."""
+        slots, sizes = self.slots_of(values, seed)
+        device = any(not isinstance(array, np.ndarray) for array in slots.values())
+        return self.executable.run(slots | state, sizes, **{"device": True} if device else {})
 
     def slots_of(self, values: Mapping[str, Any],
                  seed: np.ndarray | None) -> tuple[dict[str, np.ndarray], Mapping[str, int]]:

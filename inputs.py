@@ -22,7 +22,8 @@ from .runtime.weights import LARGEST
 class Signature:
     """The inputs of one program: ``bind`` turns a caller's values into arrays and the sizes of the symbols."""
 
-    def __init__(self, leaves: Iterable[Node], ranges: Iterable[Range] = ()):
+    def __init__(self, leaves: Iterable[Node], ranges: Iterable[Range] = (), on_device: bool = False):
+        self._on_device = on_device         # whether arrays in a GPU's memory are taken as they are
         self.types: dict[str, TensorType] = {leaf.attrs["name"]: leaf.type for leaf in leaves}
         self._wanted = {name: (type_.dtype.numpy, type_.rank) for name, type_ in self.types.items()}
         self._lone = {name: [_lone_symbol(size) for size in type_.shape] for name, type_ in self.types.items()}
@@ -81,11 +82,15 @@ class Signature:
             value = values[name]
             ready = type(value) is np.ndarray and value.dtype == dtype and value.ndim == rank \
                 and value.flags.c_contiguous and value.flags.aligned
-            arrays[name] = value if ready and value.size < LARGEST else convert(name, value, self.types[name])
+            if ready and value.size < LARGEST:
+                arrays[name] = value
+            else:
+                take = convert_on_device if self._on_device and hasattr(value, "__cuda_array_interface__") else convert
+                arrays[name] = take(name, value, self.types[name])
         sizes = self.sizes({name: array.shape for name, array in arrays.items()})
         if check_ranges:
             for name, limit in self._ranges:
-                _check_range(name, arrays[name], evaluate(limit, sizes), limit)
+                _check_range(name, np.asarray(arrays[name]), evaluate(limit, sizes), limit)
         return arrays, sizes
 
     def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, int]:
@@ -221,6 +226,20 @@ def convert(name: str, value: Any, type_: TensorType) -> np.ndarray:
     with np.errstate(over="ignore"):
         # np.array and not ascontiguousarray: that turns a scalar into a vector.
         return np.array(array, wanted, order="C")
+
+
+def convert_on_device(name: str, value: Any, type_: TensorType):
+    """The value, an array in a GPU's memory, as a DeviceArray over the same memory.  Raises InputError: nothing is converted
+    there."""
+    from .runtime.cuda.arrays import adopt
+    array = adopt(name, value)
+    if array.dtype != type_.dtype.numpy:
+        raise InputError(f"`{name}` has dtype {array.dtype} on the device, expected {type_}: convert it there first")
+    if array.ndim != type_.rank:
+        raise InputError(f"`{name}` has {array.ndim} dimensions ({_shown(array.shape)}), expected {type_.rank}: {type_}")
+    if array.size >= LARGEST:
+        raise InputError(f"`{name}` has {array.size:,} elements ({_shown(array.shape)}); at most {LARGEST - 1:,} are allowed")
+    return array
 
 
 def _rank_hint(array: np.ndarray, type_: TensorType) -> str:

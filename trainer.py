@@ -35,10 +35,11 @@ class Trainer:
         """Go on from these weights and this state of the optimiser, as after so many steps."""
         function = self._function
         self.steps = steps
-        self._current = {slot: array.copy() for slot, array in function._slots(weights).items()}
-        self._current |= {slot: array.copy() for slot, array in function._optimizer_slots(optimizer).items()}
+        slots = function._slots(weights) | function._optimizer_slots(optimizer)
+        self._memory = function.memory
+        self._current = {slot: self._memory.place(array) for slot, array in slots.items()}
         # A step reads one set and writes the other: the input of a step is intact until the step is done.
-        self._spare = {slot: np.empty_like(array) for slot, array in self._current.items()}
+        self._spare = {slot: self._memory.like(array) for slot, array in self._current.items()}
 
     def __call__(self, batch: Mapping[str, Any] | None = None, /, *, seed: int | None = None,
                  **named) -> dict[str, float]:
@@ -77,10 +78,10 @@ class Trainer:
 
     def _weights(self, slots: Mapping[str, np.ndarray]) -> Weights:
         layout = self._function.layout
-        apart = {entry.path: slots[f"state/{entry.path}"] for entry in layout.entries if entry.offset is None}
-        return Weights(layout, slots[WEIGHTS], apart)
+        apart = {entry.path: self._memory.fetch(slots[f"state/{entry.path}"]) for entry in layout.entries if entry.offset is None}
+        return Weights(layout, self._memory.fetch(slots[WEIGHTS]), apart, copy=False)
 
     @property
     def optimizer(self) -> dict[str, np.ndarray]:
         """A copy of the optimiser's state, by path."""
-        return {path: self._current[slot].copy() for path, slot in self._paths.items()}
+        return {path: self._memory.fetch(self._current[slot]) for path, slot in self._paths.items()}

@@ -13,7 +13,7 @@ from itertools import product as combinations
 from .ir import Node
 from .loops import Affine, Assign, Constant, Divide, Load
 from .nest import Loop, Nest
-from .schedule import Step, Target, finish_columns, finish_map, finish_rows
+from .schedule import Step, Target
 from .tiling import Strided, product_of, strided_operand
 from .types import Size, known_nonnegative
 
@@ -95,7 +95,7 @@ def fill_phase(lowering, current: Node, phase: Phase) -> None:
     zero = nest.constant(current.dtype, 0)
     view = lowering.views[current]
     target = Target(zero, view, view.at(phase.values[:current.type.rank], current.shape))
-    lowering.add(finish_map(nest, [target], label="contract"))
+    lowering.add(lowering.close.map(nest, [target], label="contract"))
 
 
 # --- coordinates ------------------------------------------------------------------------------------------------
@@ -198,12 +198,12 @@ def loop_contract(lowering, current: Node, phase: Phase) -> Step:
     if len(values) == 1:
         values += (nest.constant(dtype, 1),)
     if _runs_along_result(nest):
-        return finish_columns(nest, "fma", 0, values, view, target, guard, label="contract")
+        return lowering.close.columns(nest, "fma", 0, values, view, target, guard, label="contract")
     total = nest.name("total")
     update = nest.let("fma_any_order" if dtype.kind == "float" else "fma", dtype,
                       (values[0], dtype), (values[1], dtype), (total, dtype))
     start = (Constant(total, dtype, 0),)
-    return finish_rows(nest, start, (Assign(total, update),), guard, view, target, total, label="contract")
+    return lowering.close.rows(nest, start, (Assign(total, update),), guard, view, target, total, label="contract")
 
 
 def _checked(nest: Nest, coordinate: Coordinate, size: Size, bounds: list, flags: list) -> Affine:

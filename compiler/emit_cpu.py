@@ -7,6 +7,7 @@ a few common constants.  The source of a kernel is its identity: two models that
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar, Mapping
 
 from .loops import Affine, Assign, Constant, Divide, For, FromIndex, If, Kernel, Let, Load, Range, Store, Units, Within
 from .types import DType, Size
@@ -42,12 +43,15 @@ class Source:
 
 
 @dataclass
-class _Printer:
+class Printer:
+    """A kernel's source in the making."""
+
     buffers: tuple[DType, ...]
     integers: list = field(default_factory=list)
     constants: list = field(default_factory=list)
     lines: list = field(default_factory=list)
     ranged: str | None = None
+    elementwise: ClassVar[Mapping[str, str]] = ELEMENTWISE
 
     def size(self, size: Size) -> str:
         """The text of a size: small numbers as they are, any other as an argument."""
@@ -155,7 +159,7 @@ class _Printer:
 
     def operation(self, s: Let) -> str:
         operand = s.arg_dtypes[-1] if s.op != "where" else s.dtype
-        template = ELEMENTWISE[s.op]
+        template = self.elementwise[s.op]
         if operand.kind != "float":
             template = _INTEGER.get(s.op, template)
         cast = CAST[s.dtype.name]
@@ -168,7 +172,7 @@ class _Printer:
 
 def emit(kernel: Kernel, name: str = "kernel") -> Source:
     """The Python source of a kernel."""
-    printer = _Printer(kernel.buffers)
+    printer = Printer(kernel.buffers)
     printer.block(kernel.body, "    ")
     words = 2 * (len(kernel.buffers) + bool(printer.constants))
     head = [f"def {name}(bases, args, begin, end):"]

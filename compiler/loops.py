@@ -87,6 +87,24 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Share:
+    """for each turn of the loops in ``split`` (as in Units), shared out among the lanes that work on a unit together:
+    lane l takes the turns l, l + lanes, l + 2 lanes, ..."""
+
+    split: tuple[tuple[str, Size], ...]
+    body: tuple
+
+
+@dataclass(frozen=True)
+class Combine:
+    """name = what the lanes have under this name, taken together by ``op`` in a tree that their number fixes"""
+
+    name: str
+    op: str
+    dtype: DType
+
+
+@dataclass(frozen=True)
 class Divide:
     """name = value // divisor; ``exact`` names a bool: whether nothing remained"""
 
@@ -213,6 +231,10 @@ def _describe(s) -> str:
             return "parallel " + ", ".join(f"{v} < {e}" for v, e in s.split) + ":"
         case Range():
             return f"parallel range of {s.variable}:"
+        case Share():
+            return "lanes share " + ", ".join(f"{v} < {e}" for v, e in s.split) + ":"
+        case Combine():
+            return f"{s.name} = {s.op} of the lanes' {s.name}"
         case Divide():
             return f"{s.name}, {s.exact} = divide({format_affine(s.value)}, {s.divisor})"
         case Within():

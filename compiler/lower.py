@@ -13,7 +13,7 @@ from .ir import Node
 from .loops import Affine, Assign, Constant, Divide, FromIndex, Kernel, Let, Load, Range, Store
 from .nest import Loop, Nest, View, linear, place, strides
 from .placement import bordered_view, place as place_values, window_margins
-from .schedule import Buffer, ScanStep, Step, Target, finish_columns, finish_map, finish_rows, identity_of
+from .schedule import Buffer, Closing, ScanStep, Step, Target, identity_of
 from .types import Dim, Size, boolean, i32, product
 
 UNROLLED_WINDOW = 36        # elements of a pooling's window that a kernel reads at once
@@ -24,11 +24,13 @@ ViewOf = Callable[[Node], "View | None"]
 
 
 class Lowering:
-    """Lowers one graph, or the body of ``scan``; ``views`` maps leaves and stored values to memory."""
+    """Lowers one graph, or the body of ``scan``; ``views`` maps leaves and stored values to memory; ``close`` makes loop
+    nests kernels."""
 
     def __init__(self, fusion: Fusion, views: Mapping[Node, View], outputs: Mapping[str, View], depth: int = 0,
-                 scan: Node | None = None):
+                 scan: Node | None = None, close: Closing = Closing()):
         self.fusion = fusion
+        self.close = close
         self.depth = depth
         self.computed: tuple[Node, ...] = ()
         self.steps: list = []
@@ -68,13 +70,13 @@ class Lowering:
     def repeat(self, vector: Node, times: int) -> View | None:
         """A short stored vector, repeated; None if it is not one."""
         length = vector.shape[0]
-        if self.view_of(vector) is None or not 1 < length <= REPEATED or times < 2:
+        if not self.close.repeats or self.view_of(vector) is None or not 1 < length <= REPEATED or times < 2:
             return None
         if (vector, times) not in self.repeats:
             view = View(Buffer(times * length, vector.dtype), 0, vector.dtype)
             nest, coordinates = self.nest((times, length))
             value = nest.expression(vector, coordinates[1:])
-            self.add(finish_map(nest, [Target(value, view, view.at(coordinates, (times, length)))], label="repeat"))
+            self.add(self.close.map(nest, [Target(value, view, view.at(coordinates, (times, length)))], label="repeat"))
             self.repeats[vector, times] = view
         return self.repeats[vector, times]
 
@@ -95,17 +97,17 @@ class Lowering:
         """Elementwise values of one shape, in one kernel."""
         nest, coordinates = self.nest(group[0].shape)
         targets = [self.target(current, nest.define(current, coordinates), coordinates) for current in group]
-        self.add(finish_map(nest, targets))
+        self.add(self.close.map(nest, targets))
 
     def copy(self, current: Node, target: View) -> None:
         """Compute or copy a value into other memory."""
         nest, coordinates = self.nest(current.shape)
         value = nest.expression(current, coordinates)
-        self.add(finish_map(nest, [Target(value, target, target.at(coordinates, current.shape))]))
+        self.add(self.close.map(nest, [Target(value, target, target.at(coordinates, current.shape))]))
 
     def fill(self, target: View, size: Size, value) -> None:
         nest, coordinates = self.nest((size,))
-        self.add(finish_map(nest, [Target(nest.constant(target.dtype, value), target, coordinates[0])]))
+        self.add(self.close.map(nest, [Target(nest.constant(target.dtype, value), target, coordinates[0])]))
 
     def reduce(self, current: Node) -> None:
         kind, axes = current.attrs["kind"], current.attrs["axes"]
@@ -118,7 +120,7 @@ class Lowering:
         nest = Nest(loops, self.view_of)
         value = nest.expression(source, tuple(coordinates))
         index = self.views[current].at([coordinates[axis] for axis in kept], current.shape)
-        self.add(finish_reduction(nest, kind, value, current, self.views[current], index))
+        self.add(finish_reduction(self.close, nest, kind, value, current, self.views[current], index))
 
     def argument(self, current: Node) -> None:
         """argmax and argmin: the first best position along an axis, a NaN being best of all."""
@@ -133,7 +135,7 @@ class Lowering:
         update = best_update(nest, kind, value, source.dtype, best, where, Affine.variable("r"))
         start = (Constant(best, source.dtype, identity_of(kind, source.dtype)), Constant(where, i32, 0))
         index = self.views[current].at([c for a, c in enumerate(coordinates) if a != axis], current.shape)
-        self.add(finish_rows(nest, start, update, None, self.views[current], index, where))
+        self.add(self.close.rows(nest, start, update, None, self.views[current], index, where))
 
     def concat(self, current: Node) -> None:
         """Each piece is computed, or copied, into its part."""
@@ -144,7 +146,7 @@ class Lowering:
                 nest, coordinates = self.nest(piece.shape)
                 value = nest.expression(piece, coordinates)
                 moved = tuple(c + (shift if a == axis else 0) for a, c in enumerate(coordinates))
-                self.add(finish_map(nest, [self.target(current, value, moved)]))
+                self.add(self.close.map(nest, [self.target(current, value, moved)]))
             shift = shift + piece.shape[axis]
 
     def spread(self, current: Node) -> None:
@@ -155,7 +157,7 @@ class Lowering:
         value = nest.expression(current.args[0], coordinates)
         target = [c * (between + 1) + low for c, between, low in
                   zip(coordinates, current.attrs["interior"], current.attrs["low"])]
-        self.add(finish_map(nest, [self.target(current, value, target)]))
+        self.add(self.close.map(nest, [self.target(current, value, target)]))
 
     def scatter_add(self, current: Node) -> None:
         """Sums in the order of the indices; threads share out the columns, so the order never changes."""
@@ -195,7 +197,7 @@ class Lowering:
         for position, value in enumerate(values[1:], 1):
             best, where = better_of(nest, "max", source.dtype, (value, nest.constant(i32, position)), (best, where))
         targets = [self.target(current, where, coordinates)] + [self.target(n, best, coordinates) for n in poolings]
-        self.add(finish_map(nest, targets, label="max_pool"))
+        self.add(self.close.map(nest, targets, label="max_pool"))
 
     def max_pool(self, current: Node) -> None:
         """The maximum of each window, where nobody asks for its position."""
@@ -206,7 +208,7 @@ class Lowering:
         best = values[0]
         for value in values[1:]:
             best = nest.let("maximum", current.dtype, (best, current.dtype), (value, current.dtype))
-        self.add(finish_map(nest, [self.target(current, best, coordinates)], label="max_pool"))
+        self.add(self.close.map(nest, [self.target(current, best, coordinates)], label="max_pool"))
 
     def _window_values(self, current: Node):
         """A nest over the windows, its coordinates, and the values of the operand in a window, all read at once: the
@@ -252,7 +254,7 @@ class Lowering:
                                  linear(window, current.attrs["sizes"]))
             start = (Constant(best, source.dtype, identity_of("max", source.dtype)), Constant(where, i32, 0))
             target = self.target(result, where if result.op.name == "window_argmax" else best, coordinates)
-            self.add(finish_rows(nest, start, update, None, target.view, target.index, target.value, label="max_pool"))
+            self.add(self.close.rows(nest, start, update, None, target.view, target.index, target.value, label="max_pool"))
 
     def _window_loops(self, current: Node):
         loops = [Loop(f"i{axis}", size) for axis, size in enumerate(current.shape)]
@@ -286,7 +288,7 @@ class Lowering:
         index = linear(base + [coordinates[-1]], source.shape)
         view = self.views[through_reshapes(source)]
         value = nest.load(view, index, None, tuple(zip(offsets, steps[1:])))
-        self.add(finish_map(nest, [self.target(current, value, coordinates)]))
+        self.add(self.close.map(nest, [self.target(current, value, coordinates)]))
 
     def window_put(self, current: Node) -> None:
         """Each input element gathers from the windows that chose it."""
@@ -313,7 +315,7 @@ class Lowering:
         value = nest.expression(source, tuple(outer), guard)
         zero = nest.constant(current.dtype, 0.0)
         kept = nest.let("where", current.dtype, (hit, boolean), (value, current.dtype), (zero, current.dtype))
-        self.add(finish_columns(nest, "add", 0.0, (kept,), self.views[current],
+        self.add(self.close.columns(nest, "add", 0.0, (kept,), self.views[current],
                                 linear(coordinates, current.shape), guard, label="window_put"))
 
     # --- scan
@@ -345,7 +347,7 @@ class Lowering:
             buffer = Buffer(length * value.type.size, value.dtype)
             outputs[names[position]] = View(buffer, time * value.type.size, value.dtype)
             results.append(View(buffer, 0, value.dtype))
-        inner = Lowering(fuse(body.outputs), views, outputs, self.depth + 1, current)
+        inner = Lowering(fuse(body.outputs), views, outputs, self.depth + 1, current, self.close)
         self.steps.append(ScanStep(tuple(inner.steps), length, f"%t{self.depth}", f"%p{self.depth}",
                                    bool(current.attrs["reverse"])))
         for user in self.fusion.items.get(current, ()):
@@ -370,7 +372,7 @@ class Lowering:
             self.border(operand, view, fill)
             nest, coordinates = self.nest(operand.shape)
             value = nest.expression(operand, coordinates)
-            self.add(finish_map(nest, [Target(value, view, view.at(coordinates, operand.shape))], label="halo"))
+            self.add(self.close.map(nest, [Target(value, view, view.at(coordinates, operand.shape))], label="halo"))
         return self.halos[operand, fill][1]
 
     def border(self, value: Node, view: View, fill: float) -> None:
@@ -391,7 +393,7 @@ class Lowering:
                     place = [c if a < axis else c + first if a == axis else c - margins[a][0]
                              for a, c in enumerate(coordinates)]
                     targets.append(Target(filler, view, view.at(place, value.shape)))
-                self.add(finish_map(nest, targets, label="halo"))
+                self.add(self.close.map(nest, targets, label="halo"))
 
     def forget_halos(self, position: int) -> None:
         """Drop what is known of halos made by steps from ``position`` on, which were taken back."""
@@ -427,7 +429,7 @@ def is_map(current: Node) -> bool:
 _COMBINE = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}
 
 
-def finish_reduction(nest: Nest, kind: str, value: str, current: Node, view: View, index: Affine) -> Step:
+def finish_reduction(close: Closing, nest: Nest, kind: str, value: str, current: Node, view: View, index: Affine) -> Step:
     """Close a sum, product, maximum or minimum: by rows, or by columns where memory runs along the result."""
     dtype = current.dtype
     unit_reduce = any(isinstance(s, Load) and s.index.coefficient(loop.variable) == 1
@@ -437,11 +439,11 @@ def finish_reduction(nest: Nest, kind: str, value: str, current: Node, view: Vie
                              for s in nest.statements)
     start = identity_of(kind, dtype)
     if unit_kept and not unit_reduce:
-        return finish_columns(nest, _COMBINE[kind], start, (value,), view, index)
+        return close.columns(nest, _COMBINE[kind], start, (value,), view, index)
     total = nest.name("total")
     combine = "add_any_order" if kind == "sum" and dtype.kind == "float" else _COMBINE[kind]
     step = nest.let(combine, dtype, (total, dtype), (value, dtype))
-    return finish_rows(nest, (Constant(total, dtype, start),), (Assign(total, step),), None, view, index, total)
+    return close.rows(nest, (Constant(total, dtype, start),), (Assign(total, step),), None, view, index, total)
 
 
 _RULES = {

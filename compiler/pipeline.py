@@ -28,7 +28,7 @@ from .memory import lifetimes, live_bound, plan
 from .nest import View
 from .prepare import prepare
 from .regions import samples_of
-from .schedule import Buffer, External, ScanStep, Step
+from .schedule import Buffer, Closing, External, ScanStep, Step
 from .simplify import erase_gradient_marks, simplify_graph
 from .types import Dim, TensorType, evaluate
 from .verify import verify
@@ -49,6 +49,9 @@ def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: 
     """
     if target == "numpy":
         return InterpretedExecutable(graph, layout)
+    if target == "cuda":
+        from .pipeline_cuda import CudaExecutable
+        return CudaExecutable(optimize(graph), layout)
     return Executable(optimize(graph), layout)
 
 
@@ -64,6 +67,8 @@ def optimize(graph: Graph) -> Graph:
 class Executable:
     """A compiled graph."""
 
+    CLOSING = Closing()             # how loop nests become kernels
+
     def __init__(self, graph: Graph, layout: Mapping[Node, tuple[str, int]]):
         self.graph = graph
         self.fusion = fuse(graph.outputs)
@@ -76,13 +81,19 @@ class Executable:
                 views[leaf] = View(memory, offset, leaf.dtype)
         outputs = {name: View(External(f"out:{name}", value.dtype), 0, value.dtype)
                    for name, value in graph.outputs.items()}
-        self.steps = tuple(Lowering(self.fusion, views, outputs).steps)
+        self.steps = tuple(Lowering(self.fusion, views, outputs, close=self.CLOSING).steps)
         self.sources: dict[Step, emit_cpu.Source] = {
-            step: emit_cpu.emit(step.kernel) for step in _flat(self.steps) if step.kernel is not None}
+            step: self._emit(step) for step in _flat(self.steps) if step.kernel is not None}
         self.slots = {slot: CONSTANTS + 1 + k for k, slot in enumerate(externals)}
         self.slots |= {f"out:{name}": CONSTANTS + 1 + len(externals) + k for k, name in enumerate(outputs)}
         self.output_types: dict[str, TensorType] = {name: value.type for name, value in graph.outputs.items()}
         self._start()
+
+    def _emit(self, step: Step) -> emit_cpu.Source:
+        return emit_cpu.emit(step.kernel)
+
+    def _binding(self, sizes: Mapping[str, int], flat: bool) -> "Binding":
+        return Binding(self, sizes, self._addresses, flat)
 
     OF_THIS_PROCESS = ("_addresses", "pieces", "sizes", "_bindings", "_lock")
 
@@ -143,7 +154,7 @@ class Executable:
             if self._addresses is None:
                 self._addresses = self._load()
             if key not in self._bindings:
-                self._bindings[key] = Binding(self, sizes, self._addresses, flat)
+                self._bindings[key] = self._binding(sizes, flat)
                 if dict(sizes) not in self.sizes and len(self.sizes) < SIZES_NOTED:
                     self.sizes.append(dict(sizes))
                 if len(self._bindings) > BINDINGS_KEPT:
@@ -161,7 +172,6 @@ class Binding:
     """A program whose sizes are numbers: a table of steps and an arena."""
 
     def __init__(self, executable: Executable, sizes: Mapping[str, int], addresses: Mapping[str, int], flat: bool):
-        from ..runtime.runner import Runner
         self.slots = executable.slots
         self._sources, self._addresses = executable.sources, addresses
         self.shapes = {name: (tuple(evaluate(size, sizes) for size in type_.shape), type_.dtype.numpy)
@@ -182,9 +192,14 @@ class Binding:
         self._words: list[int] = []
         self._expand(executable.steps, dict(sizes))
         self.constants = np.array([value for row in self._constants for value in row] or [0.0], np.float64)
+        self._finish()
+        del self._table, self._words, self._sources, self._addresses
+
+    def _finish(self) -> None:
+        """Make what runs of the table."""
+        from ..runtime.runner import Runner
         self.runner = Runner(np.array(self._table, np.int64).reshape(-1, 4), np.array(self._words or [0], np.int64),
                              self._work >= PARALLEL_WORK)
-        del self._table, self._words, self._sources, self._addresses
 
     # --- the table
 
@@ -242,11 +257,14 @@ class Binding:
         grain = max(1, GRAIN_WORK // work)
         if step.vector:
             grain = -(-grain // 64) * 64       # whole vectors, and no cache line in two threads
+        return self._addresses[source.text], units, grain, self._arguments_of(step, source, sizes)
+
+    def _arguments_of(self, step: Step, source: emit_cpu.Source, sizes: Mapping[str, int]) -> list[int]:
+        """The words of a generated kernel: its buffers, its constants, its integers."""
         arguments = [word for view in step.views for word in self._locate(view, sizes)]
         if source.constants:
             arguments += [CONSTANTS, 8 * self._constant_row(source.constants)]
-        arguments += [evaluate(size, sizes) for size in source.integers]
-        return self._addresses[source.text], units, grain, arguments
+        return arguments + [evaluate(size, sizes) for size in source.integers]
 
     def _product(self, step: Step, sizes: Mapping[str, int],
                  block_rows: int | None = None) -> tuple[int, int, int, list[int]]:

@@ -71,7 +71,8 @@ class Product:
 class Step:
     """One kernel on these views.  ``units`` is the extent of its parallel loop, ``work`` the rough number of scalar
     operations a unit; ``label`` names the primitive for profiles, ``values`` are what the step computes, or a part of
-    it.  A step with a ``matrix`` runs the runtime's tile kernel, which plans units by itself."""
+    it.  A step with a ``matrix`` runs the runtime's tile kernel, which plans units by itself.  On a GPU, ``lanes``
+    threads work on a unit together."""
 
     kernel: Kernel | None
     views: tuple[View, ...]
@@ -80,6 +81,7 @@ class Step:
     label: str
     matrix: Product | None = None
     values: tuple[Node, ...] = ()
+    lanes: int = 1
 
     @property
     def code(self) -> Kernel:
@@ -116,11 +118,12 @@ def identity_of(kind: str, dtype: DType):
     return int(info.min if kind == "max" else info.max)
 
 
-def _step(nest: Nest, body: tuple, units: Size, work: Size, label: str) -> Step:
+def step_of(nest: Nest, body: tuple, units: Size, work: Size, label: str) -> Step:
+    """The step of a closed nest."""
     return Step(Kernel(tuple(view.dtype for view in nest.views), body), tuple(nest.views), units, work, label)
 
 
-def _parallel(outer: Sequence[Loop], loops: Sequence[Loop], statements: list, inside) -> tuple[tuple, Size]:
+def parallel(outer: Sequence[Loop], loops: Sequence[Loop], statements: list, inside) -> tuple[tuple, Size]:
     """Units over the ``outer`` ones of ``loops``: invariant statements before them, ``inside`` (a body) within."""
     found = levels(list(loops), statements)
     invariant = tuple(s for level, s in zip(found, statements) if level == 0)
@@ -148,13 +151,13 @@ def finish_map(nest: Nest, targets: Sequence[Target], label: str = "map") -> Ste
         invariant = tuple(s for level, s in zip(found, statements) if level == 0)
         inner = tuple(s for level, s in zip(found, statements) if level == 1) + tuple(stores)
         body = invariant + (Range(loops[0].variable, (For(loops[0].variable, loops[0].extent, inner),)),)
-        return _step(nest, body, loops[0].extent, weight, label)
+        return step_of(nest, body, loops[0].extent, weight, label)
     outer = loops[:-1]
     if len(loops) > 2 and isinstance(loops[-1].extent, int) and loops[-1].extent <= SHORT_ROW:
         outer = loops[:-2]      # to take a unit apart costs as much as a short row
     inside = _nested(loops, statements, len(outer), tuple(stores))
-    body, units = _parallel(outer, loops, statements, inside)
-    return _step(nest, body, units, product(loop.extent for loop in loops[len(outer):]) * weight, label)
+    body, units = parallel(outer, loops, statements, inside)
+    return step_of(nest, body, units, product(loop.extent for loop in loops[len(outer):]) * weight, label)
 
 
 def _nested(loops: list[Loop], statements: list, first: int, innermost: tuple) -> tuple:
@@ -184,18 +187,18 @@ def finish_rows(nest: Nest, start: tuple, update: tuple, guard: str | None, view
     inner = [loop for loop in loops if loop.reduces]
     loops = outer + inner
     accumulators = {s.name for s in start}
-    dependent = _dependents(statements, accumulators)
+    dependent = dependents(statements, accumulators)
     free = [s for s in statements if s not in dependent]
     innermost = tuple(s for s in statements if s in dependent) + update
     if guard is not None:
         innermost = (If(guard, innermost),)
     inside = _nested_rows(loops, free, len(outer), start, innermost, store)
-    body, units = _parallel(outer, loops, free, inside)
+    body, units = parallel(outer, loops, free, inside)
     work = product(loop.extent for loop in inner) * (len(statements) + 1)
-    return _step(nest, body, units, work, label)
+    return step_of(nest, body, units, work, label)
 
 
-def _dependents(statements: list, names: set[str]) -> list:
+def dependents(statements: list, names: set[str]) -> list:
     """Statements that read the names, directly or through one another."""
     known, found = set(names), []
     for statement in statements:
@@ -241,9 +244,9 @@ def finish_columns(nest: Nest, combine: str, start, operands: tuple[str, ...], v
         found = levels(order, statements)
         invariant = tuple(s for level, s in zip(found, statements) if level == 0)
         body = invariant + (Range(column.variable, clear + sums),)
-        return _step(nest, body, column.extent, product(loop.extent for loop in inner) * weight, label)
-    body, units = _parallel(outer, order, statements, clear + sums)
-    return _step(nest, body, units, product(loop.extent for loop in inner + [column]) * weight, label)
+        return step_of(nest, body, column.extent, product(loop.extent for loop in inner) * weight, label)
+    body, units = parallel(outer, order, statements, clear + sums)
+    return step_of(nest, body, units, product(loop.extent for loop in inner + [column]) * weight, label)
 
 
 def _guarded_nest(order: list[Loop], statements: list, first: int, innermost: tuple, guard: str | None) -> tuple:
@@ -264,3 +267,15 @@ def _guarded_nest(order: list[Loop], statements: list, first: int, innermost: tu
         return own + rest
 
     return build(first)
+
+
+class Closing:
+    """How loop nests become kernels on a CPU; ``close_cuda`` has the GPU's.
+
+    ``repeats``: whether a short vector is repeated in memory where that makes longer rows.
+    """
+
+    repeats = True
+    map = staticmethod(finish_map)
+    rows = staticmethod(finish_rows)
+    columns = staticmethod(finish_columns)

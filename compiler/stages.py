@@ -9,7 +9,7 @@ from typing import Any
 from .diagnostics import Span
 from .programs import Program
 
-STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "python", "llvm", "asm")
+STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "python", "llvm", "asm", "cuda", "ptx")
 
 
 def format_tree(value: Any, indent: int = 0) -> str:
@@ -51,12 +51,23 @@ def format_stage(program: Program, stage: str, sizes: Mapping[str, int]) -> str:
     if stage == "fused":
         from .fuse import format_fusion, fuse
         return format_fusion(fuse(optimize(program.graph).outputs))
+    if stage in ("cuda", "ptx"):
+        return _format_cuda(compile_graph(program.graph, program.layout, "cuda"), stage, sizes)
     executable = compile_graph(program.graph, program.layout, "cpu")
     if stage == "loops":
         return executable.format_loops()
     if stage == "python":
         return "\n\n".join(f"# {label}\n{source}" for label, source in executable.kernels())
     return _format_machine_code(executable, stage, sizes)
+
+
+def _format_cuda(executable, stage: str, sizes: Mapping[str, int]) -> str:
+    """What a GPU would run, kernel by kernel, as source for numba-cuda or as PTX, for which no GPU is needed."""
+    kernels = executable.all_kernels(sizes)
+    if stage == "cuda":
+        return "\n\n".join(f"# {label}\n{source}" for label, source in kernels)
+    from ..runtime.cuda.door import ptx
+    return "\n\n".join(f"// {label}\n{ptx(source)}" for label, source in kernels)
 
 
 def _format_machine_code(executable, form: str, sizes: Mapping[str, int]) -> str:

@@ -56,3 +56,18 @@ def uneven(value: Any) -> str | None:
             return f"it is ragged: row 0 has the shape {first}, row {number} {shape}"
         first = shape
     return None
+
+
+class HostMemory:
+    """Where a Trainer's arrays live: in the host's memory."""
+
+    def place(self, array: np.ndarray) -> np.ndarray:
+        """A copy of an array."""
+        return array.copy()
+
+    def like(self, array: np.ndarray) -> np.ndarray:
+        return np.empty_like(array)
+
+    def fetch(self, array: np.ndarray) -> np.ndarray:
+        """A copy on the host."""
+        return array.copy()

@@ -22,6 +22,10 @@ class ModelError(NetcError, ValueError):
     """The model cannot do what is asked of it: it has no loss, no such output, it is too large."""
 
 
+class DeviceError(NetcError, RuntimeError):
+    """The GPU, or what it takes to use one, is missing, or has too little memory."""
+
+
 class NotFiniteError(NetcError, FloatingPointError):
     """A value of the model is NaN or infinite; the message says where that begins."""
 

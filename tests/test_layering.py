@@ -15,7 +15,7 @@ CODE = ("compiler", "runtime", "grammar", "bench")
 # A module of the compiler may import these of the runtime: plain data, nothing that runs.
 PLAIN_DATA = {"runtime.errors", "runtime.weights", "runtime.cache"}
 # Modules that meet the machine: they may import the runtime where they compile or run something.
-BACK_END = {"compiler.pipeline", "compiler.emit_cpu", "compiler.stages", "compiler.lower",
+BACK_END = {"compiler.pipeline", "compiler.pipeline_cuda", "compiler.emit_cpu", "compiler.stages", "compiler.lower",
             "compiler.contraction", "compiler.tiling"}
 FACE = {"function", "bound", "trainer", "inputs", "profiling", "tracing", "fitting", "estimators"}
 # What the benchmark may import beside netc's public face: the command line that it is a part of, and the count of

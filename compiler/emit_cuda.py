@@ -1,0 +1,111 @@
+"""Printing a kernel of the loop IR as Python source for numba-cuda.
+
+The source defines ``work(bases, args, unit, end, stride)``, which does the units ``unit``, ``unit + stride``, ... below
+``end``; and ``kernel(bases, args, units)``, which shares all units out, to the threads, or to the blocks where
+the threads of a block are a unit's lanes.  Buffers and integers are arguments as on the CPU (see ``runtime.native``); bases
+and args come as addresses, since a launch's cost grows with its arguments.
+"""
+
+from __future__ import annotations
+
+from .emit_cpu import ELEMENTWISE, Printer, Source
+from .loops import Combine, For, Kernel, Let, Range, Share, Units
+
+THREADS = """
+def kernel(bases, args, units):
+    work(words(bases), words(args), cuda.grid(1), units, cuda.gridsize(1))
+"""
+BLOCKS = """
+def kernel(bases, args, units):
+    work(words(bases), words(args), cuda.blockIdx.x, units, cuda.gridDim.x)
+"""
+
+
+class CudaPrinter(Printer):
+    """What differs from the CPU's source: the parallel loop, and what the lanes of a unit do together."""
+
+    elementwise = ELEMENTWISE | {name: f"{name}_{{s}}({{0}})" for name in ("sqrt", "floor", "ceil", "round")} | {
+        "rsqrt": "{one} / sqrt_{s}({0})", "fma": "fma_{s}({0}, {1}, {2})", "fma_any_order": "fma_{s}({0}, {1}, {2})",
+        "add_any_order": "{0} + {1}"}
+
+    def statement(self, s, indent: str) -> None:
+        match s:
+            case Range():
+                self.ranged = s.variable
+                self.units(Units(((s.variable, 0),), s.body), indent)
+            case For() if s.variable == self.ranged:
+                self.block(s.body, indent)          # the unit is its one turn
+            case Share():
+                self.share(s, indent)
+            case Combine():
+                self.combine(s, indent)
+            case _:
+                super().statement(s, indent)
+
+    def units(self, s: Units, indent: str) -> None:
+        inner = indent + "    "
+        self.lines.append(f"{indent}while unit < end:")
+        self.decompose("unit", s.split, inner)
+        self.block(s.body, inner)
+        self.lines.append(f"{inner}unit += stride")
+
+    def share(self, s: Share, indent: str) -> None:
+        """A loop over all turns of several, of which each lane takes some."""
+        inner = indent + "    "
+        total = " * ".join(self.size(extent) for _, extent in s.split)
+        whole = s.split[0][0] if len(s.split) == 1 else "turn"
+        self.lines.append(f"{indent}for {whole} in range(lane, {total}, lanes):")
+        if len(s.split) > 1:
+            self.decompose(whole, s.split, inner)
+        self.block(s.body, inner)
+
+    def decompose(self, whole: str, split, indent: str) -> None:
+        """Take an index apart into those that it stands for, outermost first."""
+        rest = whole
+        for position, (variable, extent) in reversed(list(enumerate(split))):
+            if position == 0:
+                self.lines.append(f"{indent}{variable} = {rest}")
+            else:
+                size = self.size(extent)
+                self.lines.append(f"{indent}{variable} = {rest} % {size}")
+                self.lines.append(f"{indent}{whole}{position} = {rest} // {size}")
+                rest = f"{whole}{position}"
+
+    def combine(self, s: Combine, indent: str) -> None:
+        """A tree over the lanes in shared memory; all of them get the result."""
+        meet = self.operation(Let(s.name, s.op, s.dtype, ("shared[lane]", "shared[lane + half]"), (s.dtype, s.dtype)))
+        self.lines += [indent + line for line in (
+            f"shared[lane] = {s.name}",
+            "cuda.syncthreads()",
+            "half = lanes // 2",
+            "while half > 0:",
+            "    if lane < half:",
+            f"        shared[lane] = {meet}",
+            "    cuda.syncthreads()",
+            "    half //= 2",
+            f"{s.name} = shared[0]",
+            "cuda.syncthreads()")]
+
+
+def emit(kernel: Kernel, lanes: int = 1) -> Source:
+    """The numba-cuda source of a kernel on whose units so many threads work together."""
+    printer = CudaPrinter(kernel.buffers)
+    printer.block(kernel.body, "    ")
+    words = 2 * (len(kernel.buffers) + bool(printer.constants))
+    head = ["@device", "def work(bases, args, unit, end, stride):"]
+    head += [f"    b{k} = buffer_{dtype.name}(bases, args, {2 * k})" for k, dtype in enumerate(kernel.buffers)]
+    if printer.constants:
+        head.append(f"    constants = buffer_f64(bases, args, {2 * len(kernel.buffers)})")
+    head += [f"    n{k} = args[{words + k}]" for k in range(len(printer.integers))]
+    if lanes > 1:
+        combined = next(s for s in _statements(kernel.body) if isinstance(s, Combine))
+        head += [f"    shared = cuda.shared.array({lanes}, type_{combined.dtype.name})",
+                 "    lane = cuda.threadIdx.x", "    lanes = cuda.blockDim.x"]
+    text = "\n".join(head + printer.lines) + "\n\n" + (BLOCKS if lanes > 1 else THREADS)
+    return Source(text, tuple(printer.integers), tuple(printer.constants))
+
+
+def _statements(body: tuple):
+    for statement in body:
+        yield statement
+        yield from _statements(getattr(statement, "body", ()))

@@ -1,0 +1,148 @@
+"""The CUDA target: the same graph, steps and tables as on the CPU, with kernels for a GPU, each step a launch.
+
+Nothing here needs a GPU before the first run: what a program would launch can be printed anywhere.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Mapping
+
+import numpy as np
+
+from ..runtime.cuda import contract
+from ..runtime.cuda.program import Launch, lanes
+from ..runtime.cuda.door import is_simulated
+from ..runtime.tile import Axis
+from . import emit_cuda
+from .close_cuda import CudaClosing
+from .emit_cpu import Source
+from .pipeline import ARENA, CONSTANTS, Binding, Executable
+from .programs import WEIGHTS
+from .schedule import ScanStep, Step
+from .types import evaluate
+
+if TYPE_CHECKING:
+    from ..runtime.cuda.arrays import DeviceArray
+
+
+class CudaExecutable(Executable):
+    """A compiled graph whose kernels run on a GPU.  Arrays may lie on the host or on the device."""
+
+    CLOSING = CudaClosing()
+    on_device = True                # takes arrays of the device
+
+    def _emit(self, step: Step) -> Source:
+        return emit_cuda.emit(step.kernel, step.lanes)
+
+    def _load(self) -> dict[str, int]:
+        """Kernels are compiled when a program is first run: there may be no GPU to compile for before."""
+        return {}
+
+    def _binding(self, sizes: Mapping[str, int], flat: bool) -> "CudaBinding":
+        return CudaBinding(self, sizes, {}, flat)
+
+    def all_kernels(self, sizes: Mapping[str, int]) -> list[tuple[str, str]]:
+        """(name, source) of every distinct kernel, those of products too, whose tiles are chosen for these sizes."""
+        names = {text: name for name, text in self.kernels()}
+        texts = dict.fromkeys(launch.text for launch in self.bind(sizes).launches)
+        return [(names.get(text, "contract"), text) for text in texts]
+
+    def run(self, arrays: Mapping[str, Any], sizes: Mapping[str, int], out: Mapping[str, Any] | None = None,
+            device: bool = False) -> dict[str, Any]:
+        """As ``Executable.run``; results that ``out`` has no memory for lie on the host, or with ``device`` on the device."""
+        return self.bind(sizes).run(arrays, out or {}, device)
+
+
+class CudaBinding(Binding):
+    """A program whose sizes are numbers, as launches."""
+
+    # --- the table
+
+    def _expand_scan(self, scan: ScanStep, sizes: dict[str, int]) -> None:
+        """A scan's steps, turn by turn."""
+        length = evaluate(scan.length, sizes)
+        for turn in range(length):
+            self._expand(scan.body, sizes | {scan.time: length - 1 - turn if scan.reverse else turn, scan.parity: turn % 2})
+
+    def _kernel(self, step: Step, sizes: Mapping[str, int]) -> tuple[str, int, int, list[int]]:
+        """Source, units, lanes and argument words of a step of a generated kernel."""
+        source = self._sources[step]
+        return source.text, evaluate(step.units, sizes), lanes(step.lanes), self._arguments_of(step, source, sizes)
+
+    def _product(self, step: Step, sizes: Mapping[str, int], block_rows: int | None = None) -> tuple[str, int, int, list[int]]:
+        """The same of a contraction."""
+        matrix = step.matrix
+        batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
+                             for group in (matrix.batch, matrix.rows, matrix.sums))
+        made = contract.plan(matrix.c.dtype.name, batch, rows, sums, evaluate(matrix.columns, sizes),
+                             evaluate(matrix.column_stride, sizes), is_simulated())
+        arguments = [word for view in step.views for word in self._locate(view, sizes)]
+        return made.text, made.units, made.threads, arguments + list(made.words)
+
+    def _finish(self) -> None:
+        self.launches = [Launch(text, first, units, threads) for text, first, units, threads in self._table]
+        self._argument_words = self._words
+        self._program = None
+        self._lock = threading.Lock()
+
+    # --- running
+
+    def run(self, arrays: Mapping[str, Any], out: Mapping[str, Any], device: bool = False) -> dict[str, Any]:
+        """Launch every step; results as ``CudaExecutable.run`` says."""
+        from ..runtime.cuda import door
+        from ..runtime.cuda.arrays import DeviceArray, empty
+        with self._lock:
+            self._prepare()
+            used = {slot: _on_device(slot, arrays[slot]) for slot, _ in self._arguments}
+            made = {name: out[name] if isinstance(out.get(name), DeviceArray) else empty(shape, dtype)
+                    for name, (shape, dtype) in self.shapes.items()}
+            table = self._frame.table
+            for slot, position in self._arguments:
+                table[position] = used[slot].address
+            for name, position in self._results:
+                table[position] = made[name].address
+            self._frame.bases.fill_from(table)
+            self._program.run(self._frame.bases)
+            results = {name: array if device or out.get(name) is array else _on_host(array, out.get(name))
+                       for name, array in made.items()}
+            if any(used[slot] is not arrays[slot] for slot in used):
+                door.synchronize()          # what was copied for this run alone is freed now
+        return results
+
+    def _prepare(self) -> None:
+        """Compile, and allocate what every run needs, at the first one.  Raises DeviceError."""
+        if self._program is None:
+            from ..runtime.cuda import door
+            from ..runtime.cuda.program import Frame, Program
+            door.require()
+            self._frame = Frame(self.arena_bytes, CONSTANTS + 1 + len(self.slots), self.constants, ARENA, CONSTANTS)
+            self._program = Program(self.launches, self._argument_words)
+
+
+def _on_host(array: "DeviceArray", out: np.ndarray | None) -> np.ndarray:
+    host = array.copy_to_host()
+    if out is None:
+        return host
+    out[...] = host
+    return out
+
+
+# Weights on the device, by the identity of the array on the host, while that lives.
+_resident: dict[int, tuple[weakref.ref, "DeviceArray"]] = {}
+
+
+def _on_device(slot: str, array) -> "DeviceArray":
+    """The array on the device.  Weights, which never change, are copied there once."""
+    from ..runtime.cuda.arrays import DeviceArray, upload
+    if isinstance(array, DeviceArray):
+        return array
+    if array.flags.writeable or not (slot == WEIGHTS or slot.startswith("state/")):
+        return upload(array)
+    found = _resident.get(id(array))
+    if found is None or found[0]() is not array:
+        key = id(array)
+        found = weakref.ref(array, lambda _: _resident.pop(key, None)), upload(array)
+        _resident[key] = found
+    return found[1]

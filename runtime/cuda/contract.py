@@ -1,0 +1,237 @@
+"""The contraction kernels of a GPU: C[g, m, n] = sum over k of A[g, m, k] * B[g, k, n].
+
+As on the CPU (``runtime.tile``), g, m and k are each several nested indices with strides of their own in every operand, n is
+one; so a dense layer, a convolution, and its weight gradient are the same kernel with other integers (implicit GEMM:
+nothing is unrolled in memory).
+
+A block of threads computes a tile of C: it walks along k, a slice at a time; the slices of A and B come into shared
+memory, their places in the operands with them; each thread keeps its part of the tile in registers.  Each element of C
+has one accumulator whose terms are added in ascending k by fma, so its bits depend neither on the tile nor on the
+block.  A dot product (one column, both operands contiguous along k) is shared by the lanes of a block, which meet in
+a fixed tree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Sequence
+
+LEVELS = 4              # nested indices of batch, rows and sums, outermost first; unused outer ones have size 1
+DOT_LANES = 64
+
+# Argument words of a contraction: three buffers, then
+(COLUMNS, COLUMN_STRIDE, ROWS, DEPTH, ROW_TILES, COLUMN_TILES, A_ALONG_SUM, B_ALONG_SUM) = range(6, 14)
+BATCHES = 14                        # LEVELS sizes, then LEVELS strides each in A, B and C
+ROW_INDEX = BATCHES + 4 * LEVELS    # sizes, strides in A, in C
+SUM_INDEX = ROW_INDEX + 3 * LEVELS  # sizes, strides in A, in B
+WORDS = SUM_INDEX + 3 * LEVELS
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A block's part of C, how much of k it takes at a time, and a thread's part of the tile."""
+
+    rows: int
+    columns: int
+    depth: int
+    thread_rows: int
+    thread_columns: int
+
+    @property
+    def threads(self) -> int:
+        return self.rows // self.thread_rows * (self.columns // self.thread_columns)
+
+
+LARGE, MEDIUM = Tile(128, 128, 8, 8, 8), Tile(64, 64, 16, 4, 4)
+FEW_ROWS, FEW_COLUMNS = Tile(16, 64, 32, 1, 4), Tile(64, 16, 32, 4, 1)
+SIMULATED = Tile(4, 6, 4, 2, 3)         # of four threads: the simulator's are Python's
+LARGE_TILES = 96                        # so many large tiles keep a GPU busy
+
+
+def choose(batches: int, rows: int, columns: int) -> Tile:
+    """The tile for a product; its bits are the same with any."""
+    if rows <= FEW_ROWS.rows:
+        return FEW_ROWS
+    if columns <= FEW_COLUMNS.columns:
+        return FEW_COLUMNS
+    if batches * (rows // LARGE.rows) * (columns // LARGE.columns) >= LARGE_TILES:
+        return LARGE
+    return MEDIUM
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A contraction as a launch: its source, the argument words after the three buffers, its blocks and their threads."""
+
+    text: str
+    words: tuple[int, ...]
+    units: int
+    threads: int
+
+
+def plan(dtype: str, batch: Sequence, rows: Sequence, sums: Sequence, columns: int, column_stride: int, simulated: bool,
+         tile: Tile | None = None) -> Plan:
+    """The launch for these indices, each a sequence of at most four with ``size`` and strides ``a``, ``b``, ``c``.
+
+    dtype: "f32" or "f64"; the column is contiguous in C and has ``column_stride`` in B; 0 for a dot product.
+    """
+    batches, row_count, depth = (prod(axis.size for axis in axes) for axes in (batch, rows, sums))
+    is_dot = columns == 1 and column_stride == 0
+    if tile is None:
+        tile = SIMULATED if simulated else choose(batches, row_count, columns)
+    row_tiles, column_tiles = -(-row_count // tile.rows), -(-columns // tile.columns)
+    words = [columns, column_stride, row_count, depth, row_tiles, column_tiles,
+             int(_step(sums, "a") == 1), int(_step(sums, "b") == 1 and column_stride != 1)]
+    for axes, strides in ((batch, "abc"), (rows, "ac"), (sums, "ab")):
+        padding = LEVELS - len(axes)
+        words += [1] * padding + [axis.size for axis in axes]
+        for stride in strides:
+            words += [0] * padding + [getattr(axis, stride) for axis in axes]
+    if is_dot:
+        return Plan(dot_text(dtype), tuple(words), batches * row_count, 4 if simulated else DOT_LANES)
+    return Plan(tile_text(dtype, tile), tuple(words), batches * row_tiles * column_tiles, tile.threads)
+
+
+def _step(axes: Sequence, operand: str) -> int:
+    """The stride of the innermost index that runs."""
+    return next((getattr(axis, operand) for axis in reversed(axes) if axis.size > 1), 1)
+
+
+# --- source -----------------------------------------------------------------------------------------------------------
+
+PLACE = f"""@device
+def place(args, sizes, strides, index):
+    total = 0
+    for level in range({LEVELS - 1}, 0, -1):
+        size = args[sizes + level]
+        outer = index // size
+        total += (index - outer * size) * args[strides + level]
+        index = outer
+    return total + index * args[strides]
+"""
+
+KERNEL = """
+def kernel(bases, args, units):
+    work(words(bases), words(args), cuda.blockIdx.x, units, cuda.gridDim.x)
+"""
+
+
+def tile_text(dtype: str, tile: Tile) -> str:
+    """The source of a product in tiles."""
+    across = tile.columns // tile.thread_columns            # threads along a row of the tile
+    down = tile.rows // tile.thread_rows
+    cells = [(i, j) for i in range(tile.thread_rows) for j in range(tile.thread_columns)]
+    lines = f"""
+@device
+def work(bases, args, unit, end, stride):
+    a = buffer_{dtype}(bases, args, 0)
+    b = buffer_{dtype}(bases, args, 2)
+    c = buffer_{dtype}(bases, args, 4)
+    slice_a = cuda.shared.array(({tile.depth}, {tile.rows + 1}), type_{dtype})
+    slice_b = cuda.shared.array(({tile.depth}, {tile.columns + 1}), type_{dtype})
+    row_a = cuda.shared.array({tile.rows}, type_i64)
+    row_c = cuda.shared.array({tile.rows}, type_i64)
+    sum_a = cuda.shared.array({tile.depth}, type_i64)
+    sum_b = cuda.shared.array({tile.depth}, type_i64)
+    columns = args[{COLUMNS}]
+    column_stride = args[{COLUMN_STRIDE}]
+    rows = args[{ROWS}]
+    depth = args[{DEPTH}]
+    row_tiles = args[{ROW_TILES}]
+    column_tiles = args[{COLUMN_TILES}]
+    zero = {'float32' if dtype == 'f32' else 'float64'}(0.0)
+    lane = cuda.threadIdx.x
+    down = lane // {across}
+    across = lane % {across}
+    while unit < end:
+        rest = unit // column_tiles
+        first_column = (unit - rest * column_tiles) * {tile.columns}
+        batch = rest // row_tiles
+        first_row = (rest - batch * row_tiles) * {tile.rows}
+        batch_a = place(args, {BATCHES}, {BATCHES + LEVELS}, batch)
+        batch_b = place(args, {BATCHES}, {BATCHES + 2 * LEVELS}, batch) + first_column * column_stride
+        batch_c = place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch) + first_column
+        rows_here = min(rows - first_row, {tile.rows})
+        columns_here = min(columns - first_column, {tile.columns})
+        for i in range(lane, rows_here, {tile.threads}):
+            row_a[i] = batch_a + place(args, {ROW_INDEX}, {ROW_INDEX + LEVELS}, first_row + i)
+            row_c[i] = batch_c + place(args, {ROW_INDEX}, {ROW_INDEX + 2 * LEVELS}, first_row + i)
+""".splitlines()
+    lines += ["        cuda.syncthreads()", *(f"        c{i}_{j} = zero" for i, j in cells)]
+    lines += f"""        for first in range(0, depth, {tile.depth}):
+            depth_here = min(depth - first, {tile.depth})
+            for i in range(lane, depth_here, {tile.threads}):
+                sum_a[i] = place(args, {SUM_INDEX}, {SUM_INDEX + LEVELS}, first + i)
+                sum_b[i] = place(args, {SUM_INDEX}, {SUM_INDEX + 2 * LEVELS}, first + i)
+            cuda.syncthreads()
+            for i in range(lane, {tile.rows * tile.depth}, {tile.threads}):
+                if args[{A_ALONG_SUM}] == 1:
+                    k = i % {tile.depth}
+                    m = i // {tile.depth}
+                else:
+                    k = i // {tile.rows}
+                    m = i % {tile.rows}
+                slice_a[k, m] = a[row_a[m] + sum_a[k]] if (m < rows_here) & (k < depth_here) else zero
+            for i in range(lane, {tile.columns * tile.depth}, {tile.threads}):
+                if args[{B_ALONG_SUM}] == 1:
+                    k = i % {tile.depth}
+                    n = i // {tile.depth}
+                else:
+                    k = i // {tile.columns}
+                    n = i % {tile.columns}
+                slice_b[k, n] = b[batch_b + n * column_stride + sum_b[k]] if (n < columns_here) & (k < depth_here) else zero
+            cuda.syncthreads()
+            for k in range({tile.depth}):""".splitlines()
+    pad = " " * 16
+    lines += [f"{pad}a{i} = slice_a[k, down + {i * down}]" for i in range(tile.thread_rows)]
+    lines += [f"{pad}b{j} = slice_b[k, across + {j * across}]" for j in range(tile.thread_columns)]
+    lines += [f"{pad}c{i}_{j} = fma_{dtype}(a{i}, b{j}, c{i}_{j})" for i, j in cells]
+    lines += ["            cuda.syncthreads()"]
+    for i in range(tile.thread_rows):
+        lines += [f"        if down + {i * down} < rows_here:"]
+        for j in range(tile.thread_columns):
+            lines += [f"            if across + {j * across} < columns_here:",
+                      f"                c[row_c[down + {i * down}] + across + {j * across}] = c{i}_{j}"]
+    lines += ["        cuda.syncthreads()", "        unit += stride", ""]
+    return PLACE + "\n" + "\n".join(lines) + "\n" + KERNEL
+
+
+def dot_text(dtype: str) -> str:
+    """The source of dot products, one a block."""
+    return PLACE + f"""
+@device
+def work(bases, args, unit, end, stride):
+    a = buffer_{dtype}(bases, args, 0)
+    b = buffer_{dtype}(bases, args, 2)
+    c = buffer_{dtype}(bases, args, 4)
+    shared = cuda.shared.array({DOT_LANES}, type_{dtype})
+    rows = args[{ROWS}]
+    depth = args[{DEPTH}]
+    lane = cuda.threadIdx.x
+    lanes = cuda.blockDim.x
+    while unit < end:
+        batch = unit // rows
+        row = unit - batch * rows
+        here_a = place(args, {BATCHES}, {BATCHES + LEVELS}, batch) + place(args, {ROW_INDEX}, {ROW_INDEX + LEVELS}, row)
+        here_b = place(args, {BATCHES}, {BATCHES + 2 * LEVELS}, batch)
+        here_c = place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch) + place(args, {ROW_INDEX}, {ROW_INDEX + 2 * LEVELS}, row)
+        total = {'float32' if dtype == 'f32' else 'float64'}(0.0)
+        for k in range(lane, depth, lanes):
+            at_a = here_a + place(args, {SUM_INDEX}, {SUM_INDEX + LEVELS}, k)
+            at_b = here_b + place(args, {SUM_INDEX}, {SUM_INDEX + 2 * LEVELS}, k)
+            total = fma_{dtype}(a[at_a], b[at_b], total)
+        shared[lane] = total
+        cuda.syncthreads()
+        half = lanes // 2
+        while half > 0:
+            if lane < half:
+                shared[lane] = shared[lane] + shared[lane + half]
+            cuda.syncthreads()
+            half //= 2
+        if lane == 0:
+            c[here_c] = shared[0]
+        cuda.syncthreads()
+        unit += stride
+
+""" + KERNEL

@@ -1,0 +1,139 @@
+"""What generated source may call on a GPU: buffers in global memory, and elementary functions.
+
+The functions are libdevice's, within a few units in the last place; they are not those of the CPU, so results agree to
+rounding, not to the bit.
+"""
+
+from __future__ import annotations
+
+import operator
+
+from numba import cuda
+from numba.cuda import libdevice, types
+from numba.cuda.extending import intrinsic, lower_builtin, models, register_model
+from numba.cuda.typing.templates import AbstractTemplate, infer_global, signature
+
+from . import philox
+
+DTYPES = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64, "bool": types.boolean}
+GLOBAL_MEMORY = 1           # NVVM's address space
+
+
+class Buffer(types.Type):
+    """A pointer to values in global memory; indices are never wrapped or checked."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        super().__init__(name=f"GlobalBuffer({dtype})")
+
+
+@register_model(Buffer)
+class BufferModel(models.PrimitiveModel):
+    def __init__(self, dmm, fe_type):
+        super().__init__(dmm, fe_type, dmm.lookup(fe_type.dtype).get_data_type().as_pointer(GLOBAL_MEMORY))
+
+
+@infer_global(operator.getitem)
+class GetItemBuffer(AbstractTemplate):
+    def generic(self, args, kws):
+        buffer, index = args
+        if isinstance(buffer, Buffer) and isinstance(index, types.Integer):
+            return signature(buffer.dtype, buffer, types.int64)
+
+
+@infer_global(operator.setitem)
+class SetItemBuffer(AbstractTemplate):
+    def generic(self, args, kws):
+        buffer, index, _ = args
+        if isinstance(buffer, Buffer) and isinstance(index, types.Integer):
+            return signature(types.none, buffer, types.int64, buffer.dtype)
+
+
+@lower_builtin(operator.getitem, Buffer, types.int64)
+def _load(context, builder, sig, args):
+    return context.unpack_value(builder, sig.args[0].dtype, builder.gep(args[0], [args[1]]))
+
+
+@lower_builtin(operator.setitem, Buffer, types.int64, types.Any)
+def _store(context, builder, sig, args):
+    context.pack_value(builder, sig.args[0].dtype, args[2], builder.gep(args[0], [args[1]]))
+
+
+def _pointer_to(dtype):
+    """The buffer at an address."""
+    @intrinsic
+    def pointer(typingctx, address):
+        result = Buffer(dtype)
+
+        def codegen(context, builder, sig, args):
+            return builder.inttoptr(args[0], context.get_value_type(result))
+        return signature(result, types.int64), codegen
+    return pointer
+
+
+def _buffer_of(dtype):
+    """The buffer that two argument words stand for, a slot and a byte offset in it."""
+    pointer = _pointer_to(dtype)
+
+    def buffer(bases, args, k):
+        return pointer(bases[args[k]] + args[k + 1])
+    return cuda.jit(buffer, device=True)
+
+
+FUNCTIONS_F32 = {
+    "exp": libdevice.expf, "expm1": libdevice.expm1f, "log": libdevice.logf, "log1p": libdevice.log1pf, "tanh": libdevice.tanhf,
+    "erf": libdevice.erff, "sin": libdevice.sinf, "cos": libdevice.cosf, "sqrt": libdevice.sqrtf, "floor": libdevice.floorf,
+    "ceil": libdevice.ceilf, "round": libdevice.rintf, "pow": libdevice.powf, "fma": libdevice.fmaf}
+FUNCTIONS_F64 = {
+    "exp": libdevice.exp, "expm1": libdevice.expm1, "log": libdevice.log, "log1p": libdevice.log1p, "tanh": libdevice.tanh,
+    "erf": libdevice.erf, "sin": libdevice.sin, "cos": libdevice.cos, "sqrt": libdevice.sqrt, "floor": libdevice.floor,
+    "ceil": libdevice.ceil, "round": libdevice.rint, "pow": libdevice.pow, "fma": libdevice.fma}
+
+
+def _functions_of(exp, fabs, zero, one) -> dict:
+    """Those that libdevice has not, of one float type."""
+    def sigmoid(x):
+        z = exp(-fabs(x))
+        return (one if x >= zero else z) / (one + z)
+
+    def sign(x):
+        return one if x > zero else (-one if x < zero else x)
+    return {"sigmoid": sigmoid, "sign": sign}
+
+
+def _functions_of_any() -> dict:
+    def maximum(a, b):
+        return a if (a > b) | (a != a) else b
+
+    def minimum(a, b):
+        return a if (a < b) | (a != a) else b
+
+    def floordiv(a, b):
+        return a // b
+
+    def mod(a, b):
+        return a - (a // b) * b
+
+    def sign(x):
+        return (x > 0) - (x < 0)
+    return {"maximum": maximum, "minimum": minimum, "floordiv": floordiv, "mod": mod, "sign_i32": sign, "sign_i64": sign,
+            "random_bits": philox.define(types.uint64, types.int32)}
+
+
+def device(function):
+    """A function for kernels to call."""
+    return cuda.jit(function, device=True)
+
+
+def namespace() -> dict:
+    """The names that generated source may use, but for ``cuda`` itself."""
+    names = {"device": device, "words": _pointer_to(types.int64), "float32": types.float32, "float64": types.float64,
+             "int32": types.int32, "int64": types.int64, "boolean": types.boolean}
+    names |= {f"buffer_{name}": _buffer_of(dtype) for name, dtype in DTYPES.items()}
+    names |= {f"type_{name}": dtype for name, dtype in DTYPES.items()}
+    names |= {f"{name}_f32": function for name, function in FUNCTIONS_F32.items()}
+    names |= {f"{name}_f64": function for name, function in FUNCTIONS_F64.items()}
+    for kind, exp, fabs in (("f32", libdevice.expf, libdevice.fabsf), ("f64", libdevice.exp, libdevice.fabs)):
+        made = _functions_of(exp, fabs, DTYPES[kind](0), DTYPES[kind](1))
+        names |= {f"{name}_{kind}": device(function) for name, function in made.items()}
+    return names | {name: device(function) for name, function in _functions_of_any().items()}

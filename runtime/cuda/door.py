@@ -1,0 +1,196 @@
+"""The only door to numba-cuda: what of it netc uses, and one clear error where it, the driver, a GPU or memory is missing.
+
+With NUMBA_ENABLE_CUDASIM=1 in the environment before the first import, numba-cuda's simulator takes the GPU's place: Python
+threads on the CPU, very slow, to test with.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import threading
+import types
+import warnings
+from contextlib import contextmanager
+from typing import Callable
+
+import numpy as np
+
+from ..errors import DeviceError
+
+LEAST_CAPABILITY = (8, 0)           # what kernels are compiled for where there is no GPU to ask
+_lock = threading.RLock()
+_compiled: dict[str, Callable] = {}
+
+
+def missing(what: str) -> DeviceError:
+    """The error that says what is missing, and what to do without."""
+    return DeviceError(f"the target \"cuda\" {what}. To run on the CPU: target=\"cpu\", or `--target cpu`")
+
+
+@functools.cache
+def package():
+    """numba-cuda's module ``cuda``, whether or not there is a GPU.  Raises DeviceError where it is not installed."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise missing("needs the package numba-cuda, which is not installed: pip install 'netc[cuda]'")
+    try:
+        from numba import cuda
+    except ImportError as error:
+        raise missing(f"needs numba-cuda, which cannot be imported: {error}") from None
+    return cuda
+
+
+@functools.cache
+def is_simulated() -> bool:
+    """Whether the simulator takes the GPU's place."""
+    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+@functools.cache
+def require() -> None:
+    """Raise DeviceError unless kernels can run."""
+    cuda = package()
+    if is_simulated():
+        return
+    error = cuda.cuda_error()
+    if error is not None:
+        raise missing(f"needs NVIDIA's driver, which was not found or does not start: {_first_line(error)}")
+    if not cuda.is_available() or not len(cuda.gpus):
+        raise missing("needs an NVIDIA GPU, and the driver sees none")
+    if not _has_compiler():
+        raise missing("needs NVIDIA's compiler libraries (NVVM, NVRTC), which were not found: pip install 'netc[cuda]'")
+
+
+def _has_compiler() -> bool:
+    """Whether the libraries that make PTX are there."""
+    from numba.cuda.cudadrv import nvvm
+    from numba.cuda.cuda_paths import get_cuda_paths
+    try:
+        get_cuda_paths()
+        nvvm.NVVM()
+    except Exception:       # whichever of NVIDIA's packages is missing or broken, each with errors of its own
+        return False
+    return True
+
+
+def can_compile() -> bool:
+    """Whether ``ptx`` works: numba-cuda and NVIDIA's compiler are installed, and the simulator is not in their place."""
+    if importlib.util.find_spec("numba_cuda") is None or is_simulated():
+        return False
+    return _has_compiler()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(": \n")]
+    return " ".join(lines[:2]) or type(error).__name__
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def namespace() -> dict:
+    """The names that generated source may use."""
+    if is_simulated():
+        from .simulated import namespace as names
+    else:
+        from .device import namespace as names
+    return names() | {"cuda": package()}
+
+
+def _kernel_of(text: str) -> Callable:
+    """The Python function ``kernel`` of a source."""
+    scope = dict(namespace())
+    # The simulator tells shared arrays apart by file and line.
+    exec(compile(text, f"<netc kernel {hash(text):x}>", "exec"), scope)
+    return scope["kernel"]
+
+
+def kernel(text: str) -> Callable:
+    """What runs a source: ``kernel(text)[blocks, threads](bases, args, units)``; compiled once in a process."""
+    with _lock:
+        if text not in _compiled:
+            cuda, function = package(), _kernel_of(text)
+            _compiled[text] = cuda.jit(function) if is_simulated() else cuda.jit("void(int64, int64, int64)")(function)
+        return _compiled[text]
+
+
+def ptx(text: str, capability: tuple[int, int] = LEAST_CAPABILITY) -> str:
+    """The PTX of a source for a compute capability; no GPU is needed.  Raises DeviceError where NVIDIA's compiler is missing."""
+    cuda = package()
+    if is_simulated():
+        raise missing("makes no PTX in the simulator: unset NUMBA_ENABLE_CUDASIM")
+    if not _has_compiler():
+        raise missing("needs NVIDIA's compiler libraries (NVVM, NVRTC), which were not found: pip install 'netc[cuda]'")
+    from numba.cuda import types as kinds
+    with _lock, _compiling_for(capability):
+        made, _ = cuda.compile_ptx(_kernel_of(text), (kinds.int64,) * 3, cc=capability)
+    return made
+
+
+@contextmanager
+def _compiling_for(capability: tuple[int, int]):
+    """numba-cuda asks the current device what device functions are to be compiled for; here none need be there."""
+    from numba.cuda import dispatcher
+    before = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=capability)
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = before
+
+
+@contextmanager
+def launching():
+    """A context for launches.  The simulator's arithmetic is NumPy's, which warns of what a GPU takes in its stride."""
+    if not is_simulated():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def allocate(nbytes: int):
+    """(address, owner) of memory on the device, freed with its owner.  Raises DeviceError where there is not enough."""
+    if is_simulated():
+        from .simulated import allocate as simulate
+        return simulate(nbytes)
+    from numba.cuda.cudadrv.driver import CudaAPIError
+    try:
+        owner = package().device_array(max(nbytes, 1), np.uint8)
+    except CudaAPIError as error:
+        if "OUT_OF_MEMORY" not in str(error):
+            raise
+        free, total = package().current_context().get_memory_info()
+        raise missing(f"needs {nbytes / 2**20:,.0f} MiB more on the GPU, of whose {total / 2**20:,.0f} MiB "
+                      f"{free / 2**20:,.0f} are free: smaller batches need less") from None
+    return owner.__cuda_array_interface__["data"][0], owner
+
+
+def numba_array(array):
+    """An array with ``__cuda_array_interface__`` as one of numba-cuda's, which copies."""
+    if is_simulated():
+        from .simulated import memory_of
+        return memory_of(array)
+    return package().as_cuda_array(array)
+
+
+def synchronize() -> None:
+    """Wait for the device."""
+    package().synchronize()
+
+
+def share(address: int, nbytes: int, stream: int | None):
+    """What must live as long as kernels touch memory that another library allocated; its ``stream``, if it names one, is waited
+    for: kernels run on the default one."""
+    if is_simulated():
+        from .simulated import register
+        return register(address, nbytes)
+    if stream is not None:
+        package().external_stream(stream).synchronize()
+    return None

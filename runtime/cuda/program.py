@@ -1,0 +1,68 @@
+"""A program on a GPU: one launch a step, over tables in the device's memory.
+
+The table of addresses (``bases``) is rewritten for each run, the argument words never: a launch takes two addresses and a
+number of units, whatever it computes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import numpy as np
+
+from . import door
+from .arrays import DeviceArray, empty, upload
+
+THREADS = 256               # of a block whose threads take units of their own
+MOST_BLOCKS = 1 << 16       # of a launch; each takes units until none is left
+SIMULATED = 2               # the same of the simulator; lanes are twice as many
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A step: its source, where its argument words begin, its units, and the threads that share a unit (1: none do)."""
+
+    text: str
+    first_word: int
+    units: int
+    lanes: int
+
+
+class Program:
+    """Launches in their order, and their argument words."""
+
+    def __init__(self, launches: Sequence[Launch], words: Sequence[int]):
+        self._words = upload(np.array(words or [0], np.int64))
+        self._launches = [(door.kernel(launch.text), _shape(launch), self._words.address + 8 * launch.first_word, launch.units)
+                          for launch in launches if launch.units > 0]
+
+    def run(self, bases: DeviceArray) -> None:
+        """Launch every step; they run in order, and this may return before they are done."""
+        with door.launching():
+            for kernel, shape, words, units in self._launches:
+                kernel[shape](bases.address, words, units)
+
+
+def _shape(launch: Launch) -> tuple[int, int]:
+    """Blocks, and threads of a block."""
+    threads, most = (SIMULATED, SIMULATED) if door.is_simulated() else (THREADS, MOST_BLOCKS)
+    if launch.lanes > 1:
+        return min(launch.units, most), launch.lanes
+    return min(-(-launch.units // threads), most), threads
+
+
+def lanes(wanted: int) -> int:
+    """How many threads share a unit that would be shared by so many: fewer in the simulator, whose threads are Python's."""
+    return min(wanted, 2 * SIMULATED) if door.is_simulated() else wanted
+
+
+class Frame:
+    """The memory that runs of a program need beside inputs and outputs; ``bases`` is the table of addresses."""
+
+    def __init__(self, arena_bytes: int, slots: int, constants: np.ndarray, arena: int, constant: int):
+        self._arena = empty((arena_bytes,), np.uint8)
+        self._constants = upload(constants)
+        self.table = np.zeros(slots, np.int64)
+        self.table[arena], self.table[constant] = self._arena.address, self._constants.address
+        self.bases = empty((slots,), np.int64)

@@ -1,0 +1,135 @@
+"""The room behind the door where numba-cuda's simulator takes the GPU's place: buffers over the host's memory, whose every
+access is checked against what was allocated, and NumPy's functions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import weakref
+
+import numpy as np
+from numba import cuda
+
+from . import philox
+
+DTYPES = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
+
+# Everything that kernels may touch, by the address of its first byte.
+_allocated: "weakref.WeakValueDictionary[int, np.ndarray]" = weakref.WeakValueDictionary()
+ALIGNMENT = 256             # of memory on a device
+
+
+def allocate(nbytes: int) -> tuple[int, np.ndarray]:
+    """(address, owner) of memory."""
+    whole = np.full(nbytes + 2 * ALIGNMENT, 0xCB, np.uint8)         # not zeros: memory on a device holds anything
+    start = -whole.ctypes.data % ALIGNMENT
+    owner = whole[start:start + max(nbytes, 1)]
+    _allocated[owner.ctypes.data] = owner
+    return owner.ctypes.data, owner
+
+
+def memory_of(array):
+    """The simulator's array over the memory that an object with ``__cuda_array_interface__`` describes."""
+    interface = array.__cuda_array_interface__
+    dtype, shape = np.dtype(interface["typestr"]), interface["shape"]
+    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = (ctypes.c_uint8 * nbytes).from_address(interface["data"][0])
+    return cuda.cudadrv.devicearray.FakeCUDAArray(np.frombuffer(memory, dtype).reshape(shape))
+
+
+def register(address: int, nbytes: int) -> np.ndarray:
+    """Let kernels touch memory that somebody else allocated, as long as the result lives."""
+    owner = np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), np.uint8)
+    _allocated[address] = owner
+    return owner
+
+
+def _allocation(address: int) -> np.ndarray:
+    for start, owner in list(_allocated.items()):
+        if start <= address < start + owner.nbytes:
+            return owner
+    raise IndexError(f"a kernel would touch {address:#x}, which nobody allocated")
+
+
+class Buffer:
+    """Values of a dtype from an address on, in one allocation."""
+
+    def __init__(self, address: int, dtype):
+        owner = _allocation(address)
+        shift = address - owner.ctypes.data
+        size = np.dtype(dtype).itemsize
+        self._first = shift // size
+        self._values = owner[shift % size:][:(owner.nbytes - shift % size) // size * size].view(dtype)
+
+    def _place(self, index) -> int:
+        place = self._first + int(index)
+        if not 0 <= place < len(self._values):
+            raise IndexError(f"a kernel would touch element {place} of {len(self._values)}")
+        return place
+
+    def __getitem__(self, index):
+        return self._values[self._place(index)]
+
+    def __setitem__(self, index, value) -> None:
+        self._values[self._place(index)] = value
+
+
+class Words(Buffer):
+    """Integers as Python's, which are faster to reckon with than NumPy's."""
+
+    def __init__(self, address: int):
+        super().__init__(address, np.int64)
+
+    def __getitem__(self, index) -> int:
+        return int(super().__getitem__(index))
+
+
+def _buffer_of(dtype):
+    def buffer(bases, args, k):
+        return Buffer(bases[args[k]] + args[k + 1], dtype)
+    return buffer
+
+
+def _integer(dtype):
+    """A conversion that takes NaN and what is too large as a machine does: to some number."""
+    def convert(value):
+        return np.asarray(value).astype(dtype)[()]
+    return convert
+
+
+def _erf(x):
+    return math.erf(x)
+
+
+def _sigmoid(x):
+    z = np.exp(-np.abs(x))
+    return (1.0 if x >= 0 else z) / (1.0 + z)
+
+
+def _functions() -> dict:
+    return {"exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh, "erf": _erf, "sin": np.sin,
+            "cos": np.cos, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "round": np.rint, "pow": np.power,
+            "sigmoid": _sigmoid, "sign": np.sign}
+
+
+def _typed(function, dtype):
+    return lambda *args: dtype(function(*args))
+
+
+def _fma_f32(a, b, c):
+    return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
+
+
+def namespace() -> dict:
+    """The names that generated source may use, but for ``cuda`` itself."""
+    names = {"device": lambda function: function, "words": Words, "float32": np.float32, "float64": np.float64,
+             "int32": _integer(np.int32), "int64": _integer(np.int64), "boolean": np.bool_,
+             "maximum": np.maximum, "minimum": np.minimum, "floordiv": np.floor_divide, "mod": np.mod,
+             "sign_i32": np.sign, "sign_i64": np.sign, "fma_f32": _fma_f32, "fma_f64": lambda a, b, c: a * b + c,
+             "random_bits": philox.define(np.uint64, np.int32)}
+    names |= {f"buffer_{name}": _buffer_of(dtype) for name, dtype in DTYPES.items()}
+    names |= {f"type_{name}": np.dtype(dtype) for name, dtype in DTYPES.items()}
+    for kind in ("f32", "f64"):
+        names |= {f"{name}_{kind}": _typed(function, DTYPES[kind]) for name, function in _functions().items()}
+    return names
