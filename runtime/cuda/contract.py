@@ -45,7 +45,7 @@ class Tile:
 
 LARGE, MEDIUM = Tile(128, 128, 8, 8, 8), Tile(64, 64, 16, 4, 4)
 FEW_ROWS, FEW_COLUMNS = Tile(16, 64, 32, 1, 4), Tile(64, 16, 32, 4, 1)
-SIMULATED = Tile(4, 6, 4, 2, 3)         # of four threads: the simulator's are Python's
+SIMULATED = Tile(8, 8, 16, 4, 4)         # of four threads: the simulator's are Python's
 LARGE_TILES = 96                        # so many large tiles keep a GPU busy
 
 

@@ -1,0 +1,251 @@
+"""The CUDA target on whatever device there is: run by test_cuda.py in processes of its own with numba-cuda's simulator, and
+by hand on a GPU, with the examples as they are:
+
+    pytest tests/cuda_device.py
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+
+import numpy as np
+import pytest
+
+import netc
+from cuda_models import EXAMPLES, SMALLER, batch_for, weights_for, write
+from netc.runtime.cuda import contract, door
+from netc.runtime.cuda.arrays import DeviceArray, empty, upload
+from netc.runtime.cuda.program import Launch, Program
+from netc.runtime.tile import Axis
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+OUTPUTS, GRADIENTS = 1e-5, 1e-4         # relative errors that the target allows itself
+SOURCE = """net 1
+model Small(x: f32[N, 5]) -> (p: f32[N, 3], best: i32[N]):
+    p = x |> Dense(4, relu) |> Dense(3, softmax)
+    best = argmax(p, axis = -1)
+train Small:
+    input label: i32[N]
+    loss   cross_entropy = mean(sparse_categorical_crossentropy(p, label))
+    metric accuracy      = mean(sparse_categorical_accuracy(p, label))
+    optimizer = adam()
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_switches():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)         # the simulator waits for its threads in a loop
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return netc.compile(SOURCE, target="cuda")
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return {"x": rng.normal(size=(6, 5)).astype(np.float32), "label": rng.integers(0, 3, 6).astype(np.int32)}
+
+
+def error(expected, found, scale=None) -> float:
+    """The largest difference, relative to the largest value; of gradients at least to a thousandth of the largest of all."""
+    expected, found = np.asarray(expected), np.asarray(found)
+    assert expected.shape == found.shape and expected.dtype == found.dtype, (expected.shape, found.shape)
+    assert np.isfinite(found).all()
+    largest = max(np.abs(expected).max(initial=0), 1e-3 * np.abs(scale).max() if scale is not None else 0)
+    return float(np.abs(expected - found).max(initial=0) / (largest or 1))
+
+
+def outputs(fn, weights, inputs, seed) -> list:
+    result = fn(weights, inputs, **(seed if fn.program("predict").uses_seed else {}))
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_an_example_gives_what_the_cpu_gives(name, tmp_path):
+    path = write(tmp_path, name) if SIMULATED else EXAMPLES / f"{name}.net"
+    host, device = netc.compile(path), netc.compile(path, target="cuda")
+    weights, seed = weights_for(host), {"seed": 3} if host.model.uses_seed else {}
+    inputs = batch_for(host, "predict")
+    for expected, found in zip(*(outputs(fn, weights, inputs, seed) for fn in (host, device))):
+        assert error(expected, found) <= OUTPUTS and (np.ptp(expected) > 0 or expected.size == 1)
+    if host.model.optimizer is None:
+        return
+    batch = batch_for(host, "gradient")
+    used = seed if host.program("gradient").uses_seed else {}
+    (losses, slope, states), (losses_there, slope_there, states_there) = (
+        fn.losses_and_grad(weights, batch, **used) for fn in (host, device))
+    assert error(losses["loss"], losses_there["loss"]) <= OUTPUTS and slope.flat.any()
+    for key in host.parameters:
+        assert error(slope[key], slope_there[key], slope.flat) <= GRADIENTS, key
+    for key in states:
+        assert error(states[key], states_there[key]) <= OUTPUTS, key
+    (new, moments), (new_there, moments_there) = (fn.update(weights, host.init_optimizer(), slope) for fn in (host, device))
+    assert error(new.flat, new_there.flat) <= OUTPUTS
+    for key in moments:
+        assert error(moments[key], moments_there[key]) <= OUTPUTS, key
+
+
+@pytest.mark.parametrize("name", ["classifier", "vae"])
+def test_steps_of_training_stay_on_the_device(name, tmp_path):
+    path = write(tmp_path, name)
+    found = []
+    for target in ("cpu", "cuda", "cuda"):
+        fn = netc.compile(path, target=target)
+        step = fn.trainer(weights_for(fn), seed=5, metrics=name == "classifier")
+        batch = batch_for(fn, "step")
+        losses = [step(batch) for _ in range(2)]
+        found.append((losses, step.weights.flat, np.concatenate([np.ravel(v) for v in step.optimizer.values()])))
+        assert target == "cpu" or all(isinstance(array, DeviceArray) for array in step.slots.values())
+    for expected, value in zip(found[0][0], found[1][0]):
+        assert expected.keys() == value.keys() and all(abs(expected[k] - value[k]) <= 1e-5 * abs(expected[k]) for k in expected)
+    assert error(found[0][1], found[1][1]) <= GRADIENTS and error(found[0][2], found[1][2]) <= GRADIENTS
+    # The same bits whenever it runs.
+    assert found[1][0] == found[2][0] and found[1][1].tobytes() == found[2][1].tobytes()
+
+
+def test_training_ends_where_the_cpu_ends(small, batch):
+    host = netc.compile(SOURCE)
+    data = {"x": batch["x"], "label": batch["label"]}
+    ends = [fn.fit(host.init(0), data, epochs=2, batch_size=4, validation=data) for fn in (host, small)]
+    assert error(ends[0][0].flat, ends[1][0].flat) <= GRADIENTS
+    for name in ends[0][1].epochs[-1]:
+        assert abs(ends[0][1].epochs[-1][name] - ends[1][1].epochs[-1][name]) < 1e-4
+
+
+def test_another_batch_size_gives_the_same_rows(small, batch):
+    w = small.init(0)
+    whole = small(w, batch["x"]).p
+    for samples in (1, 2, 5):
+        assert small(w, batch["x"][:samples]).p.tobytes() == whole[:samples].tobytes()
+    assert small.bind(w)(batch["x"]).p.tobytes() == whole.tobytes()
+
+
+# --- arrays of the device ---------------------------------------------------------------------------------------------
+
+
+class Foreign:
+    """An array of another library on the device, as far as netc can tell."""
+
+    def __init__(self, array: DeviceArray, **changed):
+        self.array = array
+        self.__cuda_array_interface__ = array.__cuda_array_interface__ | changed
+
+
+def test_arrays_of_the_device_go_in_and_come_out_without_the_host(small, batch, monkeypatch):
+    w = small.init(0)
+    expected = small(w, batch["x"])
+    x = Foreign(upload(batch["x"]))
+    small(w, x)                         # the weights are there now
+    monkeypatch.setattr(DeviceArray, "copy_to_host", lambda self: pytest.fail("a copy to the host"))
+    # The table of addresses is all that may come from the host.
+    fill = DeviceArray.fill_from
+    monkeypatch.setattr(DeviceArray, "fill_from", lambda self, host: fill(self, host) if host.dtype == np.int64
+                        else pytest.fail("a copy from the host"))
+    found = small(w, x)
+    monkeypatch.undo()
+    for name in ("p", "best"):
+        array = getattr(found, name)
+        assert isinstance(array, DeviceArray) and array.shape == getattr(expected, name).shape
+        assert np.asarray(array).tobytes() == getattr(expected, name).tobytes()
+    assert small.bind(w)(x).p.copy_to_host().tobytes() == expected.p.tobytes()
+    loss, slope = small.value_and_grad(w, x=x, label=Foreign(upload(batch["label"])))
+    assert slope.flat.tobytes() == small.value_and_grad(w, **batch)[1].flat.tobytes()
+
+
+def test_arrays_of_the_device_are_checked(small, batch):
+    w, x = small.init(0), upload(batch["x"])
+    with pytest.raises(netc.InputError, match="`x` has dtype float64 on the device, expected f32"):
+        small(w, Foreign(upload(batch["x"].astype(np.float64))))
+    with pytest.raises(netc.InputError, match="`x` is not contiguous on the device"):
+        small(w, Foreign(x, strides=(4, 24)))
+    with pytest.raises(netc.InputError, match=r"`x` has 1 dimensions \(\[30\]\)"):
+        small(w, Foreign(x, shape=(30,)))
+    with pytest.raises(netc.InputError, match="dimension 1 of `x` is 6, expected 5"):
+        small(w, Foreign(x, shape=(5, 6)))
+    with pytest.raises(netc.InputError, match="`label` holds 3 at"):
+        small.value_and_grad(w, x=x, label=upload(np.full(6, 3, np.int32)))
+
+
+# --- contractions -----------------------------------------------------------------------------------------------------
+
+
+def product(dtype: str, batch, rows, sums, columns: int, stride: int, operands, tile=None) -> np.ndarray:
+    """A contraction by the kernel of this tile."""
+    a, b, c = (upload(operand) for operand in operands)
+    made = contract.plan(dtype, batch, rows, sums, columns, stride, SIMULATED, tile)
+    bases = upload(np.array([a.address, b.address, c.address], np.int64))
+    Program([Launch(made.text, 0, made.units, made.threads)], [0, 0, 1, 0, 2, 0, *made.words]).run(bases)
+    return c.copy_to_host()
+
+
+def by_numpy(batch, rows, sums, columns, stride, operands) -> np.ndarray:
+    """The same in float64, index by index."""
+    a, b, c = operands
+    result = c.astype(np.float64)
+    for outer in itertools.product(*(range(axis.size) for axis in (*batch, *rows))):
+        at = {k: sum(i * getattr(axis, k) for i, axis in zip(outer, (*batch, *rows))) for k in "abc"}
+        for column in range(columns):
+            total = 0.0
+            for inner in itertools.product(*(range(axis.size) for axis in sums)):
+                total += float(a[at["a"] + sum(i * axis.a for i, axis in zip(inner, sums))]) * float(
+                    b[at["b"] + column * stride + sum(i * axis.b for i, axis in zip(inner, sums))])
+            result[at["c"] + column] = total
+    return result
+
+
+def random(size: int, dtype: str) -> np.ndarray:
+    return np.random.default_rng(size).normal(size=size).astype("f8" if dtype == "f64" else "f4")
+
+
+# Batch, rows, sums, columns, the column's stride in B, and the operands' sizes.
+SHAPES = {
+    "matrices": ([], [Axis(5, 7, 0, 6)], [Axis(7, 1, 6)], 6, 1, (35, 42, 30)),
+    "transposed": ([], [Axis(5, 1, 0, 6)], [Axis(7, 5, 1)], 6, 7, (35, 42, 30)),
+    "a batch": ([Axis(2, 35, 42, 30)], [Axis(5, 7, 0, 6)], [Axis(7, 1, 6)], 6, 1, (70, 84, 60)),
+    "a convolution": ([], [Axis(3, 10, 0, 8), Axis(4, 2, 0, 2)], [Axis(3, 10, 12), Axis(6, 1, 2)], 2, 1, (50 + 6, 36, 24)),
+    "no terms": ([], [Axis(3, 1, 0, 2)], [Axis(0, 1, 1)], 2, 1, (4, 4, 6)),
+    "dots": ([Axis(2, 9, 9, 3)], [Axis(3, 0, 0, 1)], [Axis(9, 1, 1)], 1, 0, (18, 18, 6)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_a_contraction_is_the_sum_of_products(shape, dtype):
+    *indices, sizes = SHAPES[shape]
+    operands = [random(size, dtype) for size in sizes]
+    expected = by_numpy(*indices, operands)
+    found = product(dtype, *indices, operands)
+    assert np.abs(found - expected).max() <= (1e-12 if dtype == "f64" else 1e-5)
+
+
+@pytest.mark.parametrize("tile", [contract.MEDIUM, contract.FEW_ROWS, contract.FEW_COLUMNS, contract.LARGE],
+                         ids=lambda tile: f"{tile.rows}x{tile.columns}")
+def test_every_tile_gives_the_same_bits(tile):
+    rows, columns, depth = 18, 19, 17       # more than one block of some, a part of one of others
+    indices = [], [Axis(rows, depth, 0, columns)], [Axis(depth, 1, columns)], columns, 1
+    operands = random(rows * depth, "f32"), random(depth * columns, "f32"), np.zeros(rows * columns, np.float32)
+    found = product("f32", *indices, operands, tile)
+    assert found.tobytes() == product("f32", *indices, operands, contract.Tile(6, 5, 2, 3, 5)).tobytes()
+    assert np.abs(found.reshape(rows, columns) - operands[0].reshape(rows, depth) @ operands[1].reshape(depth, columns)).max() < 1e-5
+
+
+def test_a_kernel_that_leaves_its_memory_is_found_out():
+    if not SIMULATED:
+        pytest.skip("a GPU does not check")
+    text = ("@device\ndef work(bases, args, unit, end, stride):\n    b0 = buffer_f32(bases, args, 0)\n    b0[args[2]] = float32(1)\n"
+            "\n\ndef kernel(bases, args, units):\n    work(words(bases), words(args), 0, 0, 0)\n")
+    memory = empty((4,), np.float32)
+    bases = upload(np.array([memory.address], np.int64))
+    Program([Launch(text, 0, 1, 1)], [0, 0, 3]).run(bases)
+    assert memory.copy_to_host()[3] == 1
+    for place in (-1, 4):
+        with pytest.raises(IndexError):
+            Program([Launch(text, 0, 1, 1)], [0, 0, place]).run(bases)
+    assert door.is_simulated()

@@ -1,0 +1,177 @@
+"""The CUDA target where there is no GPU: by numba-cuda's simulator, down to PTX, and what is said where something is missing.
+
+The simulator is chosen when numba-cuda is imported, so its tests (cuda_device.py) run in processes of their own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import netc
+from cuda_models import EXAMPLES, SMALLER
+from netc.runtime.cuda import door
+
+TESTS = Path(__file__).parent
+HAS_PACKAGE = importlib.util.find_spec("numba_cuda") is not None
+needs_package = pytest.mark.skipif(not HAS_PACKAGE, reason="numba-cuda is not installed: pip install 'netc[cuda]'")
+PARTS = 2           # processes side by side
+SOURCE = """net 1
+model Line(x: f32[N, 6]) -> (y: f32[N, 4]):
+    y = x |> Dense(4, tanh) |> softmax
+train Line:
+    input target: f32[N, 4]
+    loss square = mean((y - target) ** 2)
+    optimizer = adam()
+"""
+
+
+def python(*arguments, **environment) -> subprocess.CompletedProcess:
+    env = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"} | environment
+    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, env=env, cwd=TESTS, timeout=600)
+
+
+def side_by_side(jobs) -> list:
+    """The results of functions, each of which waits for a process."""
+    with ThreadPoolExecutor(PARTS) as pool:
+        return [future.result() for future in [pool.submit(job) for job in jobs]]
+
+
+# --- the simulator ----------------------------------------------------------------------------------------------------
+
+
+@needs_package
+def test_all_is_right_in_the_simulator():
+    test = "cuda_device.py::test_an_example_gives_what_the_cpu_gives"
+    parts = [[f"{test}[{name}]" for name in sorted(SMALLER)[part::PARTS]] for part in range(PARTS)]
+    rest = ["cuda_device.py", *(f"--deselect={key}" for part in parts[1:] for key in part)]
+    done = side_by_side([lambda keys=keys: python("-m", "pytest", "-q", "-p", "no:cacheprovider", *keys, NUMBA_ENABLE_CUDASIM="1")
+                         for keys in (rest, *parts[1:])])
+    for process in done:
+        assert process.returncode == 0, process.stdout[-6000:] + process.stderr[-2000:]
+    assert sum(int(re.search(r"(\d+) passed", process.stdout)[1]) for process in done) > len(SMALLER)
+
+
+# --- PTX --------------------------------------------------------------------------------------------------------------
+
+COMPILE = """
+import sys
+import netc
+from netc.compiler.pipeline import compile_graph
+from netc.runtime.cuda import contract, door
+part, parts, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+texts = {}
+for name in sys.argv[4:]:
+    fn = netc.compile(f"{folder}/{name}.net")
+    for program in ("predict", "step") if fn.model.optimizer is not None else ("predict",):
+        lowered, sizes = fn._sized(program, None)
+        for label, text in compile_graph(lowered.graph, lowered.layout, "cuda").all_kernels(sizes):
+            texts.setdefault(text, f"{name}, {program}: {label}")
+for dtype in ("f32", "f64"):
+    for tile in (contract.LARGE, contract.MEDIUM, contract.FEW_ROWS, contract.FEW_COLUMNS):
+        texts.setdefault(contract.tile_text(dtype, tile), f"{dtype} {tile}")
+    texts.setdefault(contract.dot_text(dtype), f"{dtype} dot")
+for number, text in enumerate(sorted(texts)):
+    if number % parts == part:
+        try:
+            made = door.ptx(text)
+        except Exception as error:
+            sys.exit(f"{texts[text]}: {type(error).__name__}: {error}\\n{text}")
+        assert ".visible .entry" in made and "target sm_80" in made, texts[text]
+        # A product's part of C lies in registers; no kernel adds in an order of chance.
+        assert ".local" not in made or "slice_a" not in text, texts[text]
+        assert "atom." not in made and "red.global" not in made, texts[text]
+print(len(texts))
+"""
+
+
+@pytest.mark.skipif(not door.can_compile(), reason="numba-cuda or NVIDIA's compiler is not installed: pip install 'netc[cuda]'")
+def test_every_kernel_of_every_example_compiles_without_a_gpu():
+    done = side_by_side([lambda part=part: python("-c", COMPILE, part, PARTS, EXAMPLES, *sorted(SMALLER)) for part in range(PARTS)])
+    for process in done:
+        assert process.returncode == 0, process.stderr[-4000:]
+    assert int(done[0].stdout) > 200
+
+
+# --- the stages -------------------------------------------------------------------------------------------------------
+
+
+def test_the_source_can_be_printed_anywhere(netc_command, tmp_path):
+    fn = netc.compile(SOURCE)
+    text = fn.emit("cuda", "step")
+    for part in ("def kernel(bases, args, units):", "cuda.shared.array", "while unit < end:", "fma_f32(", "# contract"):
+        assert part in text
+    for source in re.split(r"^# .*\n", text, flags=re.M)[1:]:
+        compile(source, "kernel", "exec")
+    (tmp_path / "line.net").write_text(SOURCE)
+    code, out, _ = netc_command("emit", tmp_path / "line.net", "--stage", "cuda")
+    assert code == 0 and out.strip() == fn.emit("cuda").strip()
+
+
+@pytest.mark.skipif(not door.can_compile(), reason="numba-cuda or NVIDIA's compiler is not installed: pip install 'netc[cuda]'")
+def test_ptx_can_be_printed_without_a_gpu():
+    text = netc.compile(SOURCE.replace(" |> softmax", "")).emit("ptx")
+    assert text.count(".visible .entry") >= 2 and "ld.global" in text and text.startswith("// ")
+
+
+# --- what is missing --------------------------------------------------------------------------------------------------
+
+HOW = 'To run on the CPU: target="cpu", or `--target cpu`'
+
+
+def test_without_the_package_one_error_says_so():
+    code = ("import sys; sys.modules['numba_cuda'] = None; import netc\n"
+            "try: netc.compile('net 1\\nmodel M(x: f32[N]) -> f32[N]:\\n    return x\\n', target='cuda')\n"
+            "except netc.DeviceError as error: print(error)")
+    done = python("-c", code)
+    assert "numba-cuda, which is not installed: pip install 'netc[cuda]'" in done.stdout and HOW in done.stdout, done.stderr
+
+
+def has_gpu() -> bool:
+    return HAS_PACKAGE and python("-c", "from numba import cuda; raise SystemExit(not cuda.is_available())").returncode == 0
+
+
+@needs_package
+def test_without_a_gpu_one_error_says_so(tmp_path):
+    if has_gpu():
+        pytest.skip("there is a GPU")
+    (tmp_path / "line.net").write_text(SOURCE)
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 6), np.float32))
+    began = time.perf_counter()
+    done = python("-m", "netc", "run", tmp_path / "line.net", "--data", tmp_path / "x.npz", "--target", "cuda",
+                  PYTHONPATH=str(Path(netc.__file__).parent.parent) + os.pathsep + os.environ.get("PYTHONPATH", ""))
+    assert done.returncode == 1 and time.perf_counter() - began < 60
+    assert done.stderr.startswith('error: the target "cuda" needs') and HOW in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+MEMORY = """
+from numba.cuda.cudadrv.driver import CudaAPIError
+from netc import DeviceError
+from netc.runtime.cuda import door
+import types
+def device_array(size, dtype):
+    raise CudaAPIError(2, "Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
+context = types.SimpleNamespace(get_memory_info=lambda: (3 << 20, 100 << 20))
+door.package = lambda: types.SimpleNamespace(device_array=device_array, current_context=lambda: context)
+try:
+    door.allocate(5 << 20)
+except DeviceError as error:
+    print(error)
+"""
+
+
+@needs_package
+def test_without_enough_memory_one_error_says_so():
+    done = python("-c", MEMORY)
+    assert "needs 5 MiB more on the GPU, of whose 100 MiB 3 are free: smaller batches need less" in done.stdout, done.stderr
+    assert HOW in done.stdout
