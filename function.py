@@ -36,14 +36,14 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
     """Compile a ``.net`` file, or source text (a string with a line break in it).
 
     ``model`` names the model; without it, the one that is trained, or the last one.  ``outputs`` names the values to
-    give back, inner ones by their path (``features.conv2d_1``).  ``target``: "cpu", "cuda" for an NVIDIA GPU, or "numpy"
-    for the slow oracle.
+    give back, inner ones by their path (``features.conv2d_1``).  ``target``: "cpu", "cuda" for an NVIDIA GPU, or
+    "numpy" for the slow oracle.
     ``precision``: "f32", or "f64" to compute in double precision throughout.  ``settings``: values for the model's own
     settings, by name.  ``optimizer`` and ``lr`` replace those of the train block by expressions of the language:
     "sgd(momentum = 0.9)", "cosine_decay(initial = 1e-3, decay_steps = 1_000)", or a number.
 
-    Raises CompileError with every fault found in the text, ModelError for an unknown output, DeviceError where the GPU or
-    what it needs is missing, OSError.
+    Raises CompileError with every fault found in the text, ModelError for an unknown output, DeviceError where the GPU
+    or what it needs is missing, OSError.
     """
     if target not in TARGETS:
         raise ModelError(f"there is no target {target!r}: the targets are {listing(TARGETS)}")

@@ -229,16 +229,18 @@ def convert(name: str, value: Any, type_: TensorType) -> np.ndarray:
 
 
 def convert_on_device(name: str, value: Any, type_: TensorType):
-    """The value, an array in a GPU's memory, as a DeviceArray over the same memory.  Raises InputError: nothing is converted
-    there."""
+    """The value, an array in a GPU's memory, as a DeviceArray over the same memory.  Raises InputError: nothing is
+    converted there."""
     from .runtime.cuda.arrays import adopt
     array = adopt(name, value)
     if array.dtype != type_.dtype.numpy:
         raise InputError(f"`{name}` has dtype {array.dtype} on the device, expected {type_}: convert it there first")
     if array.ndim != type_.rank:
-        raise InputError(f"`{name}` has {array.ndim} dimensions ({_shown(array.shape)}), expected {type_.rank}: {type_}")
+        raise InputError(f"`{name}` has {array.ndim} dimensions ({_shown(array.shape)}), expected "
+                         f"{type_.rank}: {type_}")
     if array.size >= LARGEST:
-        raise InputError(f"`{name}` has {array.size:,} elements ({_shown(array.shape)}); at most {LARGEST - 1:,} are allowed")
+        raise InputError(f"`{name}` has {array.size:,} elements ({_shown(array.shape)}); "
+                         f"at most {LARGEST - 1:,} are allowed")
     return array
 
 

@@ -78,7 +78,8 @@ class Trainer:
 
     def _weights(self, slots: Mapping[str, np.ndarray]) -> Weights:
         layout = self._function.layout
-        apart = {entry.path: self._memory.fetch(slots[f"state/{entry.path}"]) for entry in layout.entries if entry.offset is None}
+        apart = {entry.path: self._memory.fetch(slots[f"state/{entry.path}"]) for entry in layout.entries
+                 if entry.offset is None}
         return Weights(layout, self._memory.fetch(slots[WEIGHTS]), apart, copy=False)
 
     @property

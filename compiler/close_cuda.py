@@ -7,16 +7,16 @@ on is its own length and how the kernel was compiled, never the number of rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Sequence
 
 from .loops import Affine, Assign, Combine, Constant, If, Let, Load, Share, Store
 from .nest import Loop, Nest, View, levels, simplify_loops
 from .schedule import Closing, Step, Target, dependents, finish_rows, parallel, step_of
-from .types import Size, product
+from .types import product
 
 SHORT_SUM = 32              # turns that one thread takes in less time than a tree costs
-FEW_UNITS = 8192            # fewer threads than this leave a GPU idle: columns of so few results are shared by lanes too
+FEW_UNITS = 8192            # fewer threads than this leave a GPU idle: lanes share columns of so few results too
 LANES, MANY_LANES = 32, 256         # of a row, and of one that is long or one of few
 LONG_SUM = 2048
 
@@ -85,7 +85,8 @@ def _runs_along_sum(nest: Nest) -> bool:
     return along or not across
 
 
-def _shared_rows(nest: Nest, start: Constant, guard: str | None, view: View, index: Affine, lanes: int, label: str) -> Step:
+def _shared_rows(nest: Nest, start: Constant, guard: str | None, view: View, index: Affine, lanes: int,
+                 label: str) -> Step:
     store = Store(nest.buffer(view), index, start.name)
     loops, (statements, (store,)) = simplify_loops(nest.loops, [nest.statements, [store]])
     outer = [loop for loop in loops if not loop.reduces]

@@ -6,8 +6,9 @@ a few common constants.  The source of a kernel is its identity: two models that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Mapping
+from typing import ClassVar
 
 from .loops import Affine, Assign, Constant, Divide, For, FromIndex, If, Kernel, Let, Load, Range, Store, Units, Within
 from .types import DType, Size

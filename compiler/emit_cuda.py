@@ -2,8 +2,8 @@
 
 The source defines ``work(bases, args, unit, end, stride)``, which does the units ``unit``, ``unit + stride``, ... below
 ``end``; and ``kernel(bases, args, units)``, which shares all units out, to the threads, or to the blocks where
-the threads of a block are a unit's lanes.  Buffers and integers are arguments as on the CPU (see ``runtime.native``); bases
-and args come as addresses, since a launch's cost grows with its arguments.
+the threads of a block are a unit's lanes.  Buffers and integers are arguments as on the CPU (see ``runtime.native``);
+bases and args come as addresses, since a launch's cost grows with its arguments.
 """
 
 from __future__ import annotations

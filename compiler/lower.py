@@ -13,7 +13,7 @@ from .ir import Node
 from .loops import Affine, Assign, Constant, Divide, FromIndex, Kernel, Let, Load, Range, Store
 from .nest import Loop, Nest, View, linear, place, strides
 from .placement import bordered_view, place as place_values, window_margins
-from .schedule import Buffer, Closing, ScanStep, Step, Target, identity_of
+from .schedule import CPU, Buffer, Closing, ScanStep, Step, Target, identity_of
 from .types import Dim, Size, boolean, i32, product
 
 UNROLLED_WINDOW = 36        # elements of a pooling's window that a kernel reads at once
@@ -24,11 +24,11 @@ ViewOf = Callable[[Node], "View | None"]
 
 
 class Lowering:
-    """Lowers one graph, or the body of ``scan``; ``views`` maps leaves and stored values to memory; ``close`` makes loop
-    nests kernels."""
+    """Lowers one graph, or the body of ``scan``; ``views`` maps leaves and stored values to memory; ``close`` makes
+    loop nests kernels."""
 
     def __init__(self, fusion: Fusion, views: Mapping[Node, View], outputs: Mapping[str, View], depth: int = 0,
-                 scan: Node | None = None, close: Closing = Closing()):
+                 scan: Node | None = None, close: Closing = CPU):
         self.fusion = fusion
         self.close = close
         self.depth = depth
@@ -254,7 +254,8 @@ class Lowering:
                                  linear(window, current.attrs["sizes"]))
             start = (Constant(best, source.dtype, identity_of("max", source.dtype)), Constant(where, i32, 0))
             target = self.target(result, where if result.op.name == "window_argmax" else best, coordinates)
-            self.add(self.close.rows(nest, start, update, None, target.view, target.index, target.value, label="max_pool"))
+            self.add(self.close.rows(nest, start, update, None, target.view, target.index, target.value,
+                                     label="max_pool"))
 
     def _window_loops(self, current: Node):
         loops = [Loop(f"i{axis}", size) for axis, size in enumerate(current.shape)]
@@ -429,7 +430,8 @@ def is_map(current: Node) -> bool:
 _COMBINE = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}
 
 
-def finish_reduction(close: Closing, nest: Nest, kind: str, value: str, current: Node, view: View, index: Affine) -> Step:
+def finish_reduction(close: Closing, nest: Nest, kind: str, value: str, current: Node, view: View,
+                     index: Affine) -> Step:
     """Close a sum, product, maximum or minimum: by rows, or by columns where memory runs along the result."""
     dtype = current.dtype
     unit_reduce = any(isinstance(s, Load) and s.index.coefficient(loop.variable) == 1

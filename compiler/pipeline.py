@@ -28,7 +28,7 @@ from .memory import lifetimes, live_bound, plan
 from .nest import View
 from .prepare import prepare
 from .regions import samples_of
-from .schedule import Buffer, Closing, External, ScanStep, Step
+from .schedule import CPU, Buffer, External, ScanStep, Step
 from .simplify import erase_gradient_marks, simplify_graph
 from .types import Dim, TensorType, evaluate
 from .verify import verify
@@ -67,7 +67,7 @@ def optimize(graph: Graph) -> Graph:
 class Executable:
     """A compiled graph."""
 
-    CLOSING = Closing()             # how loop nests become kernels
+    CLOSING = CPU           # how loop nests become kernels
 
     def __init__(self, graph: Graph, layout: Mapping[Node, tuple[str, int]]):
         self.graph = graph
@@ -92,7 +92,7 @@ class Executable:
     def _emit(self, step: Step) -> emit_cpu.Source:
         return emit_cpu.emit(step.kernel)
 
-    def _binding(self, sizes: Mapping[str, int], flat: bool) -> "Binding":
+    def _binding(self, sizes: Mapping[str, int], flat: bool) -> Binding:
         return Binding(self, sizes, self._addresses, flat)
 
     OF_THIS_PROCESS = ("_addresses", "pieces", "sizes", "_bindings", "_lock")

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Mapping
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..runtime.cuda import contract
-from ..runtime.cuda.program import Launch, lanes
 from ..runtime.cuda.door import is_simulated
+from ..runtime.cuda.program import Launch, lanes
 from ..runtime.tile import Axis
 from . import emit_cuda
 from .close_cuda import CudaClosing
@@ -40,7 +41,7 @@ class CudaExecutable(Executable):
         """Kernels are compiled when a program is first run: there may be no GPU to compile for before."""
         return {}
 
-    def _binding(self, sizes: Mapping[str, int], flat: bool) -> "CudaBinding":
+    def _binding(self, sizes: Mapping[str, int], flat: bool) -> CudaBinding:
         return CudaBinding(self, sizes, {}, flat)
 
     def all_kernels(self, sizes: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -51,7 +52,8 @@ class CudaExecutable(Executable):
 
     def run(self, arrays: Mapping[str, Any], sizes: Mapping[str, int], out: Mapping[str, Any] | None = None,
             device: bool = False) -> dict[str, Any]:
-        """As ``Executable.run``; results that ``out`` has no memory for lie on the host, or with ``device`` on the device."""
+        """As ``Executable.run``; results that ``out`` has no memory for lie on the host, or with ``device`` on the
+        device."""
         return self.bind(sizes).run(arrays, out or {}, device)
 
 
@@ -64,14 +66,16 @@ class CudaBinding(Binding):
         """A scan's steps, turn by turn."""
         length = evaluate(scan.length, sizes)
         for turn in range(length):
-            self._expand(scan.body, sizes | {scan.time: length - 1 - turn if scan.reverse else turn, scan.parity: turn % 2})
+            time = length - 1 - turn if scan.reverse else turn
+            self._expand(scan.body, sizes | {scan.time: time, scan.parity: turn % 2})
 
     def _kernel(self, step: Step, sizes: Mapping[str, int]) -> tuple[str, int, int, list[int]]:
         """Source, units, lanes and argument words of a step of a generated kernel."""
         source = self._sources[step]
         return source.text, evaluate(step.units, sizes), lanes(step.lanes), self._arguments_of(step, source, sizes)
 
-    def _product(self, step: Step, sizes: Mapping[str, int], block_rows: int | None = None) -> tuple[str, int, int, list[int]]:
+    def _product(self, step: Step, sizes: Mapping[str, int],
+                 block_rows: int | None = None) -> tuple[str, int, int, list[int]]:
         """The same of a contraction."""
         matrix = step.matrix
         batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
@@ -121,7 +125,7 @@ class CudaBinding(Binding):
             self._program = Program(self.launches, self._argument_words)
 
 
-def _on_host(array: "DeviceArray", out: np.ndarray | None) -> np.ndarray:
+def _on_host(array: DeviceArray, out: np.ndarray | None) -> np.ndarray:
     host = array.copy_to_host()
     if out is None:
         return host
@@ -130,10 +134,10 @@ def _on_host(array: "DeviceArray", out: np.ndarray | None) -> np.ndarray:
 
 
 # Weights on the device, by the identity of the array on the host, while that lives.
-_resident: dict[int, tuple[weakref.ref, "DeviceArray"]] = {}
+_resident: dict[int, tuple[weakref.ref, DeviceArray]] = {}
 
 
-def _on_device(slot: str, array) -> "DeviceArray":
+def _on_device(slot: str, array) -> DeviceArray:
     """The array on the device.  Weights, which never change, are copied there once."""
     from ..runtime.cuda.arrays import DeviceArray, upload
     if isinstance(array, DeviceArray):

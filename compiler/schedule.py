@@ -279,3 +279,6 @@ class Closing:
     map = staticmethod(finish_map)
     rows = staticmethod(finish_rows)
     columns = staticmethod(finish_columns)
+
+
+CPU = Closing()

@@ -1,5 +1,5 @@
-"""The examples in sizes that a simulator of a GPU can bear: the same layers, losses and optimisers, narrower and on smaller
-images."""
+"""The examples in sizes that a simulator of a GPU can bear: the same layers, losses and optimisers, narrower and on
+smaller images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 INCEPTION = {"32, 32, 3": "6, 6, 3", "Inception(10, (10, 10), (10, 10), 10": "Inception(2, (2, 3), (1, 2), 2",
-             "Inception(40, (40, 40), (40, 40), 40": "Inception(2, (2, 2), (2, 2), 3", "100": "4", "Dense(20": "Dense(3",
-             "16, 16, 40": "3, 3, 9", "8, 8, 160": "2, 2, 9"}
+             "Inception(40, (40, 40), (40, 40), 40": "Inception(2, (2, 2), (2, 2), 3",
+             "100": "4", "Dense(20": "Dense(3", "16, 16, 40": "3, 3, 9", "8, 8, 160": "2, 2, 9"}
 # What is replaced in the text of an example.
 SMALLER = {
     "autoencoder": {"28, 28": "19, 19", "(16, 3": "(2, 3", "(32, 3": "(3, 3", "f32[N, 16]": "f32[N, 2]",
@@ -22,8 +22,8 @@ SMALLER = {
     "digits": {"64": "6", "128": "7"},
     "gpt": {"longest = 128": "longest = 8", "words: int = 256": "words: int = 11", "width: int = 64": "width: int = 8",
             "depth: int = 2": "depth: int = 1", "heads: int = 4": "heads: int = 2", "4 * width": "2 * width"},
-    "gradient_ascent": {"32, 32, 3": "10, 10, 3", "13, 13, 16": "2, 2, 3", "Conv2D(8": "Conv2D(2", "Conv2D(16": "Conv2D(3",
-                        "2:-2, 2:-2": ":, :"},
+    "gradient_ascent": {"32, 32, 3": "10, 10, 3", "13, 13, 16": "2, 2, 3", "Conv2D(8": "Conv2D(2",
+                        "Conv2D(16": "Conv2D(3", "2:-2, 2:-2": ":, :"},
     "gru": {"1_000": "11", "tags: int = 12": "tags: int = 3", "32": "4"},
     "inception": INCEPTION,
     "instrumented": INCEPTION,

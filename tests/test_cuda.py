@@ -1,4 +1,5 @@
-"""The CUDA target where there is no GPU: by numba-cuda's simulator, down to PTX, and what is said where something is missing.
+"""The CUDA target where there is no GPU: by numba-cuda's simulator, down to PTX, and what is said where something is
+missing.
 
 The simulator is chosen when numba-cuda is imported, so its tests (cuda_device.py) run in processes of their own.
 """
@@ -16,14 +17,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda_models import EXAMPLES, SMALLER
 
 import netc
-from cuda_models import EXAMPLES, SMALLER
 from netc.runtime.cuda import door
 
 TESTS = Path(__file__).parent
 HAS_PACKAGE = importlib.util.find_spec("numba_cuda") is not None
 needs_package = pytest.mark.skipif(not HAS_PACKAGE, reason="numba-cuda is not installed: pip install 'netc[cuda]'")
+needs_compiler = pytest.mark.skipif(not door.can_compile(), reason="numba-cuda or NVIDIA's compiler is not installed: "
+                                    "pip install 'netc[cuda]'")
 PARTS = 2           # processes side by side
 SOURCE = """net 1
 model Line(x: f32[N, 6]) -> (y: f32[N, 4]):
@@ -37,7 +40,8 @@ train Line:
 
 def python(*arguments, **environment) -> subprocess.CompletedProcess:
     env = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"} | environment
-    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, env=env, cwd=TESTS, timeout=600)
+    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, env=env, cwd=TESTS,
+                          timeout=600)
 
 
 def side_by_side(jobs) -> list:
@@ -54,7 +58,8 @@ def test_all_is_right_in_the_simulator():
     test = "cuda_device.py::test_an_example_gives_what_the_cpu_gives"
     parts = [[f"{test}[{name}]" for name in sorted(SMALLER)[part::PARTS]] for part in range(PARTS)]
     rest = ["cuda_device.py", *(f"--deselect={key}" for part in parts[1:] for key in part)]
-    done = side_by_side([lambda keys=keys: python("-m", "pytest", "-q", "-p", "no:cacheprovider", *keys, NUMBA_ENABLE_CUDASIM="1")
+    pytest_there = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = side_by_side([lambda keys=keys: python(*pytest_there, *keys, NUMBA_ENABLE_CUDASIM="1")
                          for keys in (rest, *parts[1:])])
     for process in done:
         assert process.returncode == 0, process.stdout[-6000:] + process.stderr[-2000:]
@@ -94,9 +99,10 @@ print(len(texts))
 """
 
 
-@pytest.mark.skipif(not door.can_compile(), reason="numba-cuda or NVIDIA's compiler is not installed: pip install 'netc[cuda]'")
+@needs_compiler
 def test_every_kernel_of_every_example_compiles_without_a_gpu():
-    done = side_by_side([lambda part=part: python("-c", COMPILE, part, PARTS, EXAMPLES, *sorted(SMALLER)) for part in range(PARTS)])
+    done = side_by_side([lambda part=part: python("-c", COMPILE, part, PARTS, EXAMPLES, *sorted(SMALLER))
+                         for part in range(PARTS)])
     for process in done:
         assert process.returncode == 0, process.stderr[-4000:]
     assert int(done[0].stdout) > 200
@@ -110,14 +116,14 @@ def test_the_source_can_be_printed_anywhere(netc_command, tmp_path):
     text = fn.emit("cuda", "step")
     for part in ("def kernel(bases, args, units):", "cuda.shared.array", "while unit < end:", "fma_f32(", "# contract"):
         assert part in text
-    for source in re.split(r"^# .*\n", text, flags=re.M)[1:]:
+    for source in re.split(r"^# .*\n", text, flags=re.MULTILINE)[1:]:
         compile(source, "kernel", "exec")
     (tmp_path / "line.net").write_text(SOURCE)
     code, out, _ = netc_command("emit", tmp_path / "line.net", "--stage", "cuda")
     assert code == 0 and out.strip() == fn.emit("cuda").strip()
 
 
-@pytest.mark.skipif(not door.can_compile(), reason="numba-cuda or NVIDIA's compiler is not installed: pip install 'netc[cuda]'")
+@needs_compiler
 def test_ptx_can_be_printed_without_a_gpu():
     text = netc.compile(SOURCE.replace(" |> softmax", "")).emit("ptx")
     assert text.count(".visible .entry") >= 2 and "ld.global" in text and text.startswith("// ")
@@ -133,11 +139,13 @@ def test_without_the_package_one_error_says_so():
             "try: netc.compile('net 1\\nmodel M(x: f32[N]) -> f32[N]:\\n    return x\\n', target='cuda')\n"
             "except netc.DeviceError as error: print(error)")
     done = python("-c", code)
-    assert "numba-cuda, which is not installed: pip install 'netc[cuda]'" in done.stdout and HOW in done.stdout, done.stderr
+    assert "numba-cuda, which is not installed: pip install 'netc[cuda]'" in done.stdout, done.stderr
+    assert HOW in done.stdout
 
 
 def has_gpu() -> bool:
-    return HAS_PACKAGE and python("-c", "from numba import cuda; raise SystemExit(not cuda.is_available())").returncode == 0
+    code = "from numba import cuda; raise SystemExit(not cuda.is_available())"
+    return HAS_PACKAGE and python("-c", code).returncode == 0
 
 
 @needs_package
@@ -150,7 +158,7 @@ def test_without_a_gpu_one_error_says_so(tmp_path):
     done = python("-m", "netc", "run", tmp_path / "line.net", "--data", tmp_path / "x.npz", "--target", "cuda",
                   PYTHONPATH=str(Path(netc.__file__).parent.parent) + os.pathsep + os.environ.get("PYTHONPATH", ""))
     assert done.returncode == 1 and time.perf_counter() - began < 60
-    assert done.stderr.startswith('error: the target "cuda" needs') and HOW in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.startswith('error: the target "cuda" needs') and HOW in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
@@ -173,5 +181,5 @@ except DeviceError as error:
 @needs_package
 def test_without_enough_memory_one_error_says_so():
     done = python("-c", MEMORY)
-    assert "needs 5 MiB more on the GPU, of whose 100 MiB 3 are free: smaller batches need less" in done.stdout, done.stderr
+    assert "needs 5 MiB more on the GPU, of whose 100 MiB 3 are free: smaller batches need less" in done.stdout
     assert HOW in done.stdout

@@ -1,5 +1,5 @@
 """The CUDA target's run time: memory, kernels and programs on an NVIDIA GPU.
 
-``door`` is the only module that imports numba-cuda; ``device`` and ``simulated`` are its two rooms, of which it opens one.
-Nothing here is imported unless the target is "cuda".
+``door`` is the only module that imports numba-cuda; ``device`` and ``simulated`` are its two rooms, of which it opens
+one. Nothing here is imported unless the target is "cuda".
 """

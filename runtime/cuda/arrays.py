@@ -11,8 +11,8 @@ from . import door
 
 
 class DeviceArray:
-    """A C-contiguous array on the GPU.  ``copy_to_host()`` brings it to the CPU, and so does ``np.asarray``; CuPy, Numba and
-    PyTorch (``torch.as_tensor(array, device="cuda")``) take it as it is, by ``__cuda_array_interface__``."""
+    """A C-contiguous array on the GPU.  ``copy_to_host()`` brings it to the CPU, and so does ``np.asarray``; CuPy,
+    Numba and PyTorch (``torch.as_tensor(array, device="cuda")``) take it as it is, by ``__cuda_array_interface__``."""
 
     def __init__(self, address: int, shape: tuple[int, ...], dtype, owner):
         self.address = address
@@ -39,7 +39,8 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict:
-        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.address, False), "strides": None, "version": 3}
+        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.address, False), "strides": None,
+                "version": 3}
 
     def copy_to_host(self) -> np.ndarray:
         """A copy as a NumPy array."""
@@ -51,7 +52,7 @@ class DeviceArray:
         host = self.copy_to_host()
         return host if dtype is None else host.astype(dtype, copy=False)
 
-    def copy(self) -> "DeviceArray":
+    def copy(self) -> DeviceArray:
         """A copy on the device."""
         made = empty(self.shape, self.dtype)
         if self.size:
@@ -96,8 +97,9 @@ def adopt(name: str, value: Any) -> DeviceArray:
     for size in reversed(shape):
         dense.insert(0, step)
         step *= size
-    if strides is not None and any(size > 1 and stride != wanted for size, stride, wanted in zip(shape, strides, dense)):
-        raise InputError(f"`{name}` is not contiguous on the device: make it so first, as PyTorch's `.contiguous()` does")
+    if strides is not None and any(size > 1 and have != want for size, have, want in zip(shape, strides, dense)):
+        raise InputError(f"`{name}` is not contiguous on the device: make it so first, as PyTorch's "
+                         "`.contiguous()` does")
     address = interface["data"][0]
     owner = (value, door.share(address, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, interface.get("stream")))
     return DeviceArray(address, shape, dtype, owner)

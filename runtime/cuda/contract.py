@@ -1,8 +1,8 @@
 """The contraction kernels of a GPU: C[g, m, n] = sum over k of A[g, m, k] * B[g, k, n].
 
-As on the CPU (``runtime.tile``), g, m and k are each several nested indices with strides of their own in every operand, n is
-one; so a dense layer, a convolution, and its weight gradient are the same kernel with other integers (implicit GEMM:
-nothing is unrolled in memory).
+As on the CPU (``runtime.tile``), g, m and k are each several nested indices with strides of their own in every operand,
+n is one; so a dense layer, a convolution, and its weight gradient are the same kernel with other integers (implicit
+GEMM: nothing is unrolled in memory).
 
 A block of threads computes a tile of C: it walks along k, a slice at a time; the slices of A and B come into shared
 memory, their places in the operands with them; each thread keeps its part of the tile in registers.  Each element of C
@@ -13,9 +13,9 @@ a fixed tree.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Sequence
 
 LEVELS = 4              # nested indices of batch, rows and sums, outermost first; unused outer ones have size 1
 DOT_LANES = 64
@@ -62,7 +62,8 @@ def choose(batches: int, rows: int, columns: int) -> Tile:
 
 @dataclass(frozen=True)
 class Plan:
-    """A contraction as a launch: its source, the argument words after the three buffers, its blocks and their threads."""
+    """A contraction as a launch: its source, the argument words after the three buffers, its blocks and their
+    threads."""
 
     text: str
     words: tuple[int, ...]
@@ -180,7 +181,8 @@ def work(bases, args, unit, end, stride):
                 else:
                     k = i // {tile.columns}
                     n = i % {tile.columns}
-                slice_b[k, n] = b[batch_b + n * column_stride + sum_b[k]] if (n < columns_here) & (k < depth_here) else zero
+                is_inside = (n < columns_here) & (k < depth_here)
+                slice_b[k, n] = b[batch_b + n * column_stride + sum_b[k]] if is_inside else zero
             cuda.syncthreads()
             for k in range({tile.depth}):""".splitlines()
     pad = " " * 16
@@ -213,9 +215,11 @@ def work(bases, args, unit, end, stride):
     while unit < end:
         batch = unit // rows
         row = unit - batch * rows
-        here_a = place(args, {BATCHES}, {BATCHES + LEVELS}, batch) + place(args, {ROW_INDEX}, {ROW_INDEX + LEVELS}, row)
+        here_a = place(args, {BATCHES}, {BATCHES + LEVELS}, batch)
+        here_a += place(args, {ROW_INDEX}, {ROW_INDEX + LEVELS}, row)
         here_b = place(args, {BATCHES}, {BATCHES + 2 * LEVELS}, batch)
-        here_c = place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch) + place(args, {ROW_INDEX}, {ROW_INDEX + 2 * LEVELS}, row)
+        here_c = place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch)
+        here_c += place(args, {ROW_INDEX}, {ROW_INDEX + 2 * LEVELS}, row)
         total = {'float32' if dtype == 'f32' else 'float64'}(0.0)
         for k in range(lane, depth, lanes):
             at_a = here_a + place(args, {SUM_INDEX}, {SUM_INDEX + LEVELS}, k)

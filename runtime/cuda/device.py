@@ -81,13 +81,15 @@ def _buffer_of(dtype):
 
 
 FUNCTIONS_F32 = {
-    "exp": libdevice.expf, "expm1": libdevice.expm1f, "log": libdevice.logf, "log1p": libdevice.log1pf, "tanh": libdevice.tanhf,
-    "erf": libdevice.erff, "sin": libdevice.sinf, "cos": libdevice.cosf, "sqrt": libdevice.sqrtf, "floor": libdevice.floorf,
-    "ceil": libdevice.ceilf, "round": libdevice.rintf, "pow": libdevice.powf, "fma": libdevice.fmaf}
+    "exp": libdevice.expf, "expm1": libdevice.expm1f, "log": libdevice.logf, "log1p": libdevice.log1pf,
+    "tanh": libdevice.tanhf, "erf": libdevice.erff, "sin": libdevice.sinf, "cos": libdevice.cosf,
+    "sqrt": libdevice.sqrtf, "floor": libdevice.floorf, "ceil": libdevice.ceilf, "round": libdevice.rintf,
+    "pow": libdevice.powf, "fma": libdevice.fmaf}
 FUNCTIONS_F64 = {
-    "exp": libdevice.exp, "expm1": libdevice.expm1, "log": libdevice.log, "log1p": libdevice.log1p, "tanh": libdevice.tanh,
-    "erf": libdevice.erf, "sin": libdevice.sin, "cos": libdevice.cos, "sqrt": libdevice.sqrt, "floor": libdevice.floor,
-    "ceil": libdevice.ceil, "round": libdevice.rint, "pow": libdevice.pow, "fma": libdevice.fma}
+    "exp": libdevice.exp, "expm1": libdevice.expm1, "log": libdevice.log, "log1p": libdevice.log1p,
+    "tanh": libdevice.tanh, "erf": libdevice.erf, "sin": libdevice.sin, "cos": libdevice.cos,
+    "sqrt": libdevice.sqrt, "floor": libdevice.floor, "ceil": libdevice.ceil, "round": libdevice.rint,
+    "pow": libdevice.pow, "fma": libdevice.fma}
 
 
 def _functions_of(exp, fabs, zero, one) -> dict:
@@ -116,8 +118,8 @@ def _functions_of_any() -> dict:
 
     def sign(x):
         return (x > 0) - (x < 0)
-    return {"maximum": maximum, "minimum": minimum, "floordiv": floordiv, "mod": mod, "sign_i32": sign, "sign_i64": sign,
-            "random_bits": philox.define(types.uint64, types.int32)}
+    return {"maximum": maximum, "minimum": minimum, "floordiv": floordiv, "mod": mod, "sign_i32": sign,
+            "sign_i64": sign,            "random_bits": philox.define(types.uint64, types.int32)}
 
 
 def device(function):

@@ -1,7 +1,8 @@
-"""The only door to numba-cuda: what of it netc uses, and one clear error where it, the driver, a GPU or memory is missing.
+"""The only door to numba-cuda: what of it netc uses, and one clear error where it, the driver, a GPU or memory is
+missing.
 
-With NUMBA_ENABLE_CUDASIM=1 in the environment before the first import, numba-cuda's simulator takes the GPU's place: Python
-threads on the CPU, very slow, to test with.
+With NUMBA_ENABLE_CUDASIM=1 in the environment before the first import, numba-cuda's simulator takes the GPU's place:
+Python threads on the CPU, very slow, to test with.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import os
 import threading
 import types
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
-from typing import Callable
 
 import numpy as np
 
@@ -64,18 +65,19 @@ def require() -> None:
 
 def _has_compiler() -> bool:
     """Whether the libraries that make PTX are there."""
-    from numba.cuda.cudadrv import nvvm
     from numba.cuda.cuda_paths import get_cuda_paths
+    from numba.cuda.cudadrv import nvvm
     try:
         get_cuda_paths()
         nvvm.NVVM()
-    except Exception:       # whichever of NVIDIA's packages is missing or broken, each with errors of its own
+    except (ImportError, RuntimeError, OSError):        # whichever of NVIDIA's packages is missing
         return False
     return True
 
 
 def can_compile() -> bool:
-    """Whether ``ptx`` works: numba-cuda and NVIDIA's compiler are installed, and the simulator is not in their place."""
+    """Whether ``ptx`` works: numba-cuda and NVIDIA's compiler are installed, and the simulator is not in their
+    place."""
     if importlib.util.find_spec("numba_cuda") is None or is_simulated():
         return False
     return _has_compiler()
@@ -117,7 +119,8 @@ def kernel(text: str) -> Callable:
 
 
 def ptx(text: str, capability: tuple[int, int] = LEAST_CAPABILITY) -> str:
-    """The PTX of a source for a compute capability; no GPU is needed.  Raises DeviceError where NVIDIA's compiler is missing."""
+    """The PTX of a source for a compute capability; no GPU is needed.  Raises DeviceError where NVIDIA's compiler is
+    missing."""
     cuda = package()
     if is_simulated():
         raise missing("makes no PTX in the simulator: unset NUMBA_ENABLE_CUDASIM")
@@ -186,8 +189,8 @@ def synchronize() -> None:
 
 
 def share(address: int, nbytes: int, stream: int | None):
-    """What must live as long as kernels touch memory that another library allocated; its ``stream``, if it names one, is waited
-    for: kernels run on the default one."""
+    """What must live as long as kernels touch memory that another library allocated; its ``stream``, if it names one,
+    is waited for: kernels run on the default one."""
     if is_simulated():
         from .simulated import register
         return register(address, nbytes)

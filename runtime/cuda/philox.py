@@ -1,4 +1,5 @@
-"""The random bits of ``runtime.random`` for a GPU: Philox4x32-10 in unsigned 64-bit words, of which the low half counts."""
+"""The random bits of ``runtime.random`` for a GPU: Philox4x32-10 in unsigned 64-bit words, of which the low half
+counts."""
 
 from __future__ import annotations
 

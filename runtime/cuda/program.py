@@ -1,13 +1,13 @@
 """A program on a GPU: one launch a step, over tables in the device's memory.
 
-The table of addresses (``bases``) is rewritten for each run, the argument words never: a launch takes two addresses and a
-number of units, whatever it computes.
+The table of addresses (``bases``) is rewritten for each run, the argument words never: a launch takes two addresses and
+a number of units, whatever it computes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 
@@ -34,7 +34,8 @@ class Program:
 
     def __init__(self, launches: Sequence[Launch], words: Sequence[int]):
         self._words = upload(np.array(words or [0], np.int64))
-        self._launches = [(door.kernel(launch.text), _shape(launch), self._words.address + 8 * launch.first_word, launch.units)
+        first = self._words.address
+        self._launches = [(door.kernel(launch.text), _shape(launch), first + 8 * launch.first_word, launch.units)
                           for launch in launches if launch.units > 0]
 
     def run(self, bases: DeviceArray) -> None:
@@ -53,7 +54,8 @@ def _shape(launch: Launch) -> tuple[int, int]:
 
 
 def lanes(wanted: int) -> int:
-    """How many threads share a unit that would be shared by so many: fewer in the simulator, whose threads are Python's."""
+    """How many threads share a unit that would be shared by so many: fewer in the simulator, whose threads are
+    Python's."""
     return min(wanted, 2 * SIMULATED) if door.is_simulated() else wanted
 
 

@@ -1,5 +1,5 @@
-"""The room behind the door where numba-cuda's simulator takes the GPU's place: buffers over the host's memory, whose every
-access is checked against what was allocated, and NumPy's functions.
+"""The room behind the door where numba-cuda's simulator takes the GPU's place: buffers over the host's memory, whose
+every access is checked against what was allocated, and NumPy's functions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from . import philox
 DTYPES = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}
 
 # Everything that kernels may touch, by the address of its first byte.
-_allocated: "weakref.WeakValueDictionary[int, np.ndarray]" = weakref.WeakValueDictionary()
+_allocated: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
 ALIGNMENT = 256             # of memory on a device
 
 
@@ -129,9 +129,9 @@ def _sigmoid(x):
 
 
 def _functions() -> dict:
-    return {"exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh, "erf": _erf, "sin": np.sin,
-            "cos": np.cos, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "round": np.rint, "pow": np.power,
-            "sigmoid": _sigmoid, "sign": np.sign}
+    return {"exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh, "erf": _erf,
+            "sin": np.sin, "cos": np.cos, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "round": np.rint,
+            "pow": np.power, "sigmoid": _sigmoid, "sign": np.sign}
 
 
 def _typed(function, dtype):
