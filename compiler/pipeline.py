@@ -130,9 +130,9 @@ class Executable:
         return "\n\n".join(dict.fromkeys(texts))
 
     def _load(self) -> dict[str, int]:
-        """The address of each source's machine code.  With them comes what products need at any sizes, so that all is
-        compiled side by side."""
-        from ..runtime import machine, tile
+        """The address of each source's machine code.  With them comes what products need at any sizes, and what runs
+        programs, so that all is compiled side by side."""
+        from ..runtime import machine, runner, tile
         names = {self.sources[step].text: name for step, name in self.kernel_names().items()}
         for matrix in (step.matrix for step in _flat(self.steps) if step.matrix is not None):
             rows = prod(extent.size for extent in matrix.rows)
@@ -140,7 +140,8 @@ class Executable:
                                None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.columns)
             names |= {text: text for text in texts}
         before = machine.loaded()
-        found = machine.codes(names)
+        has_scans = any(isinstance(step, ScanStep) for step in self.steps)
+        found = machine.codes([*names, *runner.texts(with_regions=has_scans)])
         self.pieces = tuple(
             Piece(name, text, LOADED if text in before else CACHED if found[text].seconds is None else COMPILED,
                   None if text in before else found[text].seconds) for text, name in names.items())

@@ -37,10 +37,21 @@ PROGRAM_STEPS, PROGRAM_COUNT, PROGRAM_ARGS = range(3)
 ARGUMENTS = {"serial": 2, "timed": 3, "parallel": 6, "work": 2}
 
 
+def texts(with_regions: bool) -> list[str]:
+    """What stands for the code that runs programs, with or without regions."""
+    from .pool import threads
+    names = ["serial"] + ["parallel", "work"] * (threads() > 1) + ["region"] * with_regions
+    return [_text(name) for name in names]
+
+
+def _text(name: str) -> str:
+    return f"runner {name}"
+
+
 @functools.cache
 def native_function(name: str):
     """The ctypes function (it releases the GIL) of "serial", "timed", "parallel" or "work"; its arguments are int64."""
-    compiled = machine.code(f"runner {name}")
+    compiled = machine.code(_text(name))
     return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS[name])(compiled.address)
 
 
@@ -50,7 +61,7 @@ def region_address() -> int:
     Its arguments: how many steps; for each the address of a kernel, where its arguments begin (in words, from here),
     its number of units, and how many of them belong to a unit of the region; then these arguments.
     """
-    return machine.code("runner region").address
+    return machine.code(_text("region")).address
 
 
 class Runner:

@@ -20,8 +20,8 @@ from .machine import Object
 from .pool import threads
 
 MOST_WORKERS = 3
-START_COST = 12         # kernels that this process compiles while a worker starts
-CONTRACT_COST = 20      # what the contraction kernel costs, in kernels
+START_COST = 8          # kernels that this process compiles while a worker starts
+CONTRACT_COST = 12      # what the contraction kernel costs, in kernels
 PATIENCE = 20.0         # seconds that a worker may take for its last text when nothing else is left to do
 
 Built = tuple[str, Object, float]       # a text, its object, the seconds that took
