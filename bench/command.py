@@ -12,11 +12,21 @@ import click
 from rich.console import Console
 
 from .measure import Row, Settings, measure, set_floors
-from .models import MODELS
+from .models import ALL, MODELS
 from .peers import ALONE, JOBS, NETC, PEERS, Peer
 from .plot import svg
 from .report import Report, against, summary
-from .starts import BATCH, QUICK_REPEATS, REPEATS, import_seconds, measure_starts, starts_table, to_dict
+from .starts import (
+    BATCH,
+    QUICK_REPEATS,
+    REPEATS,
+    commands_table,
+    import_seconds,
+    measure_commands,
+    measure_starts,
+    starts_table,
+    to_dict,
+)
 
 BATCHES, QUICK_BATCHES = (1, 32, 128), (1, 32)
 PLAIN_WIDTH = 190
@@ -62,6 +72,9 @@ def main(models: tuple[str, ...], batches: tuple[int, ...], jobs: tuple[str, ...
     if starts:
         _starts(models, jobs, peers, quick, settings, as_json, console)
         return
+    for name in models:
+        if name not in MODELS:
+            raise click.BadParameter(f"{name} is only for --compile", param_hint="--models")
     past = _past_rows(earlier) if earlier is not None else []
     if quick:
         settings.turns, settings.seconds = 3, 0.15
@@ -93,15 +106,20 @@ def _past_rows(path: Path) -> list[dict]:
 def _starts(models, jobs, peers, quick: bool, settings: Settings, as_json: Path | None, console: Console) -> None:
     """First results in fresh processes, cold and warm; of netc alone unless peers are named."""
     chosen = [PEERS[name] for name in peers if name != NETC.name and PEERS[name].installed]
+    repeats = QUICK_REPEATS if quick else REPEATS
     with _progress(console) as told:
-        found = measure_starts(models or MODELS, jobs or JOBS, chosen, settings.threads, settings.limit,
-                               QUICK_REPEATS if quick else REPEATS, told)
+        found = measure_starts(models or ALL, jobs or JOBS, chosen, settings.threads, settings.limit, repeats, told)
+        told("commands")
+        commands = measure_commands(models or ALL, repeats)
     imported = import_seconds()
     console.print(f"import netc: {1e3 * imported:.0f} ms\n\nfrom the start of a process to its first result at batch "
-                  f"{BATCH}; cold: with no compiled code on disk, warm: the second process", highlight=False)
+                  f"{BATCH}; cold: with no compiled code on disk, warm: the second process, after others: with the "
+                  "code of the models above\n", highlight=False)
     console.print(starts_table(found), highlight=False)
+    console.print("\nseconds of a command, cold and warm\n", highlight=False)
+    console.print(commands_table(commands), highlight=False)
     if as_json is not None:
-        as_json.write_text(json.dumps(to_dict(found, imported), indent=1))
+        as_json.write_text(json.dumps(to_dict(found, commands, imported), indent=1))
 
 
 def _console() -> Console:
@@ -111,7 +129,7 @@ def _console() -> Console:
 
 def names(context, parameter, text: str | None) -> tuple:
     """A list of names with commas between, as a tuple; each must be known."""
-    known: dict[str, Iterable] = {"models": MODELS, "jobs": JOBS, "peers": [NETC.name, *PEERS]}
+    known: dict[str, Iterable] = {"models": ALL, "jobs": JOBS, "peers": [NETC.name, *PEERS]}
     found = tuple(part.strip() for part in (text or "").split(",") if part.strip())
     for name in found:
         if name not in known[parameter.name]:

@@ -1,7 +1,8 @@
-"""``netc bench --compile``: how long a person waits for the first result, in fresh processes.
+"""``netc bench --compile``: how long a person waits, for a first result and for a command, in fresh processes.
 
-Cold: with an empty folder for compiled code.  Warm: a second process with the same folder.  Seconds count from the
-start of the process to the first result, the interpreter's start and all imports included.
+Cold: with an empty folder for compiled code.  Warm: a second process with the same folder.  After others: with a
+folder that the models before it in the table have filled.  Seconds count from the start of the process to the first
+result, the interpreter's start and all imports included.
 """
 
 from __future__ import annotations
@@ -20,29 +21,32 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from .models import MODELS, Model
+from .models import ALL, FIRST, Model
 from .peers import NETC, Peer
 from .process import PeerError, Process
 
 REPEATS, QUICK_REPEATS = 5, 1
 IMPORT_REPEATS = 9
 BATCH, OTHER_BATCH = 32, 7
-TITLES = ("model", "job", "peer", "cold s", "warm s", "of it import s", "other batch s", "MiB cold", "warm",
-          "kernels: cold", "warm", "other batch")
+TITLES = ("model", "job", "peer", "cold s", "after others s", "warm s", "of it import s", "other batch s", "MiB cold",
+          "warm", "compiled: cold", "after others", "warm", "other batch")
+KINDS = ("cold", "after others", "warm")
+COMMANDS = (("check",), ("summary",), ("fmt", "--check"))
 # JAX keeps only what took long to compile, unless told otherwise.
 ALWAYS_KEEP = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 
 @dataclass
 class Start:
-    """One peer's start on one model and job: medians of seconds.  ``other_batch`` is what another batch size took after
-    that; ``memory`` gives, by kind of start, the process's peak in bytes, ``counts`` how many kernels netc compiled and
-    how many it took from the cache."""
+    """One peer's start on one model and job: medians of seconds.  ``after_others`` is netc's, with the code of the
+    models before; ``other_batch`` is what another batch size took after the warm one; ``memory`` gives, by kind of
+    start, the process's peak in bytes, ``counts`` how many kernels netc compiled and how many came from the cache."""
 
     peer: str
     model: str
     job: str
     cold: float | None = None
+    after_others: float | None = None
     warm: float | None = None
     import_seconds: float | None = None
     other_batch: float | None = None
@@ -54,16 +58,18 @@ class Start:
 def measure_starts(models: Iterable[str], jobs: Iterable[str], peers: Iterable[Peer], threads: int, limit: float,
                    repeats: int, told: Callable[[str], None] = lambda text: None) -> list[Start]:
     found = []
-    for name in models:
-        for job in jobs:
-            for peer in (NETC, *peers):
-                if job in peer.jobs:
-                    told(f"{name} {job}: {peer.name}")
-                    found.append(_start(MODELS[name], job, peer, threads, limit, repeats))
+    with tempfile.TemporaryDirectory(prefix="netc-bench-") as place:
+        shared = Path(place) / "shared"
+        for name in models:
+            for job in jobs:
+                for peer in (NETC, *peers):
+                    if job in peer.jobs and (peer is NETC or name != FIRST.name):
+                        told(f"{name} {job}: {peer.name}")
+                        found.append(_start(ALL[name], job, peer, threads, limit, repeats, shared))
     return found
 
 
-def _start(model: Model, job: str, peer: Peer, threads: int, limit: float, repeats: int) -> Start:
+def _start(model: Model, job: str, peer: Peer, threads: int, limit: float, repeats: int, shared: Path) -> Start:
     start = Start(peer.name, model.name, job)
     with tempfile.TemporaryDirectory(prefix="netc-bench-") as place:
         folder = Path(place)
@@ -73,13 +79,18 @@ def _start(model: Model, job: str, peer: Peer, threads: int, limit: float, repea
         for batch in (BATCH, OTHER_BATCH):
             np.savez(folder / f"{batch}.npz", **dict[str, Any](model.draw(job, batch)))
         cold, warm, imports = [], [], []
+
+        def once(kind: str, cache: Path) -> tuple[float, float]:
+            variables = {name: str(cache) for name in peer.fresh} | ALWAYS_KEEP
+            return _once(start, kind, model, job, peer, threads, limit, variables, folder)
         try:
             for number in range(repeats):
-                cache = {name: str(folder / f"cache-{number}") for name in peer.fresh} | ALWAYS_KEEP
-                cold.append(_once(start, "cold", model, job, peer, threads, limit, cache, folder)[0])
-                total, imported = _once(start, "warm", model, job, peer, threads, limit, cache, folder)
+                cold.append(once("cold", folder / f"cache-{number}")[0])
+                total, imported = once("warm", folder / f"cache-{number}")
                 warm.append(total)
                 imports.append(imported)
+            if peer is NETC:
+                start.after_others = once("after others", shared)[0]
         except PeerError as error:
             start.error = str(error)
             return start
@@ -113,12 +124,49 @@ def _counts(process: Process, limit: float) -> tuple[int, int]:
 
 def import_seconds() -> float:
     """What ``import netc`` adds to the start of Python: median of fresh processes."""
-    def seconds(code: str) -> float:
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
-        return time.perf_counter() - began
-    pairs = [seconds("import netc") - seconds("pass") for _ in range(IMPORT_REPEATS)]
+    pairs = [_process_seconds("-c", "import netc") - _process_seconds("-c", "pass") for _ in range(IMPORT_REPEATS)]
     return max(0.0, statistics.median(pairs))
+
+
+def _process_seconds(*arguments: str, **variables: str) -> float:
+    """How long a process of Python takes."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, env=os.environ | variables, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+@dataclass
+class CommandTimes:
+    """A command on a model's file: seconds with an empty cache, and the median of those after it."""
+
+    command: str
+    model: str
+    cold: float
+    warm: float
+
+
+def measure_commands(models: Iterable[str], repeats: int) -> list[CommandTimes]:
+    found = []
+    for command in COMMANDS:
+        for name in models:
+            with tempfile.TemporaryDirectory(prefix="netc-bench-") as cache:
+                cold, *warm = (_process_seconds("-m", __package__.partition(".")[0], *command, str(ALL[name].path),
+                                                NETC_CACHE_DIR=cache) for _ in range(1 + repeats))
+            found.append(CommandTimes(" ".join(command), name, cold, statistics.median(warm)))
+    return found
+
+
+def commands_table(times: Iterable[CommandTimes]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("command", no_wrap=True)
+    by_command: dict[str, list[CommandTimes]] = {}
+    for one in times:
+        by_command.setdefault(one.command, []).append(one)
+    for one in next(iter(by_command.values()), []):
+        table.add_column(one.model, justify="right", no_wrap=True)
+    for command, row in by_command.items():
+        table.add_row(f"netc {command}", *(f"{one.cold:.2f} {one.warm:.2f}" for one in row))
+    return table
 
 
 def starts_table(starts: Iterable[Start]) -> Table:
@@ -129,15 +177,19 @@ def starts_table(starts: Iterable[Start]) -> Table:
         if start.error is not None:
             table.add_row(start.model, start.job, start.peer, start.error)
             continue
-        counts = [f"{start.counts[kind][0]} compiled, {start.counts[kind][1]} cached" if kind in start.counts else ""
-                  for kind in ("cold", "warm")]
+        compiled = [str(start.counts[kind][0]) if kind in start.counts else "" for kind in KINDS]
         extra = str(start.counts["other batch"][0] - start.counts["warm"][0]) if "other batch" in start.counts else ""
-        seconds = (f"{value:.2f}" for value in (start.cold, start.warm, start.import_seconds, start.other_batch))
+        seconds = (_seconds(value) for value in (start.cold, start.after_others, start.warm, start.import_seconds,
+                                                 start.other_batch))
         peaks = (f"{start.memory[kind] / 2 ** 20:.0f}" for kind in ("cold", "warm"))
-        table.add_row(start.model, start.job, start.peer, *seconds, *peaks, *counts, extra and f"{extra} compiled")
+        table.add_row(start.model, start.job, start.peer, *seconds, *peaks, *compiled, extra)
     return table
 
 
-def to_dict(starts: Iterable[Start], imported: float) -> dict:
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def to_dict(starts: Iterable[Start], commands: Iterable[CommandTimes], imported: float) -> dict:
     return {"import_netc_seconds": imported, "batch": BATCH, "other_batch": OTHER_BATCH,
-            "starts": [asdict(start) for start in starts]}
+            "commands": [asdict(one) for one in commands], "starts": [asdict(start) for start in starts]}

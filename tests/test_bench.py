@@ -317,10 +317,15 @@ def test_a_second_process_compiles_nothing(command, tmp_path):
     assert start["counts"]["other batch"] == start["counts"]["warm"]
     assert start["memory"]["cold"] > start["memory"]["warm"] > 2 ** 20
     assert 0 < start["warm"] < start["cold"] and start["import_seconds"] > 0
+    assert start["counts"]["after others"] == start["counts"]["cold"] and start["after_others"] > 0    # it is the first
+    commands = json.loads((tmp_path / "s.json").read_text())["commands"]
+    assert [one["command"] for one in commands] == ["check", "summary", "fmt --check"]
+    assert all(one["cold"] > 0 and one["warm"] > 0 and f"netc {one['command']}" in out for one in commands)
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--models", "tiny,huge"], "there is no 'huge'"), (["--batches", "1,x"], "not a list of numbers"),
+    (["--models", "tiny,huge"], "there is no 'huge'"), (["--models", "digits"], "digits is only for --compile"),
+    (["--batches", "1,x"], "not a list of numbers"),
     (["--jobs", "sleeping"], "there is no 'sleeping'"), (["--peers", "tensorflow"], "there is no 'tensorflow'")])
 def test_wrong_usage(command, arguments, message):
     code, _, err = command(*arguments)

@@ -62,3 +62,6 @@ MODELS = {model.name: model for model in (
     Model("vae", (Input("image", _DIGIT), Input("noise", (2,)))),
     Model("gpt", (Input("tokens", (64,), 256), Input("following", (64,), 256, target=True))),
 )}
+# Of netc alone, and only for what a first result takes: a first model, and so no other's kernels.
+FIRST = Model("digits", (Input("x", (64,)), Input("label", limit=10, target=True)))
+ALL = {FIRST.name: FIRST, **MODELS}

@@ -6,7 +6,7 @@ import numpy as np
 
 from ... import compile, roofline, set_threads
 from ...runtime import machine
-from ..models import BETA_1, MODELS
+from ..models import ALL, BETA_1
 
 
 class _Task:
@@ -16,7 +16,7 @@ class _Task:
 
     def __init__(self, model: str, weights, inputs, threads: int):
         set_threads(threads)
-        self.function, self.inputs = compile(MODELS[model].path), inputs
+        self.function, self.inputs = compile(ALL[model].path), inputs
         self.weights = self.function.weights_from(weights)
 
     def facts(self) -> dict:

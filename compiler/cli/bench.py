@@ -19,7 +19,7 @@ def _numbers(context, parameter, text):
 
 @click.command()
 @click.option("--models", callback=_names, metavar="A,B", help="tiny, mlp, inception, two_images, autoencoder, ticket, "
-              "transformer, vae, gpt; without it all.")
+              "transformer, vae, gpt, and digits for --compile; without it all.")
 @click.option("--batches", callback=_numbers, metavar="1,32", help="Batch sizes; without it 1, 32 and 128.")
 @click.option("--jobs", callback=_names, metavar="A,B", help="inference, training; without it both.")
 @click.option("--peers", callback=_names, metavar="A,B",
