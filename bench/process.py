@@ -15,6 +15,10 @@ from typing import Any
 LAST_WORDS = 400        # characters of stderr that are shown of a process that died
 
 
+# Python's own compiler is not measured: an installed package has its bytecode beside it.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 class PeerError(Exception):
     """A peer that failed, died, or took too long; the message is for the report."""
 
@@ -26,7 +30,7 @@ class Process:
         self.peer = peer
         self.errors = tempfile.TemporaryFile("w+", errors="replace")         # noqa: SIM115 - `close` closes it
         many = str(threads)
-        variables = {**os.environ, "OMP_NUM_THREADS": many, "MKL_NUM_THREADS": many, "OPENBLAS_NUM_THREADS": many,
+        variables = {**ENVIRONMENT, "OMP_NUM_THREADS": many, "MKL_NUM_THREADS": many, "OPENBLAS_NUM_THREADS": many,
                      "NETC_THREADS": many, **(environment or {})}
         # A session of its own: what it starts (compilers) ends with it.
         self.child = subprocess.Popen([sys.executable, "-m", f"{__package__}.worker", peer, many], env=variables,

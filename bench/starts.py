@@ -7,7 +7,6 @@ result, the interpreter's start and all imports included.
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from rich.table import Table
 
 from .models import ALL, FIRST, Model
 from .peers import NETC, Peer
-from .process import PeerError, Process
+from .process import ENVIRONMENT, PeerError, Process
 
 REPEATS, QUICK_REPEATS = 5, 1
 IMPORT_REPEATS = 9
@@ -131,7 +130,7 @@ def import_seconds() -> float:
 def _process_seconds(*arguments: str, **variables: str) -> float:
     """How long a process of Python takes."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, env=os.environ | variables, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, *arguments], check=True, env=ENVIRONMENT | variables, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 

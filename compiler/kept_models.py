@@ -7,7 +7,7 @@ What is kept about a file counts only if the files that it imports are what they
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,46 @@ def _contents(found) -> str:
               (len(found.file.consts), "constant")]
     said = [f"{count} {noun}{'s' if count > 1 else ''}" for count, noun in counts if count]
     return ", ".join(said) or "nothing but its version"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A summary in the forms in which ``netc summary`` shows it: as plain text, as plain data, and in parts for a
+    terminal (each row's kind, depth and cells; the lines below)."""
+
+    model: str
+    text: str
+    data: dict
+    rows: list[list]
+    totals: list[str]
+
+
+def shown(data: bytes, filename: str, options: tuple, make: Callable[[], tuple[Any, Any]]) -> Shown:
+    """The summary of a file with these options, of the cache if it is there; ``make`` compiles the file and gives the
+    function and its Summary."""
+    key = kept.key_of("shown summary", data, filename, repr(options))
+    content = cache.get(key)
+    if content is not None:
+        imports, values = json.loads(content)
+        if _unchanged(imports):
+            return Shown(*values)
+    function, found = make()
+    made = Shown(found.model, str(found), found.to_dict(),
+                 [[row.kind, row.depth, *cells] for row, cells in zip(found.rows, found.table())], found.totals())
+    cache.put(key, json.dumps((sorted(function.model.imports), astuple(made))).encode())
+    return made
+
+
+def formatted(text: str, filename: str) -> str:
+    """As ``format.format_text``, but what is in the cache is taken from there."""
+    key = kept.key_of("formatted", text)
+    content = cache.get(key)
+    if content is not None:
+        return content.decode()
+    from .format import format_text  # imports Lark
+    made = format_text(text, filename)
+    cache.put(key, made.encode())
+    return made
 
 
 def _is_plain(value: Any) -> bool:

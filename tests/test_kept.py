@@ -217,3 +217,39 @@ def test_every_part_of_the_compiler_is_in_the_key(monkeypatch):
     kept._version.cache_clear()
     assert len(keys | {before}) == len(names) + 1
     assert kept.key_of("text") == before and cache.key_of("text") != before
+
+
+# --- what commands show -------------------------------------------------------------------------------------------
+
+COMMAND = """
+import sys
+from netc.compiler.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as ended:
+    code = ended.code
+print(code or 0, sorted({'lark', 'numpy', 'llvmlite'} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def command(folder, *arguments) -> tuple[str, str]:
+    """What a command prints in a new process, and what that imported."""
+    done = subprocess.run([sys.executable, "-c", COMMAND, *arguments], capture_output=True, text=True, timeout=120,
+                          cwd=folder, check=True)
+    return done.stdout, done.stderr.strip()
+
+
+@pytest.mark.parametrize("arguments", [("summary",), ("summary", "--json", "--depth", "1"), ("fmt", "--diff"),
+                                       ("check",)], ids=" ".join)
+def test_what_a_command_shows_is_worked_out_once(folder, built, arguments):
+    shown, imported = command(folder, *arguments, "main.net")
+    again, imported_again = command(folder, *arguments, "main.net")
+    assert again == shown and "lark" in imported and imported_again.endswith("[]")
+
+
+def test_a_summary_follows_the_files_that_are_imported(folder, built):
+    def parameters():
+        return [line for line in command(folder, "summary", "main.net")[0].splitlines() if "parameters (" in line]
+    assert parameters() == parameters() == ["8 parameters (0.00 MiB)"]
+    (folder / "part.net").write_text(PART.format(units=4))
+    assert parameters() == ["16 parameters (0.00 MiB)"]

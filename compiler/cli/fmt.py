@@ -48,13 +48,13 @@ def fmt(files: tuple[Path, ...], check: bool, diff: bool) -> None:
 
 def _format(path: Path) -> tuple[str, str, bytes]:
     """(the text, the text formatted, the line end of the file), line ends made plain in both."""
-    from ..format import format_text
+    from ..kept_models import formatted
     from ..source import read
     data = sys.stdin.buffer.read() if path == Path("-") else path.read_bytes()
     name = "<stdin>" if path == Path("-") else str(path)
     source = read(data, name)
     newline = b"\r\n" if data.split(b"\n", 1)[0].endswith(b"\r") else b"\n"
-    return source.text, format_text(source.text, name), newline
+    return source.text, formatted(source.text, name), newline
 
 
 def _difference(path: Path, before: str, after: str) -> str:

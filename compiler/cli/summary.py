@@ -22,17 +22,21 @@ from .options import FILE, MODEL, PRECISION, SIZES, compile_file, sizes_of
 def summary(file: Path, model: str | None, precision: str, depth: int | None, sizes: tuple[str, ...],
             as_json: bool) -> None:
     """Show the layers, their shapes, parameters, costs and kernels."""
-    function = compile_file(file, model, precision=precision)
-    found = function.summary(depth, sizes_of(sizes, function) or None)
+    from ..kept_models import shown
+
+    def make():
+        function = compile_file(file, model, precision=precision)
+        return function, function.summary(depth, sizes_of(sizes, function) or None)
+    found = shown(file.read_bytes(), str(file), (model, precision, depth, sizes), make)
     if as_json:
         import json
-        click.echo(json.dumps(found.to_dict(), indent=2))
+        click.echo(json.dumps(found.data, indent=2))
         return
     if sys.stdout.isatty() or "FORCE_COLOR" in os.environ:
         from rich.console import Console
         _print(Console(), found)
     else:
-        click.echo(str(found))
+        click.echo(found.text)
 
 
 STYLES = {"input": "green", "output": "green", "operation": "dim", "parameter": "yellow"}
@@ -45,17 +49,16 @@ def _print(console, found) -> None:
     from rich.text import Text
 
     from ..summary import COLUMNS, NUMBERS
-    cells = found.table()
     table = Table(box=box.SIMPLE_HEAD, title=f"model {found.model}", title_justify="left", title_style="bold",
                   header_style="bold", pad_edge=False)
-    shown = [column for column in range(len(COLUMNS)) if any(row[column] for row in cells)]
+    shown = [column for column in range(len(COLUMNS)) if any(cells[column] for _, _, *cells in found.rows)]
     for column in shown:
         table.add_column(COLUMNS[column], justify="right" if column in NUMBERS else "left",
                          no_wrap=column in (0, *NUMBERS), overflow="fold")
-    for row, texts in zip(found.rows, cells):
-        style = "bold" if row.kind == "layer" and not row.depth else STYLES.get(row.kind, "")
+    for kind, depth, *texts in found.rows:
+        style = "bold" if kind == "layer" and not depth else STYLES.get(kind, "")
         table.add_row(*(Text(texts[column], style=style if column == 0 else "cyan" if texts[column] == "shared" else "")
                         for column in shown))
     console.print(table)
-    for line in found.totals():
+    for line in found.totals:
         console.print(line, markup=False, highlight=False)
