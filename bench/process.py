@@ -15,8 +15,9 @@ from typing import Any
 LAST_WORDS = 400        # characters of stderr that are shown of a process that died
 
 
-# Python's own compiler is not measured: an installed package has its bytecode beside it.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+def variables() -> dict[str, str]:
+    """The environment of processes that are measured: Python keeps their bytecode, as an installed package has it."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 class PeerError(Exception):
@@ -30,10 +31,10 @@ class Process:
         self.peer = peer
         self.errors = tempfile.TemporaryFile("w+", errors="replace")         # noqa: SIM115 - `close` closes it
         many = str(threads)
-        variables = {**ENVIRONMENT, "OMP_NUM_THREADS": many, "MKL_NUM_THREADS": many, "OPENBLAS_NUM_THREADS": many,
+        set_for_all = {**variables(), "OMP_NUM_THREADS": many, "MKL_NUM_THREADS": many, "OPENBLAS_NUM_THREADS": many,
                      "NETC_THREADS": many, **(environment or {})}
         # A session of its own: what it starts (compilers) ends with it.
-        self.child = subprocess.Popen([sys.executable, "-m", f"{__package__}.worker", peer, many], env=variables,
+        self.child = subprocess.Popen([sys.executable, "-m", f"{__package__}.worker", peer, many], env=set_for_all,
                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
                                       start_new_session=True)
         if hasattr(os, "sched_setaffinity"):

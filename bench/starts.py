@@ -22,7 +22,7 @@ from rich.table import Table
 
 from .models import ALL, FIRST, Model
 from .peers import NETC, Peer
-from .process import ENVIRONMENT, PeerError, Process
+from .process import PeerError, Process, variables
 
 REPEATS, QUICK_REPEATS = 5, 1
 IMPORT_REPEATS = 9
@@ -80,8 +80,8 @@ def _start(model: Model, job: str, peer: Peer, threads: int, limit: float, repea
         cold, warm, imports = [], [], []
 
         def once(kind: str, cache: Path) -> tuple[float, float]:
-            variables = {name: str(cache) for name in peer.fresh} | ALWAYS_KEEP
-            return _once(start, kind, model, job, peer, threads, limit, variables, folder)
+            kept = {name: str(cache) for name in peer.fresh} | ALWAYS_KEEP
+            return _once(start, kind, model, job, peer, threads, limit, kept, folder)
         try:
             for number in range(repeats):
                 cold.append(once("cold", folder / f"cache-{number}")[0])
@@ -127,10 +127,10 @@ def import_seconds() -> float:
     return max(0.0, statistics.median(pairs))
 
 
-def _process_seconds(*arguments: str, **variables: str) -> float:
+def _process_seconds(*arguments: str, **given: str) -> float:
     """How long a process of Python takes."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, env=ENVIRONMENT | variables, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, *arguments], check=True, env=variables() | given, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 
