@@ -210,6 +210,7 @@ class Function:
         are."""
         program = self.program("update")
         slots = self._slots(weights) | self._optimizer_slots(optimizer)
+        slots |= {slot: slots[slot].copy() for slot in program.executable.in_place}
         slots[GRADIENT] = self._own(gradient).flat[:self.layout.trainable_size]
         results = program.run(slots, {}, None)
         new = Weights(self.layout, results[WEIGHTS], weights.apart, copy=False)
@@ -415,7 +416,7 @@ class Function:
         """A program, what runs it, and whether both came from the cache."""
         def make():
             program = self.lower(kind)
-            return program, self._executable(program.graph, program.layout)
+            return program, self._executable(program.graph, program.layout, program.replaced)
         return self._kept(kind, make)
 
     def bound_program(self):
@@ -434,9 +435,9 @@ class Function:
                 self._compiled["bound"] = Compiled(*made)
             return self._arranging, self._compiled["bound"]
 
-    def _executable(self, graph: Graph, layout):
+    def _executable(self, graph: Graph, layout, replaced: Iterable[str] = ()):
         from .compiler.pipeline import compile_graph
-        return compile_graph(graph, layout, self.target)
+        return compile_graph(graph, layout, self.target, replaced)
 
     def _kept(self, kind: str, make):
         """What ``make`` gives, of the cache if that knows the model, and whether it is from there."""

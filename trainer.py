@@ -1,4 +1,4 @@
-"""Training as a stateful object: the weights and the optimiser's state live in two sets of buffers that take turns."""
+"""Training as a stateful object that owns the weights and the optimiser's state: a step replaces them in place."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ class Trainer:
         slots = function._slots(weights) | function._optimizer_slots(optimizer)
         self._memory = function.memory
         self._current = {slot: self._memory.place(array) for slot, array in slots.items()}
-        # A step reads one set and writes the other: the input of a step is intact until the step is done.
-        self._spare = {slot: self._memory.like(array) for slot, array in self._current.items()}
+        # What a step cannot compute in place has two arrays, which take turns.
+        self._spare = {slot: self._memory.like(array) for slot, array in self._current.items()
+                       if slot not in self._program.executable.in_place}
+        self._previous: dict[str, Any] = {}
 
     def __call__(self, batch: Mapping[str, Any] | None = None, /, *, seed: int | None = None,
                  **named) -> dict[str, float]:
@@ -47,8 +49,11 @@ class Trainer:
         program = self._program
         values = program.signature.collect((batch,) if batch is not None else (), named)
         seed = step_seed(self._seed, self.steps) if seed is None else seed
+        if self._check_finite:
+            self._previous = {slot: self._memory.place(array) for slot, array in self._current.items()}
         results = program.run(self._current, values, convert_seed(seed) if program.uses_seed else None, self._spare)
-        self._current, self._spare = self._spare, self._current
+        for slot, spare in self._spare.items():
+            self._current[slot], self._spare[slot] = spare, self._current[slot]
         self.steps += 1
         if self._check_finite and not np.isfinite(results[LOSS]):
             self._hunt(values, seed)
@@ -57,14 +62,10 @@ class Trainer:
     def _hunt(self, batch: Mapping[str, Any], seed: int) -> None:
         """Raise the report of where the last step stopped being finite."""
         random = self._function.program("trace_training").uses_seed
-        self._function.trace(self.previous, batch, training=True, seed=seed if random else None).check_finite()
+        self._function.trace(self._weights(self._previous), batch, training=True,
+                             seed=seed if random else None).check_finite()
         raise NotFiniteError(f"the loss of step {self.steps} is not finite, but every value is when it is computed by "
                              f"itself")
-
-    @property
-    def previous(self) -> Weights:
-        """A copy of the weights that the last step started from, valid until the next step."""
-        return self._weights(self._spare)
 
     @property
     def slots(self) -> Mapping[str, np.ndarray]:

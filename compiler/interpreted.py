@@ -18,6 +18,7 @@ class InterpretedExecutable:
 
     def __init__(self, graph: Graph, layout: Mapping[Node, tuple[str, int]]):
         self.graph = graph
+        self.in_place: frozenset[str] = frozenset()     # every result is a new array
         self._layout = {leaf: layout[leaf] for leaf in graph.inputs}
 
     def bind(self, sizes: Mapping[str, int]) -> None:

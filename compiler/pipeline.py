@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..runtime.locks import own_lock
 from ..runtime.runner import STEP_WORDS
 from . import emit_cpu
 from .fuse import LEAVES, fuse
+from .in_place import share_memory
 from .interpreted import InterpretedExecutable
 from .ir import Graph, Node, topological
 from .loops import format_kernel
@@ -35,6 +36,7 @@ from .verify import verify
 
 ARENA, CONSTANTS = 0, 1            # slots that every program has; externals follow
 GRAIN_WORK = 20_000                # scalar operations that are worth claiming by themselves
+MOST_CLAIMS = 32                   # of a step's units: threads that claim often fight for the counters' cache line
 PARALLEL_WORK = 100_000            # scalar operations below which a program is not worth a second thread: some 20 us
 REGION_SAMPLES = 48                # of a block that a thread takes through a scan
 PRODUCT_RATE = 4                   # multiply-adds of the tile kernel in the time of a scalar operation
@@ -42,17 +44,20 @@ BINDINGS_KEPT = 32                 # argument tables kept, one for each combinat
 SIZES_NOTED = 100                  # combinations of sizes that an explanation may list
 
 
-def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: str = "cpu"):
+def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: str = "cpu",
+                  replaced: Iterable[str] = ()):
     """Compile a graph whose leaves lie at ``layout[leaf] = (slot, offset in elements)``.
 
     The result has ``run(arrays, sizes, out=None)``: arrays by slot, sizes by symbol; it gives arrays by output name.
+    ``replaced``: outputs that may be computed in the array of the slot of the same name; its ``in_place`` says which
+    are.
     """
     if target == "numpy":
         return InterpretedExecutable(graph, layout)
     if target == "cuda":
         from .pipeline_cuda import CudaExecutable
         return CudaExecutable(optimize(graph), layout)
-    return Executable(optimize(graph), layout)
+    return Executable(optimize(graph), layout, replaced)
 
 
 def optimize(graph: Graph) -> Graph:
@@ -69,7 +74,7 @@ class Executable:
 
     CLOSING = CPU           # how loop nests become kernels
 
-    def __init__(self, graph: Graph, layout: Mapping[Node, tuple[str, int]]):
+    def __init__(self, graph: Graph, layout: Mapping[Node, tuple[str, int]], replaced: Iterable[str] = ()):
         self.graph = graph
         self.fusion = fuse(graph.outputs)
         externals: dict[str, External] = {}
@@ -81,7 +86,9 @@ class Executable:
                 views[leaf] = View(memory, offset, leaf.dtype)
         outputs = {name: View(External(f"out:{name}", value.dtype), 0, value.dtype)
                    for name, value in graph.outputs.items()}
-        self.steps = tuple(Lowering(self.fusion, views, outputs, close=self.CLOSING).steps)
+        pairs = {outputs[name].buffer: externals[name] for name in replaced if name in externals}
+        self.steps, shared = share_memory(Lowering(self.fusion, views, outputs, close=self.CLOSING).steps, pairs)
+        self.in_place = frozenset(name for name, view in outputs.items() if view.buffer in shared)
         self.sources: dict[Step, emit_cpu.Source] = {
             step: self._emit(step) for step in _flat(self.steps) if step.kernel is not None}
         self.slots = {slot: CONSTANTS + 1 + k for k, slot in enumerate(externals)}
@@ -165,7 +172,8 @@ class Executable:
 
     def run(self, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int],
             out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        """Run on C-contiguous arrays by slot; ``out`` gives memory for some outputs, which must not overlap inputs."""
+        """Run on C-contiguous arrays by slot; ``out`` gives memory for some outputs, which must not overlap inputs.
+        Outputs of ``in_place`` replace what is in the arrays of their slots, and are these arrays."""
         return self.bind(sizes).run(arrays, out or {})
 
 
@@ -173,7 +181,7 @@ class Binding:
     """A program whose sizes are numbers: a table of steps and an arena."""
 
     def __init__(self, executable: Executable, sizes: Mapping[str, int], addresses: Mapping[str, int], flat: bool):
-        self.slots = executable.slots
+        self.slots, self._in_place = executable.slots, executable.in_place
         self._sources, self._addresses = executable.sources, addresses
         self.shapes = {name: (tuple(evaluate(size, sizes) for size in type_.shape), type_.dtype.numpy)
                        for name, type_ in executable.output_types.items()}
@@ -255,7 +263,7 @@ class Binding:
         units = evaluate(step.units, sizes)
         work = max(1, evaluate(step.work, sizes))
         self._work += units * work
-        grain = max(1, GRAIN_WORK // work)
+        grain = max(1, GRAIN_WORK // work, units // MOST_CLAIMS)
         if step.vector:
             grain = -(-grain // 64) * 64       # whole vectors, and no cache line in two threads
         return self._addresses[source.text], units, grain, self._arguments_of(step, source, sizes)
@@ -276,8 +284,10 @@ class Binding:
         batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
                              for group in (matrix.batch, matrix.rows, matrix.sums))
         columns = evaluate(matrix.columns, sizes)
+        any_rows = isinstance(prod(extent.size for extent in matrix.rows), Dim)
         made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, evaluate(matrix.column_stride, sizes),
-                            any_columns=isinstance(matrix.columns, Dim), block_rows=block_rows)
+                            any_columns=isinstance(matrix.columns, Dim),
+                            any_rows=any_rows, block_rows=block_rows)
         self._work += prod(axis.size for axis in (*batch, *rows, *sums)) * columns // PRODUCT_RATE
         arguments = [word for view in step.views for word in self._locate(view, sizes)]
         return made.address, made.units, made.grain, arguments + list(made.words)
@@ -306,7 +316,8 @@ class Binding:
 
     def _call(self, runner, arrays: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]):
         """The outputs by name, and what the runner gives."""
-        results = {name: out[name] if name in out else np.empty(shape, dtype)
+        given = {**out, **{name: arrays[name] for name in self._in_place}}
+        results = {name: given[name] if name in given else np.empty(shape, dtype)
                    for name, (shape, dtype) in self.shapes.items()}
         frame = self._frame()
         bases = frame.bases
@@ -314,9 +325,9 @@ class Binding:
             bases[position] = address_of(arrays[slot])
         for name, position in self._results:
             bases[position] = address_of(results[name])
-        given = runner(frame.address)
+        returned = runner(frame.address)
         self._frames.append(frame)
-        return results, given
+        return results, returned
 
     def caller(self, slots: Sequence[str], outputs: Sequence[str]) -> Callable[..., list[np.ndarray]]:
         """``run`` as a function of arrays in the order of these slots, which gives the outputs in order: what a call

@@ -33,14 +33,15 @@ LEAVES = ("input", "param", "state")
 
 @dataclass(frozen=True)
 class Program:
-    """One closed graph.  ``ranges`` must hold for the inputs, ``reports`` maps outputs to the names that a user
-    sees."""
+    """One closed graph.  ``ranges`` must hold for the inputs, ``reports`` maps outputs to the names that a user sees;
+    ``replaced`` are the outputs that take the place of what is in the slots of the same names."""
 
     graph: Graph
     layout: Mapping[Node, tuple[str, int]]
     ranges: tuple[Range, ...]
     inputs: tuple[Node, ...]
     reports: Mapping[str, str]
+    replaced: tuple[str, ...] = ()
 
     @property
     def uses_seed(self) -> bool:
@@ -172,10 +173,11 @@ def step(model: Model, metrics: bool = False) -> Program:
     values = losses_of(model, model.training)
     own: dict[Node, tuple[str, int]] = {}
     updated, states = _optimize(model, _flat_gradient(model, values[LOSS]), own)
-    values |= _new_variables(model, updated, model.training.updates) | states
+    new = _new_variables(model, updated, model.training.updates) | states
+    values |= new
     if metrics:
         values |= _metrics(model.training)
-    return _program(model, _all_inputs(model), values, own, _reports(model))
+    return _program(model, _all_inputs(model), values, own, _reports(model), tuple(new))
 
 
 def update(model: Model) -> Program:
@@ -184,7 +186,8 @@ def update(model: Model) -> Program:
     slope = ops.input(GRADIENT, _vector_dtype(model), (weights_layout(model).trainable_size,))
     own: dict[Node, tuple[str, int]] = {slope: (GRADIENT, 0)}
     updated, states = _optimize(model, slope, own)
-    return _program(model, (), _new_variables(model, updated, {}) | states, own)
+    new = _new_variables(model, updated, {}) | states
+    return _program(model, (), new, own, replaced=tuple(new))
 
 
 def optimizer_of(model: Model) -> Optimizer:
@@ -195,13 +198,14 @@ def optimizer_of(model: Model) -> Optimizer:
 
 
 def _program(model: Model, inputs: tuple[Node, ...], values: Mapping[str, Node],
-             own: Mapping[Node, tuple[str, int]] | None = None, reports: Mapping[str, str] | None = None) -> Program:
+             own: Mapping[Node, tuple[str, int]] | None = None, reports: Mapping[str, str] | None = None,
+             replaced: tuple[str, ...] = ()) -> Program:
     graph = Graph((), values)
     graph, ranges = bound_indices(graph, model.targets)
     leaves = tuple(current for current in topological(graph.results) if current.op.name in LEAVES)
     graph = Graph(leaves, graph.outputs)
     ranges = tuple(found for found in ranges if found.leaf in inputs)
-    return Program(graph, _place(model, graph, own or {}), ranges, inputs, reports or {})
+    return Program(graph, _place(model, graph, own or {}), ranges, inputs, reports or {}, replaced)
 
 
 def _all_inputs(model: Model) -> tuple[Node, ...]:

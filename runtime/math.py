@@ -67,17 +67,17 @@ def _clamp(x: Value, low: float, high: float) -> Value:
 
 def exp(x: Value) -> Value:
     n, r, lost = _exp_parts(_clamp(x, -104.5, 89.0))
-    q = r.horner(0.5, 0.16666515171527863, 0.04166845604777336, 0.008369418792426586, 0.0013813144760206342)
-    result = (r + (r * r).fma(q, lost)) + 1.0
+    q = r.estrin(0.5, 0.16666515171527863, 0.04166845604777336, 0.008369418792426586, 0.0013813144760206342)
     # In two factors: one alone would overflow below the largest result, and lose the denormals.
     half = n >> 1
-    return result * _power_of_two(half) * _power_of_two(n - half)
+    factor = _power_of_two(half)
+    return (r + (r * r).fma(q, lost)).fma(factor, factor) * _power_of_two(n - half)
 
 
 def _expm1_of(x: Value) -> Value:
     """expm1 but for the sign of zero."""
     n, r, lost = _exp_parts(_clamp(x, -20.0, 89.0))
-    q = r.horner(0.5, 0.1666666567325592, 0.04166628047823906, 0.00833350419998169, 0.0013945752289146185,
+    q = r.estrin(0.5, 0.1666666567325592, 0.04166628047823906, 0.00833350419998169, 0.0013945752289146185,
                  0.0001978926156880334)
     e = r + (r * r).fma(q, lost)
     half = _power_of_two(n - 1)             # half, because 2**128 is no float32
@@ -97,7 +97,7 @@ def _log_parts(x: Value) -> tuple[Value, Value]:
 
 def _log_sum(e: Value, f: Value) -> Value:
     """e ln 2 + log(1 + f) for f in [sqrt(1/2) - 1, sqrt(2) - 1]."""
-    p = f.horner(0.3333331346511841, -0.25000008940696716, 0.20002134144306183, -0.16668006777763367,
+    p = f.estrin(0.3333331346511841, -0.25000008940696716, 0.20002134144306183, -0.16668006777763367,
                  0.14219224452972412, -0.12405135482549667, 0.11890324205160141, -0.11679653078317642,
                  0.06746596843004227)
     square = f * f
@@ -156,7 +156,7 @@ def erf(x: Value) -> Value:
     large = (t.fma(-1.72853470e-5, 3.83197126e-4)).fma(s, t.fma(-3.88396438e-3, 2.42546219e-2))
     large = large.fma(t, -1.06777877e-1).fma(t, -6.34846687e-1).fma(t, -1.28717512e-1)
     large = 1.0 - exp(large.fma(t, 0.0 - t))
-    small = s.horner(1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4)
+    small = s.estrin(1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4)
     return t.gt(0.927734375).where(large.sign_of(x), small.fma(x, x))
 
 

@@ -187,6 +187,17 @@ class Value:
             name = "sext" if element.width > source.width else "trunc"
         return Value(self.builder, getattr(self.builder, name)(self.value, target))
 
+    def estrin(self, *coefficients: float):
+        """As ``horner`` by pairs, pairs of pairs, ...: half as long a chain of operations that wait for each other."""
+        terms = [Value(self.builder, constant(self.type, coefficient)) for coefficient in coefficients]
+        power = self
+        while len(terms) > 1:
+            pairs = zip(terms[::2], terms[1::2])
+            terms = [power.fma(high, low) for low, high in pairs] + terms[len(terms) & ~1:]
+            if len(terms) > 1:
+                power = power * power
+        return terms[0]
+
     def horner(self, *coefficients: float):
         """The polynomial coefficients[0] + coefficients[1] * self + ..., by fma."""
         result = Value(self.builder, constant(self.type, coefficients[-1]))

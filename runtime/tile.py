@@ -151,29 +151,30 @@ def _chunks(sums: list[Axis], room: int) -> list[int]:
 
 
 def plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int = 1, accumulate: bool = False,
-         any_columns: bool = False, block_rows: int | None = None) -> Plan:
+         any_columns: bool = False, any_rows: bool = True, block_rows: int | None = None) -> Plan:
     """The step for C = (or, with ``accumulate``, +=) sum of A * B; sizes are numbers here.
 
     dtype: "f32" or "f64"; batch, rows, sums: sequences of at most four Axis, outermost first; the column is contiguous
     in C, has ``column_stride_b`` in B (1 is fast, any other is packed; 0 for a single column whose last sum index is
     contiguous in A and B), and does not occur in A.  An empty sum gives zeros.  C must not overlap A or B.
-    ``any_columns``: use tiles that serve every number of columns.  ``block_rows``: a unit is exactly so many rows (the
-    last one fewer) and all columns.  The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
+    ``any_columns``, ``any_rows``: use tiles that serve every number of them.  ``block_rows``: a unit is exactly so many
+    rows (the last one fewer) and all columns.  The kernel's arguments are the buffers A, B, C (two words each), then
+    ``words``.
     """
     return _plan(dtype, tuple(batch), tuple(rows), tuple(sums), columns, column_stride_b, accumulate,
-                 any_columns, threads(), block_rows)
+                 any_columns, any_rows, threads(), block_rows)
 
 
 @functools.lru_cache(4096)
 def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, accumulate: bool, any_columns: bool,
-          thread_count: int, unit_rows: int | None) -> Plan:
+          any_rows: bool, thread_count: int, unit_rows: int | None) -> Plan:
     itemsize = 8 if dtype == "f64" else 4
     batch, rows, sums = _pad(batch), _pad(rows), _pad(sums)
     row_count, depth, batches = (_count(axes) for axes in (rows, sums, batch))
     if depth == 0:
         sums = [Axis(1)] * (LEVELS - 1) + [Axis(0)]
     is_dot = columns == 1 and column_stride_b == 0
-    tiles = _dot_tiles(dtype) if is_dot else _tiles(dtype, row_count, max(columns, 1), any_columns)
+    tiles = _dot_tiles(dtype) if is_dot else _tiles(dtype, row_count, max(columns, 1), any_columns, any_rows)
     (tall, half, _), wide, last_wide = tiles.heights, tiles.wide, tiles.last_wide
     # A row of B that is long makes a panel's rows fall into few cache sets; copying it pays if enough rows use it.
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
@@ -202,7 +203,7 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     if row_count and columns:
         units = batches * -(-row_count // block_rows) * -(-columns // block_columns)
     # A unit should be worth the microsecond that claiming it may cost.
-    cost = max(1, 2 * min(block_rows, max(row_count, 1)) * min(block_columns, max(columns, 1)) * depth)
+    cost = max(1, 2 * max(min(block_rows, row_count), 8) * min(block_columns, max(columns, 1)) * depth)
     return Plan(contract_kernel(dtype).address, tuple(words), units, max(1, 100_000 // cost))
 
 
@@ -247,11 +248,11 @@ class _Choice:
 
 
 @functools.cache
-def _choice(dtype: str, rows: int, columns: int, any_columns: bool) -> _Choice:
-    """The tiles for one row or for many (``rows`` > 1: the same ones for all): a program that meets another number of
-    rows, or with ``any_columns`` of columns, compiles nothing."""
-    if rows > 1 and rows != MANY_ROWS:
-        return _choice(dtype, MANY_ROWS, columns, any_columns)
+def _choice(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bool) -> _Choice:
+    """The tiles for one row or for many (``rows`` > 1: the same ones for all with ``any_rows``): a program that meets
+    another number of rows, or with ``any_columns`` of columns, compiles nothing."""
+    if rows > 1 and rows != MANY_ROWS and (any_rows or rows > MAX_TILE_ROWS):
+        return _choice(dtype, MANY_ROWS, columns, any_columns, True)
     width = machine.vector_bytes() // (8 if dtype == "f64" else 4)
     if any_columns:
         vectors = ANY_COLUMNS_VECTORS if rows > 1 else 1
@@ -259,8 +260,9 @@ def _choice(dtype: str, rows: int, columns: int, any_columns: bool) -> _Choice:
         vectors = _tile_vectors(width, rows, columns)
     wide = vectors * width
     rest = wide - 1 if any_columns else columns % wide
-    is_padded = rows > 1 and rest % width != 0
     heights = tile_heights(rows, vectors)
+    # One tile high, a copy of B would be read once.
+    is_padded = rows > heights[0] and rest % width != 0
     texts: list[str | None] = []
     for here, needed in ((wide, any_columns or columns >= wide), (rest, rest > 0)):
         last = WHOLE if here % width == 0 else PADDED if is_padded else MASKED
@@ -285,8 +287,8 @@ def _compiled(choice: _Choice) -> Tiles:
     return Tiles(choice.heights, choice.wide, choice.last_wide, addresses, choice.is_padded)
 
 
-def _tiles(dtype: str, rows: int, columns: int, any_columns: bool) -> Tiles:
-    return _compiled(_choice(dtype, rows, columns, any_columns))
+def _tiles(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bool) -> Tiles:
+    return _compiled(_choice(dtype, rows, columns, any_columns, any_rows))
 
 
 def _dot_tiles(dtype: str) -> Tiles:
@@ -297,7 +299,7 @@ def texts(dtype: str, rows: int | None, columns: int | None) -> list[str]:
     """What stands for the code that contractions of so many rows (None: any number) and columns (None: any number; 0:
     dot products) need."""
     choices = [_dot_choice(dtype)] if columns == 0 else [
-        _choice(dtype, number, columns or 1, columns is None)
+        _choice(dtype, number, columns or 1, columns is None, rows is None)
         for number in ((1, MANY_ROWS) if rows is None else (rows,))]
     return [f"contract {dtype}", *(text for choice in choices for text in choice.texts if text)]
 
@@ -313,16 +315,19 @@ def _blocks(batches: int, rows: int, columns: int, depth: int, tall: int, wide: 
             most_units: int) -> tuple[int, int]:
     """Rows and columns of a work unit: enough units for threads to share evenly, and otherwise as large as the cache
     allows; of two ways to cut, the one whose units have the smaller border, which is what a unit loads."""
-    work = 2 * batches * rows * columns * depth
+    # To read an element of B takes as long as some eight rows' products with it.
+    work = 2 * batches * max(rows, 8) * columns * depth
     wanted = -(-min(most_units, max(1, work // 200_000)) // max(batches, 1))
     most = max(1, MAX_ROWS // tall) * tall
+    most_row_pieces, most_column_pieces = max(-(-rows // tall), 1), max(-(-columns // wide), 1)
+    wanted = min(wanted, most_row_pieces * most_column_pieces)
     best, best_cost = (tall, wide), None
-    for column_pieces in range(1, -(-columns // wide) + 1):
+    for column_pieces in range(1, most_column_pieces + 1):
         block_columns = _up(-(-columns // column_pieces), wide)
         row_pieces = max(-(-wanted // column_pieces), -(-rows // most), 1)
         block_rows = _up(-(-rows // row_pieces), tall)
         cost = 1 / max(block_rows, 1) + 0.5 / block_columns
-        if best_cost is None or cost < best_cost:
+        if row_pieces <= most_row_pieces and (best_cost is None or cost < best_cost):
             best, best_cost = (max(block_rows, tall), block_columns), cost
         if column_pieces >= wanted:
             break

@@ -44,11 +44,11 @@ from .tile import (
 # --- the register tile --------------------------------------------------------------------------------------------
 
 
-def lanes_below(builder, element, count, first: int = 0):
-    """A mask: lane i is true where first + i < count."""
+def lanes_below(builder, element, count):
+    """A mask: lane i is true where i < count."""
     width = lanes(element)
     many = ir.VectorType(I64, width)
-    numbers = ir.Constant(many, [ir.Constant(I64, first + i) for i in range(width)])
+    numbers = ir.Constant(many, [ir.Constant(I64, i) for i in range(width)])
     spread = ir.Constant(many, ir.Undefined)
     for i in range(width):
         spread = builder.insert_element(spread, count, ir.Constant(I32, i))
@@ -68,6 +68,43 @@ def load_masked(builder, place, mask):
     vector = place.type.pointee
     align = ir.Constant(I32, 8 if vector.element == F64 else 4)
     return builder.call(masked_function(builder, vector, "load"), [place, align, mask, ir.Constant(vector, None)])
+
+
+def store_first(builder, vector, place, count):
+    """Store the first ``count`` lanes of a vector (none below 1, all where there are so many): by halves, quarters ...
+
+    Not by a masked store, which is microcode on some processors: there it takes longer than a tile's products.
+    """
+    element, width, align = vector.type.element, vector.type.count, 8 if vector.type.element == F64 else 4
+    whole = builder.icmp_signed(">=", count, ir.Constant(I64, width))
+    with builder.if_else(whole) as (then, otherwise):
+        with then:
+            builder.store(vector, place, align=align)
+        with otherwise:
+            none = ir.Constant(I64, 0)
+            count = builder.select(builder.icmp_signed(">", count, none), count, none)
+            rest, to = vector, builder.bitcast(place, element.as_pointer())
+            part = width // 2
+            while part:
+                rest, to = _store_part(builder, rest, to, part, count)
+                part //= 2
+
+
+def _store_part(builder, rest, to, part: int, count):
+    """Where ``count`` has the bit ``part``, store so many lanes; the lanes that are left then, and where they go."""
+    element = rest.type.element
+    number = ir.VectorType(I32, part)
+    halves = [ir.Constant(number, [ir.Constant(I32, first + i) for i in range(part)]) for first in (0, part)]
+    low, high = (builder.shuffle_vector(rest, rest, half) for half in halves)
+    has = builder.icmp_unsigned("!=", builder.and_(count, ir.Constant(I64, part)), ir.Constant(I64, 0))
+    with builder.if_then(has):
+        align = 8 if element == F64 else 4
+        if part == 1:
+            builder.store(builder.extract_element(low, ir.Constant(I32, 0)), to, align=align)
+        else:
+            builder.store(low, builder.bitcast(to, low.type.as_pointer()), align=align)
+    moved = builder.gep(to, [ir.Constant(I64, part)])
+    return builder.select(has, high, low), builder.select(has, moved, to)
 
 
 class _Tile:
@@ -146,7 +183,8 @@ class _OuterTile(_Tile):
         self.places = [[self.place(builder.gep(c, [self.word(rows_c, r)]), v) for v in range(vectors)]
                        for r in range(rows)]
         masked = range({WHOLE: vectors, MASKED: vectors - 1, PADDED: 0}[last], vectors)
-        self.masks = {v: lanes_below(builder, element, columns, v * self.width) for v in masked}
+        self.lengths = {v: builder.sub(columns, ir.Constant(I64, v * self.width)) for v in masked}
+        self.masks = {v: lanes_below(builder, element, length) for v, length in self.lengths.items()}
         self.masks_b = self.masks if last == MASKED else {}
         self.each(lambda r, v: builder.store(ir.Constant(self.vector, None), self.sums[r][v]))
         with builder.if_then(builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))):
@@ -175,8 +213,7 @@ class _OuterTile(_Tile):
         if v not in self.masks:
             self.builder.store(value, self.places[r][v], align=self.bytes)
         else:
-            self.builder.call(masked_function(self.builder, self.vector, "store"),
-                              [value, self.places[r][v], ir.Constant(I32, self.bytes), self.masks[v]])
+            store_first(self.builder, value, self.places[r][v], self.lengths[v])
 
     def step(self, at_a, at_b):
         """One k: every accumulator += A broadcast * B."""
@@ -432,20 +469,29 @@ def _row_offsets(args, first, count, rows_a, rows_c, position):
             rest //= size
         at_a += position[level] * args[ROWS + LEVELS + level]
         at_c += position[level] * args[ROWS + 2 * LEVELS + level]
-    for row in range(count):
-        rows_a[row], rows_c[row] = at_a, at_c
-        level = LEVELS - 1
-        position[level] += 1
-        at_a += args[ROWS + LEVELS + level]
-        at_c += args[ROWS + 2 * LEVELS + level]
-        while level > 0 and position[level] == args[ROWS + level]:
+    inner = LEVELS - 1
+    size, step_a, step_c = args[ROWS + inner], args[ROWS + LEVELS + inner], args[ROWS + 2 * LEVELS + inner]
+    row = 0
+    while row < count:
+        here = least(size - position[inner], count - row)
+        for i in range(here):
+            rows_a[row + i], rows_c[row + i] = at_a + i * step_a, at_c + i * step_c
+        row += here
+        # The row after the last of the innermost index: back to its first, and the next one outside goes on.
+        at_a -= position[inner] * step_a
+        at_c -= position[inner] * step_c
+        position[inner] = 0
+        level = inner - 1
+        while level >= 0:
+            position[level] += 1
+            at_a += args[ROWS + LEVELS + level]
+            at_c += args[ROWS + 2 * LEVELS + level]
+            if position[level] < args[ROWS + level]:
+                break
             at_a -= position[level] * args[ROWS + LEVELS + level]
             at_c -= position[level] * args[ROWS + 2 * LEVELS + level]
             position[level] = 0
             level -= 1
-            position[level] += 1
-            at_a += args[ROWS + LEVELS + level]
-            at_c += args[ROWS + 2 * LEVELS + level]
 
 
 @template
@@ -617,11 +663,13 @@ def _define_contract(is_double):
             first_row, batch = rest % row_blocks * args[BLOCK_ROWS], rest // row_blocks
             count = least(args[BLOCK_ROWS], rows - first_row)
             _row_offsets(args, first_row, count, rows_a, rows_c, position)
-            _find_runs(rows_a, count, runs)
-            for row in range(count, (count + args[TALL] - 1) // args[TALL] * args[TALL]):
+            whole = (count + args[TALL] - 1) // args[TALL] * args[TALL]
+            for row in range(count, whole):
                 rows_a[row], rows_c[row] = rows_a[count - 1], rows_c[count - 1]
-            for row in range((count + args[TALL] - 1) // args[TALL] * args[TALL]):
-                packed_rows[row] = least(row, count - 1)
+            if args[PACKS_A] != 0:
+                _find_runs(rows_a, count, runs)
+                for row in range(whole):
+                    packed_rows[row] = least(row, count - 1)
             first_column = column_block * args[BLOCK_COLUMNS]
             last_column = least(first_column + args[BLOCK_COLUMNS], columns)
             _batch_offsets(args, batch, position)

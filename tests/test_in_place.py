@@ -1,0 +1,81 @@
+"""Outputs that replace their inputs in memory: where that is safe, and that it changes no result."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import netc
+from netc.compiler import ops
+from netc.compiler.ir import Graph
+from netc.compiler.pipeline import compile_graph
+from netc.compiler.types import f32
+
+SIZE = 1000
+VECTOR = ops.input("w", f32, (SIZE,))
+OTHER = ops.input("x", f32, (SIZE,))
+
+
+def run(outputs, replaced=("w",)):
+    """What is computed in place, and every output, computed so and apart."""
+    found = []
+    for names in (replaced, ()):
+        leaves = (VECTOR, OTHER)
+        executable = compile_graph(Graph(leaves, outputs), {VECTOR: ("w", 0), OTHER: ("x", 0)}, replaced=names)
+        arrays = {"w": np.arange(SIZE, dtype=np.float32), "x": np.linspace(0, 1, SIZE, dtype=np.float32)}
+        before = arrays["w"].copy()
+        results = executable.run(arrays, {})
+        assert all(results[name] is arrays[name] for name in executable.in_place)
+        assert executable.in_place or (arrays["w"] == before).all()
+        found.append((executable.in_place, results))
+    (in_place, results), (_, apart) = found
+    assert all((results[name] == apart[name]).all() for name in outputs)
+    return in_place
+
+
+def test_an_element_from_itself_is_replaced():
+    assert run({"w": ops.add(VECTOR, OTHER)}) == {"w"}
+    total = ops.reduce(VECTOR, "sum", (0,))
+    assert run({"total": total, "w": ops.sub(VECTOR, ops.mul(OTHER, VECTOR))}) == {"w"}
+
+
+def test_a_value_that_is_still_read_is_not_replaced():
+    new = ops.add(VECTOR, OTHER)
+    assert run({"w": new, "total": ops.reduce(ops.mul(new, VECTOR), "sum", (0,))}) == set()
+
+
+def test_elements_from_others_are_not_replaced():
+    assert run({"w": ops.add(ops.reverse(VECTOR, (0,)), OTHER)}) == set()
+
+
+@pytest.mark.parametrize("optimizer", ["adam(lr = 1e-2)", "sgd(lr = 1e-2, momentum = 0.9)",
+                                       "adam(lr = 1e-2, global_clipnorm = 1.0)"])
+def test_training_is_in_place_and_pure_outside(optimizer):
+    fn = netc.compile("""net 1
+
+model M(x: f32[N, 8]) -> (output: f32[N, 2]):
+    output = x |> Dense(16, tanh) |> BatchNorm() |> Dense(2)
+
+train M:
+    input y: f32[N, 2]
+    loss square = mean((output - y) ** 2)
+    optimizer = adam(lr = 1e-2)
+""", optimizer=optimizer)
+    w, rng = fn.init(seed=0), np.random.default_rng(0)
+    batch = {"x": rng.normal(size=(9, 8)).astype(np.float32), "y": rng.normal(size=(9, 2)).astype(np.float32)}
+    before, state = w.flat.copy(), fn.init_optimizer()
+    states_before = {name: array.copy() for name, array in state.items()}
+    trainer = fn.trainer(w)
+    for _ in range(3):
+        trainer(batch)
+    assert "weights" in fn.program("step").executable.in_place
+    new, given = w, state
+    for _ in range(3):
+        new, given, _ = fn.step(new, given, batch)
+    assert (trainer.weights.flat == new.flat).all() and (w.flat == before).all()
+    assert all((state[name] == states_before[name]).all() for name in state)
+    apart, again = w, state
+    for _ in range(3):
+        _, slope, states = fn.losses_and_grad(apart, **batch)
+        apart, again = fn.update(apart.replace(states) if states else apart, again, slope)
+    assert (apart.flat == new.flat).all() and all((again[name] == given[name]).all() for name in again)
