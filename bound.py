@@ -29,7 +29,6 @@ class Bound:
         self._slots = {slot: array for slot, array in self._slots.items() if slot in used and slot != SEED}
         if function.target == "cuda":
             self._slots = {slot: function.memory.place(array) for slot, array in self._slots.items()}
-        self._fixed = list(self._slots.values())
         self._shortcuts = Shortcuts()
 
     def __call__(self, *args, seed: int | None = None, **named) -> np.ndarray | tuple[np.ndarray, ...]:
@@ -38,12 +37,12 @@ class Bound:
         form = (*named, *map(form_of, arrays))
         call = self._shortcuts.get(form)
         if call is not None and seed is None:
-            return self.function._shaped(call(*self._fixed, *arrays))
+            return self.function._shaped(call(*arrays))
         program = self._program
         values = program.signature.collect(args, named)
         results = program.evaluate(self._slots, values, self.function._seed(program, seed))
         if self.function.target == "cpu":
-            self._shortcuts.add(form, program, values, arrays, list(self._slots), list(self.function.outputs))
+            self._shortcuts.add(form, program, values, arrays, self._slots, [], list(self.function.outputs))
         return self.function._shaped([results[name] for name in self.function.outputs])
 
     def __repr__(self) -> str:

@@ -163,7 +163,7 @@ class Function:
         values = program.signature.collect(args, named)
         results = program.evaluate(self._slots(weights), values, self._seed(program, seed))
         if self.target == "cpu" and not self._apart:
-            self._shortcuts.add(form, program, values, arrays, [WEIGHTS], list(self.outputs))
+            self._shortcuts.add(form, program, values, arrays, {}, [WEIGHTS], list(self.outputs))
         return self._shaped([results[name] for name in self.outputs])
 
     def _shaped(self, outputs: list[np.ndarray]):
@@ -553,11 +553,12 @@ class Compiled:
         """Where an input's array goes."""
         return self._slots[name]
 
-    def caller(self, slots: list[str], values: Mapping[str, Any], outputs: list[str]) -> Callable:
+    def caller(self, fixed: Mapping[str, np.ndarray], slots: list[str], values: Mapping[str, Any],
+               outputs: list[str]) -> Callable:
         """For arrays of the form of these values: a function of arrays in the order of the slots that gives the
-        outputs."""
+        outputs; ``fixed`` are those of other slots."""
         _, sizes = self.signature.bind(values)
-        return self.executable.bind(sizes).caller(slots, outputs)
+        return self.executable.bind(sizes).caller(fixed, slots, outputs)
 
     def prepare(self, values: Mapping[str, Any]) -> None:
         """Make the machine code that a run on such values needs."""

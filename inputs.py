@@ -156,11 +156,12 @@ class Shortcuts:
         self._calls: dict[tuple, Callable] = {}
         self.get = self._calls.get
 
-    def add(self, form: tuple, program, values: Mapping[str, Any], arrays: tuple, first: list[str],
-            outputs: list[str]) -> None:
+    def add(self, form: tuple, program, values: Mapping[str, Any], arrays: tuple, fixed: Mapping[str, np.ndarray],
+            first: list[str], outputs: list[str]) -> None:
         """Remember a call that was found to be right, if its like may skip the checks.
 
-        program: the Compiled that ran; ``first``: slots of the arrays that come before the inputs.
+        program: the Compiled that ran; ``fixed``: arrays by slot that every such call has; ``first``: slots of the
+        arrays that come before the inputs.
         """
         if program.uses_seed or None in form or len(arrays) != len(values) or not program.signature.takes_as_is(values):
             return
@@ -169,7 +170,7 @@ class Shortcuts:
             return
         if len(self._calls) >= FORMS_KEPT:
             self._calls.clear()
-        self._calls[form] = program.caller([*first, *(program.slot(name) for name in order)], values, outputs)
+        self._calls[form] = program.caller(fixed, [*first, *(program.slot(name) for name in order)], values, outputs)
 
 
 def form_of(value) -> tuple | None:

@@ -329,19 +329,27 @@ class Binding:
         self._frames.append(frame)
         return results, returned
 
-    def caller(self, slots: Sequence[str], outputs: Sequence[str]) -> Callable[..., list[np.ndarray]]:
+    def caller(self, fixed: Mapping[str, np.ndarray], slots: Sequence[str],
+               outputs: Sequence[str]) -> Callable[..., list[np.ndarray]]:
         """``run`` as a function of arrays in the order of these slots, which gives the outputs in order: what a call
-        costs beside the kernels is microseconds, and matters to small models."""
-        positions = [self.slots.get(slot) for slot in slots]
+        costs beside the kernels is microseconds, and matters to small models.  ``fixed``: the arrays of other slots."""
+        places = [(place, self.slots[slot]) for place, slot in enumerate(slots) if slot in self.slots]
         made = [(*self.shapes[name], self.slots[f"out:{name}"]) for name in outputs]
-        frames, run = self._frames, self.runner.direct()
+        # Where arrays are fixed, frames that know them are kept apart.
+        run, frames = self.runner.direct(), [] if fixed else self._frames
+
+        def new_frame() -> Frame:
+            frame = self._frame()
+            for slot, array in fixed.items():
+                if slot in self.slots:
+                    frame.bases[self.slots[slot]] = address_of(array)
+            return frame
 
         def call(*arrays: np.ndarray) -> list[np.ndarray]:
-            frame = frames.pop() if frames else self._frame()
+            frame = frames.pop() if frames else new_frame()
             bases = frame.bases
-            for position, array in zip(positions, arrays):
-                if position is not None:
-                    bases[position] = address_of(array)
+            for place, position in places:
+                bases[position] = address_of(arrays[place])
             results = []
             for shape, dtype, position in made:
                 array = np.empty(shape, dtype)

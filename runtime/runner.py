@@ -49,10 +49,15 @@ def _text(name: str) -> str:
 
 
 @functools.cache
-def native_function(name: str):
-    """The ctypes function (it releases the GIL) of "serial", "timed", "parallel" or "work"; its arguments are int64."""
+def native_function(name: str, brief: bool = False):
+    """The ctypes function of "serial", "timed", "parallel" or "work"; its arguments are int64, none negative.
+
+    It releases the GIL, unless it is ``brief``: to release and take it costs as much as a small model.
+    """
     compiled = machine.code(_text(name))
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS[name])(compiled.address)
+    # ctypes converts an address in a fifth of the time that it takes for an int64.
+    kind = ctypes.PYFUNCTYPE if brief else ctypes.CFUNCTYPE
+    return kind(None, *[ctypes.c_void_p] * ARGUMENTS[name])(compiled.address)
 
 
 def region_address() -> int:
@@ -79,7 +84,7 @@ class Runner:
         self.is_parallel = worth_threads and bool((self.steps[:, 2] > np.maximum(self.steps[:, 3], 1)).any())
         self._program = np.array([self.steps.ctypes.data, self.count, self.args.ctypes.data], np.int64)
         self.address = self._program.ctypes.data
-        self._serial = native_function("serial")
+        self._serial = native_function("serial", brief=not worth_threads)
 
     def __call__(self, bases: int) -> None:
         """Run every step; ``bases`` is the address of an intp array of slot addresses that lives until this returns.
