@@ -370,6 +370,26 @@ def test_what_depends_on_invariants_only_moves_out():
     assert {each.op.name for each in scans(got)[0].attrs["body"].nodes()} <= {"local", "add", "transpose"}
 
 
+def test_products_keep_their_memory_and_biases_move_in():
+    batch = ops.input("batch", f64, (2, N, 16))
+    bias = ops.input("bias", f64, (4,))
+    whole = ops.product(batch, "bti", weights, "ij", "btj")
+    moved = ops.transpose(ops.add(whole, ops.broadcast(bias, (2, N, 4), (2,))), (1, 0, 2))
+    loop = loop_of(lambda a, s: [ops.tanh(ops.add(a, s))], [start], [moved])
+    (got,) = simplified(ops.item(loop, 0))
+    (scan,) = scans(got)
+    assert scan.args[1].op.name == "contract" and scan.args[1].shape == (N, 2, 4) and scan.args[2] is bias
+    assert not [each for each in topological([got]) if each.op.name == "transpose"]
+    # What others read too stays as it is.
+    both = simplified(ops.item(loop, 0), ops.exp(moved))
+    assert scans(*both)[0].args[1].op.name == "transpose"
+    # A bias that has a value of its own for each step is no invariant.
+    steps_own = ops.input("steps_own", f64, (N,))
+    moved = ops.transpose(ops.add(whole, ops.broadcast(steps_own, (2, N, 4), (1,))), (1, 0, 2))
+    (got,) = simplified(ops.item(loop_of(lambda a, s: [ops.add(a, s)], [start], [moved]), 0))
+    assert len(scans(got)[0].args) == 2
+
+
 def test_ys_that_need_no_loop():
     loop = loop_of(lambda a, s, v: [ops.exp(a), s, ops.sin(v), ops.neg(a), ops.neg(a)], [start],
                    [steps], [start])

@@ -5,7 +5,8 @@ Unlike the other rules these look at which of a scan's results are used, so that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -30,6 +31,7 @@ def improve_scans(roots: Iterable[Node]) -> list[Node]:
             used.setdefault(current.args[0], set()).add(current.attrs["index"])
     if not used:
         return roots
+    uses = Counter(arg for current in topological(roots) for arg in current.args)
     results: dict[Node, Mapping[int, Node]] = {}
 
     def replace(current: Node, args: tuple[Node, ...]) -> Node:
@@ -38,6 +40,7 @@ def improve_scans(roots: Iterable[Node]) -> list[Node]:
         new = rebuild(current, args)
         if current in used:
             loop = Loop(new)
+            loop.own_xs = {leaf for leaf, arg in zip(new.attrs["body"].inputs, current.args) if _is_own(arg, uses)}
             for step in STEPS:
                 step(loop)
             results[current] = loop.finish(used[current])
@@ -95,6 +98,7 @@ class Loop:
     ys           key -> the body's value
     xs           (the body's leaf, the stacked values)
     invariants   (the body's leaf, the value)
+    own_xs       leaves of those xs that nothing else reads
     values       key -> what a result is outside of the scan
     afterwards   key -> a function from the final scan's results to what a result is
     """
@@ -106,6 +110,7 @@ class Loop:
         self.ys = dict(enumerate(results[count:], count))
         self.xs = pairs[count:count + xs]
         self.invariants = pairs[count + xs:]
+        self.own_xs: set[Node] = set()
         self.length, self.reverse = scan.attrs["length"], scan.attrs["reverse"]
         self.values: dict[int, Node] = {}
         self.afterwards: dict[int, tuple[tuple[int, ...], Callable]] = {}
@@ -256,6 +261,58 @@ def move_out(loop: Loop) -> None:
     loop.replace(values)
 
 
+def products_as_they_are(loop: Loop) -> None:
+    """An x that is a product, its axes moved and a value added that is the same in every step: the product is computed
+    with its axes in this order, and the body adds."""
+    values = {}
+    for position, (leaf, stack) in enumerate(loop.xs):
+        moved, perm, added = _product_of(stack)
+        if leaf not in loop.own_xs or moved is None or (moved is stack and added is None):
+            continue
+        new = loop.leaf(leaf.type)
+        loop.xs[position] = new, permuted(moved, perm)
+        values[leaf] = new
+        if added is not None:
+            axes = [perm.index(axis) - 1 for axis in added.attrs["axes"]]
+            term = loop.leaf(added.args[0].type)
+            loop.invariants.append((term, added.args[0]))
+            values[leaf] = ops.add(new, spread(term, leaf.shape, axes))
+    loop.replace(values)
+
+
+def _product_of(stack: Node) -> tuple[Node | None, tuple[int, ...], Node | None]:
+    """(A product, its axes in the order of the stack's, a broadcast that is added and does not run along time); the
+    last two may be nothing."""
+    perm = stack.attrs["perm"] if stack.op.name == "transpose" else tuple(range(len(stack.shape)))
+    source = stack.args[0] if stack.op.name == "transpose" else stack
+    if source.op.name == "contract":
+        return source, perm, None
+    if source.op.name == "add":
+        for moved, added in (source.args, source.args[::-1]):
+            fixed = added.op.name == "broadcast" and perm[0] not in added.attrs["axes"]
+            if moved.op.name == "contract" and fixed:
+                return moved, perm, added
+    return None, perm, None
+
+
+def _is_own(stack: Node, uses: Mapping[Node, int]) -> bool:
+    """Whether nothing else reads a stack, nor the product that it is made of."""
+    moved, _, _ = _product_of(stack)
+    while moved is not None and stack is not moved:
+        if uses[stack] > 1:
+            return False
+        stack = moved if moved in stack.args else stack.args[0]
+    return uses[stack] == 1
+
+
+def permuted(product_: Node, perm: Sequence[int]) -> Node:
+    """A contraction whose axis i is axis perm[i] of the one given."""
+    place = {axis: i for i, axis in enumerate(perm)}
+    maps = [[ops.affine({place.get(which, which): c for which, c in index.terms}, index.offset, index.divisor)
+             for index in operand] for operand in product_.attrs["maps"]]
+    return ops.contract(product_.args, [product_.shape[axis] for axis in perm], product_.attrs["reduce"], maps)
+
+
 def stack_products(loop: Loop) -> None:
     """A product of an x and invariants, for all steps at once before the loop."""
     stacks, fixed = dict(loop.xs), dict(loop.invariants)
@@ -394,5 +451,5 @@ def known_ys(loop: Loop) -> None:
         del loop.ys[key]
 
 
-STEPS = (unchanging_carries, unchanging_xs, move_in, move_out, stack_products, known_ys, sum_products_afterwards,
-         stack_products_afterwards)
+STEPS = (unchanging_carries, unchanging_xs, move_in, move_out, stack_products, products_as_they_are, known_ys,
+         sum_products_afterwards, stack_products_afterwards)
