@@ -108,9 +108,9 @@ def _starts(models, jobs, peers, quick: bool, settings: Settings, as_json: Path 
     chosen = [PEERS[name] for name in peers if name != NETC.name and PEERS[name].installed]
     repeats = QUICK_REPEATS if quick else REPEATS
     with _progress(console) as told:
-        found = measure_starts(models or ALL, jobs or JOBS, chosen, settings.threads, settings.limit, repeats, told)
+        found = measure_starts(models or ALL, jobs or JOBS, chosen, settings, repeats, told)
         told("commands")
-        commands = measure_commands(models or ALL, repeats)
+        commands = measure_commands(models or ALL, settings, repeats)
     imported = import_seconds()
     console.print(f"import netc: {1e3 * imported:.0f} ms\n\nfrom the start of a process to its first result at batch "
                   f"{BATCH}; cold: with no compiled code on disk, warm: the second process, after others: with the "

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 FIELDS_BUSY = (0, 1, 2, 5, 6, 7)        # of the line "cpu" in /proc/stat: user, nice, system, irq, softirq, steal
 LOOK_SECONDS = 0.2
@@ -35,6 +39,33 @@ class Watch:
     def _own(self) -> float | None:
         worker = process_seconds(self.pid)
         return None if worker is None else worker + time.process_time()
+
+
+def undisturbed(measure: Callable[[], T], share: float, patience: float) -> T:
+    """What ``measure`` gives, which works in processes that end with it; again while others took more than this share
+    of the cores meanwhile, and ``patience`` seconds are not over: then the least disturbed one counts."""
+    deadline = time.monotonic() + patience
+    results: list[tuple[float, int, T]] = []
+    while True:
+        wait_for_quiet(share, deadline)
+        started, others = time.perf_counter(), _others()
+        result = measure()
+        seconds, later = time.perf_counter() - started, _others()
+        if others is None or later is None:
+            return result
+        results.append(((later - others) / (os.cpu_count() or 1) / seconds, len(results), result))
+        if results[-1][0] <= share or time.monotonic() >= deadline:
+            return min(results)[2]
+
+
+def _others() -> float | None:
+    """Processor seconds of all but this process and its children that have ended."""
+    busy = busy_seconds()
+    if busy is None:
+        return None
+    import resource  # which there is where there is /proc
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return busy - time.process_time() - children.ru_utime - children.ru_stime
 
 
 def wait_for_quiet(share: float, deadline: float) -> None:

@@ -7,6 +7,7 @@ result, the interpreter's start and all imports included.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import subprocess
 import sys
@@ -20,9 +21,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from .measure import QUIET, Settings
 from .models import ALL, FIRST, Model
 from .peers import NETC, Peer
 from .process import PeerError, Process, variables
+from .quiet import undisturbed, wait_for_quiet
 
 REPEATS, QUICK_REPEATS = 5, 1
 IMPORT_REPEATS = 9
@@ -54,7 +57,7 @@ class Start:
     error: str | None = None
 
 
-def measure_starts(models: Iterable[str], jobs: Iterable[str], peers: Iterable[Peer], threads: int, limit: float,
+def measure_starts(models: Iterable[str], jobs: Iterable[str], peers: Iterable[Peer], settings: Settings,
                    repeats: int, told: Callable[[str], None] = lambda text: None) -> list[Start]:
     found = []
     with tempfile.TemporaryDirectory(prefix="netc-bench-") as place:
@@ -64,11 +67,11 @@ def measure_starts(models: Iterable[str], jobs: Iterable[str], peers: Iterable[P
                 for peer in (NETC, *peers):
                     if job in peer.jobs and (peer is NETC or name != FIRST.name):
                         told(f"{name} {job}: {peer.name}")
-                        found.append(_start(ALL[name], job, peer, threads, limit, repeats, shared))
+                        found.append(_start(ALL[name], job, peer, settings, repeats, shared))
     return found
 
 
-def _start(model: Model, job: str, peer: Peer, threads: int, limit: float, repeats: int, shared: Path) -> Start:
+def _start(model: Model, job: str, peer: Peer, settings: Settings, repeats: int, shared: Path) -> Start:
     start = Start(peer.name, model.name, job)
     with tempfile.TemporaryDirectory(prefix="netc-bench-") as place:
         folder = Path(place)
@@ -77,31 +80,31 @@ def _start(model: Model, job: str, peer: Peer, threads: int, limit: float, repea
         np.savez(folder / "weights.npz", **weights)
         for batch in (BATCH, OTHER_BATCH):
             np.savez(folder / f"{batch}.npz", **dict[str, Any](model.draw(job, batch)))
-        cold, warm, imports = [], [], []
 
         def once(kind: str, cache: Path) -> tuple[float, float]:
             kept = {name: str(cache) for name in peer.fresh} | ALWAYS_KEEP
-            return _once(start, kind, model, job, peer, threads, limit, kept, folder)
+            return _once(start, kind, model, job, peer, settings, kept, folder)
+
+        def cold_and_warm() -> tuple[float, float, float]:
+            cache = Path(tempfile.mkdtemp(dir=folder))
+            return once("cold", cache)[0], *once("warm", cache)
         try:
-            for number in range(repeats):
-                cold.append(once("cold", folder / f"cache-{number}")[0])
-                total, imported = once("warm", folder / f"cache-{number}")
-                warm.append(total)
-                imports.append(imported)
+            found = [undisturbed(cold_and_warm, QUIET, settings.patience) for _ in range(repeats)]
             if peer is NETC:
+                wait_for_quiet(QUIET, time.monotonic() + settings.patience)
                 start.after_others = once("after others", shared)[0]
         except PeerError as error:
             start.error = str(error)
             return start
-    start.cold, start.warm, start.import_seconds = map(statistics.median, (cold, warm, imports))
+    start.cold, start.warm, start.import_seconds = map(statistics.median, zip(*found, strict=True))
     return start
 
 
-def _once(start: Start, kind: str, model: Model, job: str, peer: Peer, threads: int, limit: float,
-          cache: dict[str, str], folder: Path) -> tuple[float, float]:
+def _once(start: Start, kind: str, model: Model, job: str, peer: Peer, settings: Settings, cache: dict[str, str],
+          folder: Path) -> tuple[float, float]:
     """Seconds from a process's start to its first result, and those of its import."""
-    began = time.perf_counter()
-    with Process(peer.module, threads, cache) as process:
+    began, limit = time.perf_counter(), settings.limit
+    with Process(peer.module, settings.threads, cache) as process:
         imported = process.ask(limit, "import")["seconds"]
         task = {"model": model.name, "job": job, "weights": str(folder / "weights.npz")}
         process.ask(limit, "load", **task, inputs=str(folder / f"{BATCH}.npz"))
@@ -136,7 +139,7 @@ def _process_seconds(*arguments: str, **given: str) -> float:
 
 @dataclass
 class CommandTimes:
-    """A command on a model's file: seconds with an empty cache, and the median of those after it."""
+    """A command on a model's file: medians of seconds with an empty cache, and with what that left there."""
 
     command: str
     model: str
@@ -144,14 +147,17 @@ class CommandTimes:
     warm: float
 
 
-def measure_commands(models: Iterable[str], repeats: int) -> list[CommandTimes]:
+def measure_commands(models: Iterable[str], settings: Settings, repeats: int) -> list[CommandTimes]:
+    def cold_and_warm(command: tuple[str, ...], name: str) -> list[float]:
+        with tempfile.TemporaryDirectory(prefix="netc-bench-") as cache:
+            return [_process_seconds("-m", __package__.partition(".")[0], *command, str(ALL[name].path),
+                                     NETC_CACHE_DIR=cache) for _ in range(2)]
     found = []
     for command in COMMANDS:
         for name in models:
-            with tempfile.TemporaryDirectory(prefix="netc-bench-") as cache:
-                cold, *warm = (_process_seconds("-m", __package__.partition(".")[0], *command, str(ALL[name].path),
-                                                NETC_CACHE_DIR=cache) for _ in range(1 + repeats))
-            found.append(CommandTimes(" ".join(command), name, cold, statistics.median(warm)))
+            measure = functools.partial(cold_and_warm, command, name)
+            seconds = [undisturbed(measure, QUIET, settings.patience) for _ in range(repeats)]
+            found.append(CommandTimes(" ".join(command), name, *map(statistics.median, zip(*seconds, strict=True))))
     return found
 
 

@@ -9,7 +9,7 @@ loop is ``Units``: the runner hands each call a range of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .types import Dim, DType, Size
 
@@ -193,6 +193,40 @@ class Kernel:
 
     buffers: tuple[DType, ...]
     body: tuple
+
+
+UNIT = "unit"           # the variable of a parallel loop that stands for no axis
+
+
+def numbered(body: tuple) -> tuple:
+    """The body with its loops' variables numbered as they come in it: loops that do the same have the same text,
+    whichever axes they go along."""
+    names = {UNIT: UNIT}
+
+    def name(variable: str) -> str:
+        return names.setdefault(variable, f"{variable[0]}{len(names) - 1}")
+
+    def renamed(value):
+        match value:
+            case tuple():
+                return tuple(map(renamed, value))
+            case Affine():
+                return Affine({names.get(v, v): size for v, size in value.terms.items()}, value.offset)
+            case For() | Range():
+                return replace(value, variable=name(value.variable), body=renamed(value.body))
+            case Units() | Share():
+                split = tuple((name(variable), extent) for variable, extent in value.split)
+                return replace(value, split=split, body=renamed(value.body))
+            case If():
+                return replace(value, body=renamed(value.body))
+            case Within():
+                return replace(value, bounds=renamed(value.bounds))
+            case Divide() | FromIndex():
+                return replace(value, value=renamed(value.value))
+            case Load() | Store():
+                return replace(value, index=renamed(value.index))
+        return value
+    return renamed(body)
 
 
 # --- printing ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .ir import Node
-from .loops import Affine, Constant, For, If, Kernel, Let, Load, Range, Store, Units
+from .loops import UNIT, Affine, Constant, For, If, Kernel, Let, Load, Range, Store, Units, numbered
 from .nest import Loop, Nest, View, levels, operand_names, simplify_loops
 from .types import DType, Size, product
 
@@ -120,14 +120,14 @@ def identity_of(kind: str, dtype: DType):
 
 def step_of(nest: Nest, body: tuple, units: Size, work: Size, label: str) -> Step:
     """The step of a closed nest."""
-    return Step(Kernel(tuple(view.dtype for view in nest.views), body), tuple(nest.views), units, work, label)
+    return Step(Kernel(tuple(view.dtype for view in nest.views), numbered(body)), tuple(nest.views), units, work, label)
 
 
 def parallel(outer: Sequence[Loop], loops: Sequence[Loop], statements: list, inside) -> tuple[tuple, Size]:
     """Units over the ``outer`` ones of ``loops``: invariant statements before them, ``inside`` (a body) within."""
     found = levels(list(loops), statements)
     invariant = tuple(s for level, s in zip(found, statements) if level == 0)
-    split = tuple((loop.variable, loop.extent) for loop in outer) or (("unit", 1),)
+    split = tuple((loop.variable, loop.extent) for loop in outer) or ((UNIT, 1),)
     return invariant + (Units(split, inside),), product(extent for _, extent in split)
 
 
@@ -146,7 +146,7 @@ def finish_map(nest: Nest, targets: Sequence[Target], label: str = "map") -> Ste
     loops, (statements, stores) = simplify_loops(nest.loops, [nest.statements, stores])
     weight = len(statements) + len(stores)
     if len(loops) <= 1:
-        loops = loops or [Loop("unit", 1)]
+        loops = loops or [Loop(UNIT, 1)]
         found = levels(loops, statements)
         invariant = tuple(s for level, s in zip(found, statements) if level == 0)
         inner = tuple(s for level, s in zip(found, statements) if level == 1) + tuple(stores)
@@ -227,7 +227,7 @@ def finish_columns(nest: Nest, combine: str, start, operands: tuple[str, ...], v
     target = nest.buffer(view)
     probe = Store(target, index, "result")
     loops, (statements, (probe,)) = simplify_loops(nest.loops, [nest.statements, [probe]])
-    kept = [loop for loop in loops if not loop.reduces] or [Loop("unit", 1)]
+    kept = [loop for loop in loops if not loop.reduces] or [Loop(UNIT, 1)]
     outer, column = kept[:-1], kept[-1]
     inner = [loop for loop in loops if loop.reduces]
     order = outer + inner + [column]
