@@ -165,24 +165,20 @@ def _rows(X: np.ndarray, name: str, type_) -> np.ndarray:
 
 
 class Classifier(ClassifierMixin, _Network):
-    """A classifier whose network is a ``.net`` model.
+    """A classifier whose network is a ``.net`` model.  ``X`` is [samples, features], ``y`` [samples].
 
-    Parameters
-    ----------
-    source : path or text of the model; without one, a perceptron with the setting ``hidden = (100,)``.  Its settings
-        ``features`` and ``classes``, where it has them, are the data's.  The target may be class numbers (``i32[N]``),
-        rows with one 1 (``f32[N, classes]``), or 0 and 1 (``f32[N, 1]``, ``f32[N]``) for two classes.
-    model, optimizer, lr, precision, target : as for ``netc.compile``.
-    settings : values for the model's settings, by name.
-    epochs, batch_size, validation, shuffle, callbacks : as for ``Function.fit``.
-    seed : of the initial weights, the shuffling and whatever is random in the model.
-    from_logits : whether the model's first output holds logits rather than probabilities; by default, whether it is
-        called ``logits``.
+    - ``source``: path or text of the model; without one, a perceptron with the setting ``hidden = (100,)``.  Its
+      settings ``features`` and ``classes``, where it has them, are the data's.  The target may be class numbers
+      (``i32[N]``), rows with one 1 (``f32[N, classes]``), or 0 and 1 (``f32[N, 1]``, ``f32[N]``) for two classes.
+    - ``model``, ``optimizer``, ``lr``, ``precision``, ``target``: as for ``netc.compile``.
+    - ``settings``: values for the model's settings, by name.
+    - ``epochs``, ``batch_size``, ``validation``, ``shuffle``, ``callbacks``: as for ``Function.fit``.
+    - ``seed``: of the initial weights, the shuffling and whatever is random in the model.
+    - ``from_logits``: whether the model's first output holds logits rather than probabilities; by default, whether it
+      is called ``logits``.
 
-    Attributes
-    ----------
-    classes_, n_features_in_, n_iter_ (epochs trained), weights_ (netc.Weights), history_ (of the last fit),
-    function_ (netc.Function)
+    Once fitted it has ``classes_``, ``n_features_in_``, ``n_iter_`` (epochs trained), ``weights_`` (netc.Weights),
+    ``history_`` (of the last fit) and ``function_`` (netc.Function).
     """
 
     _default = PERCEPTRON
@@ -262,19 +258,15 @@ class Classifier(ClassifierMixin, _Network):
 
 
 class Regressor(RegressorMixin, _Network):
-    """A regressor whose network is a ``.net`` model.
+    """A regressor whose network is a ``.net`` model.  ``X`` is [samples, features], ``y`` [samples] or [samples,
+    outputs].
 
-    Parameters
-    ----------
-    source : path or text of the model; without one, a perceptron with the setting ``hidden = (100,)``.  Its settings
-        ``features`` and ``outputs``, where it has them, are the data's.  The target is ``f32[N, outputs]`` or
-        ``f32[N]``, and the first output has its shape.
-    The other parameters are those of Classifier.
+    ``source``: path or text of the model; without one, a perceptron with the setting ``hidden = (100,)``.  Its settings
+    ``features`` and ``outputs``, where it has them, are the data's.  The target is ``f32[N, outputs]`` or ``f32[N]``,
+    and the first output has its shape.  The other parameters are those of Classifier.
 
-    Attributes
-    ----------
-    n_features_in_, n_outputs_, n_iter_ (epochs trained), weights_ (netc.Weights), history_ (of the last fit),
-    function_ (netc.Function)
+    Once fitted it has ``n_features_in_``, ``n_outputs_``, ``n_iter_`` (epochs trained), ``weights_`` (netc.Weights),
+    ``history_`` (of the last fit) and ``function_`` (netc.Function).
     """
 
     _default = CURVE

@@ -68,10 +68,12 @@ class EarlyStopping:
                 f"for {epochs - self.best_epoch} epochs")
 
     def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
         return {"watched": self._watched, "best": self.best, "best_epoch": self.best_epoch,
                 "best_weights": self.best_weights}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` gave."""
         self._watched, self.best, self.best_epoch = state["watched"], state["best"], state["best_epoch"]
         self.best_weights = state["best_weights"]
 

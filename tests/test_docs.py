@@ -66,7 +66,7 @@ def test_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch, capsys, 
                 assert name == "netc"
                 code, _, errors = netc_command(*arguments)
                 assert code == 0, f"{page.name}:{block.line}: {command}\n{errors}"
-        else:
+        elif block.language != "console":           # a transcript: test_side_by_side.py holds it
             assert block.language == "text", f"{page.name}:{block.line}: what is ```{block.language}?"
             follows = end >= 0 and page.read_text(encoding="utf-8")[end:].startswith("```text")
             assert follows, f"{page.name}:{block.line}: whose output?"
