@@ -537,7 +537,7 @@ class Compiled:
         """As ``run``; where an input lies in a GPU's memory, so do the results."""
         slots, sizes = self.slots_of(values, seed)
         device = any(not isinstance(array, np.ndarray) for array in slots.values())
-        return self.executable.run(slots | state, sizes, **{"device": True} if device else {})
+        return self.executable.run({**slots, **state}, sizes, **{"device": True} if device else {})
 
     def slots_of(self, values: Mapping[str, Any],
                  seed: np.ndarray | None) -> tuple[dict[str, np.ndarray], Mapping[str, int]]:

@@ -80,8 +80,8 @@ def _runs_along_sum(nest: Nest) -> bool:
     inner = next((loop.variable for loop in reversed(nest.loops) if loop.reduces and loop.extent != 1), None)
     kept = next((loop.variable for loop in reversed(nest.loops) if not loop.reduces and loop.extent != 1), None)
     loads = [s for s in nest.statements if isinstance(s, Load)]
-    along = any(load.index.coefficient(inner) == 1 for load in loads)
-    across = any(load.index.coefficient(kept) == 1 for load in loads)
+    along = inner is not None and any(load.index.coefficient(inner) == 1 for load in loads)
+    across = kept is not None and any(load.index.coefficient(kept) == 1 for load in loads)
     return along or not across
 
 

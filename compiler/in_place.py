@@ -34,7 +34,8 @@ def share_memory(steps: Sequence, pairs: Mapping[External, External]) -> tuple[t
 
 
 def _moved(steps: Sequence, new: External, old: External) -> list | None:
-    moved, written = [], []
+    moved: list = []
+    written: list = []
     for step in steps:
         touched = _memory(step)
         if old in touched and _overlap(_spans(step, old, Load), written):
@@ -64,7 +65,7 @@ def _merged(step: Step, new: External, old: External) -> Step | None:
     moved = [replace(first, buffer=old) if view.buffer in (new, old) else view for view in step.views]
     views = tuple(dict.fromkeys(moved))
     number = [views.index(view) for view in moved]
-    accesses = list(_accesses(step.kernel.body))
+    accesses = list(_accesses(step.code.body))
     writes = {access.place(shifts): position for position, access in reversed(list(enumerate(accesses)))
               if access.kind is Store and step.views[access.buffer].buffer is new}
     written = _spans(step, new, Store)
@@ -75,7 +76,7 @@ def _merged(step: Step, new: External, old: External) -> Step | None:
             if replaced < position:
                 return None
     dtypes = tuple(view.dtype for view in views)
-    return replace(step, views=views, kernel=Kernel(dtypes, _renumbered(step.kernel.body, number, shifts)))
+    return replace(step, views=views, kernel=Kernel(dtypes, _renumbered(step.code.body, number, shifts)))
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,16 @@ class _Access:
             if not isinstance(reach, int):
                 return EVERYTHING
             low, high = low + min(reach, 0), high + max(reach, 0)
-        return (low, high + 1) if isinstance(low, int) and not self.statement.dynamic else EVERYTHING
+        if self.statement.dynamic or not isinstance(low, int) or not isinstance(high, int):
+            return EVERYTHING
+        return low, high + 1
 
 
 def _spans(step, memory: External, kind: type) -> list[Span]:
     """The elements of a memory that a step reads (``kind`` Load) or writes (Store); a bound."""
     if not isinstance(step, Step) or step.kernel is None:
         return [EVERYTHING] if memory in _memory(step) else []
-    return [access.span(step.views[access.buffer]) for access in _accesses(step.kernel.body)
+    return [access.span(step.views[access.buffer]) for access in _accesses(step.code.body)
             if access.kind is kind and step.views[access.buffer].buffer is memory]
 
 

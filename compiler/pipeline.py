@@ -97,9 +97,10 @@ class Executable:
         self._start()
 
     def _emit(self, step: Step) -> emit_cpu.Source:
-        return emit_cpu.emit(step.kernel)
+        return emit_cpu.emit(step.code)
 
     def _binding(self, sizes: Mapping[str, int], flat: bool) -> Binding:
+        assert self._addresses is not None          # `bind` has loaded them
         return Binding(self, sizes, self._addresses, flat)
 
     OF_THIS_PROCESS = ("_addresses", "pieces", "sizes", "_bindings", "_lock")
