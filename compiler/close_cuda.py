@@ -110,6 +110,7 @@ class CudaClosing(Closing):
     """The GPU's ways to close a nest."""
 
     repeats = False
+    chains = True
     map = staticmethod(close_map)
     rows = staticmethod(close_rows)
     columns = staticmethod(close_columns)

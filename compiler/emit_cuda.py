@@ -9,7 +9,7 @@ bases and args come as addresses, since a launch's cost grows with its arguments
 from __future__ import annotations
 
 from .emit_cpu import ELEMENTWISE, Printer, Source
-from .loops import Combine, For, Kernel, Let, Range, Share, Units
+from .loops import Combine, Follow, For, Kernel, Let, Range, Share, Units
 
 THREADS = """
 def kernel(bases, args, units):
@@ -37,6 +37,11 @@ class CudaPrinter(Printer):
                 self.block(s.body, indent)          # the unit is its one turn
             case Share():
                 self.share(s, indent)
+            case Follow():
+                self.lines.append(f"{indent}{s.variable} = {self.affine(s.start)}")
+                self.lines.append(f"{indent}while {s.variable} < {self.size(s.extent)}:")
+                self.block(s.body, indent + "    ")
+                self.lines.append(f"{indent}    {s.variable} = int64(b{s.buffer}[{s.variable}])")
             case Combine():
                 self.combine(s, indent)
             case _:

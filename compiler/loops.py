@@ -105,6 +105,17 @@ class Combine:
 
 
 @dataclass(frozen=True)
+class Follow:
+    """variable = start; while variable < extent: body; variable = buffer[variable]"""
+
+    variable: str
+    start: Affine
+    buffer: int
+    extent: Size
+    body: tuple
+
+
+@dataclass(frozen=True)
 class Divide:
     """name = value // divisor; ``exact`` names a bool: whether nothing remained"""
 
@@ -267,6 +278,8 @@ def _describe(s) -> str:
             return f"parallel range of {s.variable}:"
         case Share():
             return "lanes share " + ", ".join(f"{v} < {e}" for v, e in s.split) + ":"
+        case Follow():
+            return f"follow {s.variable} from {format_affine(s.start)} through b{s.buffer} below {s.extent}:"
         case Combine():
             return f"{s.name} = {s.op} of the lanes' {s.name}"
         case Divide():

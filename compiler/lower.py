@@ -10,7 +10,21 @@ from .contraction import lower_contract
 from .fuse import Fusion, fuse, is_max_pooling, is_spread, through_reshapes
 from .group import groups
 from .ir import Node
-from .loops import Affine, Assign, Constant, Divide, FromIndex, Kernel, Let, Load, Range, Store
+from .loops import (
+    Affine,
+    Assign,
+    Constant,
+    Divide,
+    Follow,
+    FromIndex,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Range,
+    Store,
+    Units,
+)
 from .nest import Loop, Nest, View, linear, place, strides
 from .placement import bordered_view, place as place_values, window_margins
 from .schedule import CPU, Buffer, Closing, ScanStep, Step, Target, identity_of
@@ -159,8 +173,53 @@ class Lowering:
                   zip(coordinates, current.attrs["interior"], current.attrs["low"])]
         self.add(self.close.map(nest, [self.target(current, value, target)]))
 
+    def chained_scatter_add(self, current: Node) -> None:
+        """As ``scatter_add`` with a thread for every element of the updates: that of an index's first occurrence adds
+        those of the later ones, which it finds by a chain, in the order of the indices."""
+        indices, updates = current.args
+        view, columns, count = self.views[current], product(current.shape[1:]), indices.type.size
+        self.fill(view, current.type.size, 0.0)
+        after = self._neighbours(indices, "min", Affine({}, count))
+        before = self._neighbours(indices, "max", Affine({}, -1))
+        nest = Nest([Loop("i", count), Loop("c", columns)], self.view_of)
+        i, c, j = Affine.variable("i"), Affine.variable("c"), Affine.variable("j")
+        is_first = nest.let("lt", boolean, (nest.load(before, i), i32), (nest.constant(i32, 0), i32))
+        row = nest.load(self.dense_view(indices), i)
+        update = Load(nest.name(), nest.buffer(self.dense_view(updates)), j * columns + c)
+        chain = nest.buffer(after)
+        total = Constant(nest.name("total"), current.dtype, 0.0)
+        new = Let(nest.name(), "add", current.dtype, (total.name, update.name), (current.dtype, current.dtype))
+        follow = Follow("j", i, chain, count, (update, new, Assign(total.name, new.name)))
+        store = Store(nest.buffer(view), c, total.name, ((row, columns),))
+        body = (*nest.statements, If(is_first, (total, follow, store)))
+        kernel = Kernel(tuple(v.dtype for v in nest.views), (Units((("i", count), ("c", columns)), body),))
+        self.add(Step(kernel, tuple(nest.views), count * columns, 8, current.op.name))
+
+    def _neighbours(self, indices: Node, kind: str, none: Affine) -> View:
+        """For each place of a list of indices the last one before it ("max") or the first after it ("min") that holds the
+        same; ``none`` where there is no such."""
+        count = indices.type.size
+        made = View(Buffer(count, i32), 0, i32)
+        nest = Nest([Loop("i", count), Loop("j", count, reduces=True)], self.view_of)
+        here, there = Affine.variable("i"), Affine.variable("j")
+        listed = self.dense_view(indices)
+        same = nest.let("eq", boolean, *((nest.load(listed, at), indices.dtype) for at in (here, there)))
+        places = [nest.emit(FromIndex(nest.name(), i32, at)) for at in (here, there, none)]
+        order = places[:2] if kind == "min" else places[1::-1]
+        beyond = nest.let("lt", boolean, *((name, i32) for name in order))
+        fits = nest.let("logical_and", boolean, (same, boolean), (beyond, boolean))
+        value = nest.let("where", i32, (fits, boolean), (places[1], i32), (places[2], i32))
+        total = nest.name("total")
+        nearest = nest.let(_COMBINE[kind], i32, (total, i32), (value, i32))
+        start = (FromIndex(total, i32, none),)
+        self.add(self.close.rows(nest, start, (Assign(total, nearest),), None, made, here, total, label="scatter_add"))
+        return made
+
     def scatter_add(self, current: Node) -> None:
         """Sums in the order of the indices; threads share out the columns, so the order never changes."""
+        if self.close.chains:
+            self.chained_scatter_add(current)
+            return
         indices, updates = current.args
         view, columns = self.views[current], product(current.shape[1:])
         self.fill(view, current.type.size, 0.0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +60,8 @@ class CudaExecutable(Executable):
 class CudaBinding(Binding):
     """A program whose sizes are numbers, as launches."""
 
+    _scratch = 0            # bytes of memory beyond the arena that some step needs for itself
+
     # --- the table
 
     def _expand_scan(self, scan: ScanStep, sizes: dict[str, int]) -> None:
@@ -74,20 +76,33 @@ class CudaBinding(Binding):
         source = self._sources[step]
         return source.text, evaluate(step.units, sizes), lanes(step.lanes), self._arguments_of(step, source, sizes)
 
-    def _product(self, step: Step, sizes: Mapping[str, int],
-                 block_rows: int | None = None) -> tuple[str, int, int, list[int]]:
-        """The same of a contraction."""
+    def _append(self, step: Step, sizes: Mapping[str, int]) -> None:
+        if step.matrix is None:
+            super()._append(step, sizes)
+            return
+        for text, units, threads, arguments in self._products(step, sizes):
+            self._table.append((text, len(self._words), units, threads))
+            self._words += arguments
+
+    def _products(self, step: Step, sizes: Mapping[str, int]) -> Iterator[tuple[str, int, int, list[int]]]:
+        """Source, units, threads of a unit and argument words of the launches of a contraction."""
         matrix = step.matrix
         batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
                              for group in (matrix.batch, matrix.rows, matrix.sums))
         made = contract.plan(matrix.c.dtype.name, batch, rows, sums, evaluate(matrix.columns, sizes),
                              evaluate(matrix.column_stride, sizes), is_simulated())
-        arguments = [word for view in step.views for word in self._locate(view, sizes)]
-        return made.text, made.units, made.threads, arguments + list(made.words)
+        self._scratch = max(self._scratch, made.scratch * matrix.c.dtype.itemsize)
+        # Steps run one after the other, so that they can share scratch memory, which lies where the arena's plan ends.
+        places = {name: self._locate(view, sizes) for name, view in zip("abc", step.views)}
+        places["scratch"] = [ARENA, self.arena_bytes]
+        for part in made.parts:
+            buffers = [word for name in part.buffers for word in places[name]]
+            yield part.text, part.units, part.threads, [*buffers, *part.words]
 
     def _finish(self) -> None:
         self.launches = [Launch(text, first, units, threads) for text, first, units, threads in self._table]
         self._argument_words = self._words
+        self.arena_bytes += self._scratch
         self._program = None
         self._lock = threading.Lock()
 

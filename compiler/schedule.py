@@ -272,10 +272,12 @@ def _guarded_nest(order: list[Loop], statements: list, first: int, innermost: tu
 class Closing:
     """How loop nests become kernels on a CPU; ``close_cuda`` has the GPU's.
 
-    ``repeats``: whether a short vector is repeated in memory where that makes longer rows.
+    ``repeats``: whether a short vector is repeated in memory where that makes longer rows.  ``chains``: whether threads
+    share the rows of a ``scatter_add``, at the price of a search for equal indices.
     """
 
     repeats = True
+    chains = False
     map = staticmethod(finish_map)
     rows = staticmethod(finish_rows)
     columns = staticmethod(finish_columns)

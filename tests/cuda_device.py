@@ -181,10 +181,16 @@ def test_arrays_of_the_device_are_checked(small, batch):
 
 def product(dtype: str, batch, rows, sums, columns: int, stride: int, operands, tile=None) -> np.ndarray:
     """A contraction by the kernel of this tile."""
-    a, b, c = (upload(operand) for operand in operands)
     made = contract.plan(dtype, batch, rows, sums, columns, stride, SIMULATED, tile)
-    bases = upload(np.array([a.address, b.address, c.address], np.int64))
-    Program([Launch(made.text, 0, made.units, made.threads)], [0, 0, 1, 0, 2, 0, *made.words]).run(bases)
+    a, b, c = (upload(operand) for operand in operands)
+    scratch = empty((made.scratch,), operands[0].dtype)
+    bases = upload(np.array([array.address for array in (a, b, c, scratch)], np.int64))
+    launches, words = [], []
+    for part in made.parts:
+        launches.append(Launch(part.text, len(words), part.units, part.threads))
+        slots = [("a", "b", "c", "scratch").index(name) for name in part.buffers]
+        words += [word for slot in slots for word in (slot, 0)] + list(part.words)
+    Program(launches, words).run(bases)
     return c.copy_to_host()
 
 
@@ -213,6 +219,8 @@ SHAPES = {
     "transposed": ([], [Axis(5, 1, 0, 6)], [Axis(7, 5, 1)], 6, 7, (35, 42, 30)),
     "a batch": ([Axis(2, 35, 42, 30)], [Axis(5, 7, 0, 6)], [Axis(7, 1, 6)], 6, 1, (70, 84, 60)),
     "a convolution": ([], [Axis(3, 10, 0, 8), Axis(4, 2, 0, 2)], [Axis(3, 10, 12), Axis(6, 1, 2)], 2, 1, (56, 36, 24)),
+    "a sum in chunks": ([Axis(2, 60, 120, 6)], [Axis(3, 1, 0, 2)], [Axis(4, 15, 30), Axis(15, 0, 2)], 2, 1,
+                        (60 + 50, 240, 12)),
     "no terms": ([], [Axis(3, 1, 0, 2)], [Axis(0, 1, 1)], 2, 1, (4, 4, 6)),
     "dots": ([Axis(2, 9, 9, 3)], [Axis(3, 0, 0, 1)], [Axis(9, 1, 1)], 1, 0, (18, 18, 6)),
 }
@@ -228,10 +236,31 @@ def test_a_contraction_is_the_sum_of_products(shape, dtype):
     assert np.abs(found - expected).max() <= (1e-12 if dtype == "f64" else 1e-5)
 
 
+SCATTERED = """net 1
+model Table(words: int = 7)(places: i32[N, T], x: f32[N, T, 3]) -> f32[N, T, 3]:
+    return Embedding(words, 3)(places) * x
+train Table:
+    input target: f32[N, T, 3]
+    loss square = sum((output - target) ** 2)
+    optimizer = sgd(lr = 0.1)
+"""
+
+
+def test_gradients_of_a_table_are_added_in_the_order_of_the_indices():
+    rng = np.random.default_rng(0)
+    host, device = netc.compile(SCATTERED), netc.compile(SCATTERED, target="cuda")
+    w = host.init(0)
+    for places in (rng.integers(0, 7, (4, 9)), np.full((4, 9), 5), np.arange(7).reshape(1, 7)):
+        batch = {"places": places.astype(np.int32), "x": rng.normal(size=(*places.shape, 3)).astype(np.float32),
+                 "target": rng.normal(size=(*places.shape, 3)).astype(np.float32)}
+        slope, found = (fn.value_and_grad(w, batch)[1].flat for fn in (host, device))
+        assert slope.tobytes() == found.tobytes()       # the CPU's order
+
+
 @pytest.mark.parametrize("tile", [contract.MEDIUM, contract.FEW_ROWS, contract.FEW_COLUMNS, contract.LARGE],
                          ids=lambda tile: f"{tile.rows}x{tile.columns}")
 def test_every_tile_gives_the_same_bits(tile):
-    rows, columns, depth = 18, 19, 17       # more than one block of some, a part of one of others
+    rows, columns, depth = 18, 19, 35       # more than one block of some, a part of one of others; two chunks
     indices = [], [Axis(rows, depth, 0, columns)], [Axis(depth, 1, columns)], columns, 1
     operands = random(rows * depth, "f32"), random(depth * columns, "f32"), np.zeros(rows * columns, np.float32)
     found = product("f32", *indices, operands, tile)

@@ -85,6 +85,7 @@ for dtype in ("f32", "f64"):
     for tile in (contract.LARGE, contract.MEDIUM, contract.FEW_ROWS, contract.FEW_COLUMNS):
         texts.setdefault(contract.tile_text(dtype, tile), f"{dtype} {tile}")
     texts.setdefault(contract.dot_text(dtype), f"{dtype} dot")
+    texts.setdefault(contract.sum_text(dtype), f"{dtype} sum")
 for number, text in enumerate(sorted(texts)):
     if number % parts == part:
         try:

@@ -6,23 +6,30 @@ GEMM: nothing is unrolled in memory).
 
 A block of threads computes a tile of C: it walks along k, a slice at a time; the slices of A and B come into shared
 memory, their places in the operands with them; each thread keeps its part of the tile in registers.  Each element of C
-has one accumulator whose terms are added in ascending k by fma, so its bits depend neither on the tile nor on the
-block.  A dot product (one column, both operands contiguous along k) is shared by the lanes of a block, which meet in
-a fixed tree.
+has one accumulator whose terms are added in ascending k by fma.  A sum of more than ``CHUNK`` terms is cut in chunks,
+which blocks take side by side and leave in scratch memory; a second launch adds them in ascending order.  So an
+element's bits depend on the number of its terms alone, neither on the tile nor on rows and columns beside.  A dot
+product (one column, both operands contiguous along k) is shared by the lanes of a block, which meet in a fixed tree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 LEVELS = 4              # nested indices of batch, rows and sums, outermost first; unused outer ones have size 1
 DOT_LANES = 64
 
-# Argument words of a contraction: three buffers, then
-(COLUMNS, COLUMN_STRIDE, ROWS, DEPTH, ROW_TILES, COLUMN_TILES, A_ALONG_SUM, B_ALONG_SUM) = range(6, 14)
-BATCHES = 14                        # LEVELS sizes, then LEVELS strides each in A, B and C
+# Terms of a sum that are added one after the other.  A weight gradient has few elements and a term a sample and place:
+# without chunks, few blocks would do all of it.
+CHUNK, SIMULATED_CHUNK = 2048, 24
+
+# Argument words of a contraction: three buffers, then (CHUNKS: pieces of a sum, each of CHUNK_TERMS but the last;
+# CHUNK_STRIDE: elements of C from one to the next).
+(COLUMNS, COLUMN_STRIDE, ROWS, DEPTH, ROW_TILES, COLUMN_TILES, A_ALONG_SUM, B_ALONG_SUM, BATCH_COUNT, CHUNKS, CHUNK_TERMS,
+ CHUNK_STRIDE) = range(6, 18)
+BATCHES = 18                        # LEVELS sizes, then LEVELS strides each in A, B and C
 ROW_INDEX = BATCHES + 4 * LEVELS    # sizes, strides in A, in C
 SUM_INDEX = ROW_INDEX + 3 * LEVELS  # sizes, strides in A, in B
 WORDS = SUM_INDEX + 3 * LEVELS
@@ -61,19 +68,28 @@ def choose(batches: int, rows: int, columns: int) -> Tile:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A contraction as a launch: its source, the argument words after the three buffers, its blocks and their
-    threads."""
+class Part:
+    """A launch of a contraction: its source, its three buffers ("a", "b", "c" or "scratch"), the argument words after
+    them, its units, and the threads that share a unit (1: none do)."""
 
     text: str
+    buffers: tuple[str, str, str]
     words: tuple[int, ...]
     units: int
     threads: int
 
 
-def plan(dtype: str, batch: Sequence, rows: Sequence, sums: Sequence, columns: int, column_stride: int, simulated: bool,
-         tile: Tile | None = None) -> Plan:
-    """The launch for these indices, each a sequence of at most four with ``size`` and strides ``a``, ``b``, ``c``.
+@dataclass(frozen=True)
+class Plan:
+    """A contraction as launches; ``scratch`` is how many elements of memory they need between them."""
+
+    parts: tuple[Part, ...]
+    scratch: int = 0
+
+
+def plan(dtype: str, batch: Sequence, rows: Sequence, sums: Sequence, columns: int, column_stride: int,
+         simulated: bool, tile: Tile | None = None) -> Plan:
+    """The launches for these indices, each a sequence of at most four ``runtime.tile.Axis``.
 
     dtype: "f32" or "f64"; the column is contiguous in C and has ``column_stride`` in B; 0 for a dot product.
     """
@@ -82,16 +98,42 @@ def plan(dtype: str, batch: Sequence, rows: Sequence, sums: Sequence, columns: i
     if tile is None:
         tile = SIMULATED if simulated else choose(batches, row_count, columns)
     row_tiles, column_tiles = -(-row_count // tile.rows), -(-columns // tile.columns)
-    words = [columns, column_stride, row_count, depth, row_tiles, column_tiles,
-             int(_step(sums, "a") == 1), int(_step(sums, "b") == 1 and column_stride != 1)]
+    terms = SIMULATED_CHUNK if simulated else CHUNK
+    chunks = 1 if is_dot else max(1, -(-depth // terms))
+    cells = batches * row_count * columns
+    head = (columns, column_stride, row_count, depth, row_tiles, column_tiles, int(_step(sums, "a") == 1),
+            int(_step(sums, "b") == 1 and column_stride != 1), batches, chunks, terms, cells)
+    words = head + _index_words(batch, rows, sums)
+    if is_dot:
+        lanes = 4 if simulated else DOT_LANES
+        return Plan((Part(dot_text(dtype), ("a", "b", "c"), words, batches * row_count, lanes),))
+    text, units = tile_text(dtype, tile), chunks * batches * row_tiles * column_tiles
+    if chunks == 1:
+        return Plan((Part(text, ("a", "b", "c"), words, units, tile.threads),))
+    dense_batch, dense_rows = _dense(batch, row_count * columns), _dense(rows, columns)
+    apart = head + _index_words(dense_batch, dense_rows, sums)
+    return Plan((Part(text, ("a", "b", "scratch"), apart, units, tile.threads),
+                 Part(sum_text(dtype), ("scratch", "scratch", "c"), words, cells, 1)), chunks * cells)
+
+
+def _index_words(batch: Sequence, rows: Sequence, sums: Sequence) -> tuple[int, ...]:
+    """Sizes and strides of the three groups of indices."""
+    words: list[int] = []
     for axes, strides in ((batch, "abc"), (rows, "ac"), (sums, "ab")):
         padding = LEVELS - len(axes)
         words += [1] * padding + [axis.size for axis in axes]
         for stride in strides:
             words += [0] * padding + [getattr(axis, stride) for axis in axes]
-    if is_dot:
-        return Plan(dot_text(dtype), tuple(words), batches * row_count, 4 if simulated else DOT_LANES)
-    return Plan(tile_text(dtype, tile), tuple(words), batches * row_tiles * column_tiles, tile.threads)
+    return tuple(words)
+
+
+def _dense(axes: Sequence, step: int) -> list:
+    """The indices with strides in C as if they lay there one after another, the innermost ``step`` apart."""
+    made: list = []
+    for axis in reversed(axes):
+        made.insert(0, replace(axis, c=step))
+        step *= axis.size
+    return made
 
 
 def _step(axes: Sequence, operand: str) -> int:
@@ -110,6 +152,11 @@ def place(args, sizes, strides, index):
         total += (index - outer * size) * args[strides + level]
         index = outer
     return total + index * args[strides]
+"""
+
+THREADS = """
+def kernel(bases, args, units):
+    work(words(bases), words(args), cuda.grid(1), units, cuda.gridsize(1))
 """
 
 KERNEL = """
@@ -148,11 +195,15 @@ def work(bases, args, unit, end, stride):
     while unit < end:
         rest = unit // column_tiles
         first_column = (unit - rest * column_tiles) * {tile.columns}
-        batch = rest // row_tiles
-        first_row = (rest - batch * row_tiles) * {tile.rows}
+        outer = rest // row_tiles
+        first_row = (rest - outer * row_tiles) * {tile.rows}
+        chunk = outer // args[{BATCH_COUNT}]
+        batch = outer - chunk * args[{BATCH_COUNT}]
+        start = chunk * args[{CHUNK_TERMS}]
+        stop = min(depth, start + args[{CHUNK_TERMS}])
         batch_a = place(args, {BATCHES}, {BATCHES + LEVELS}, batch)
         batch_b = place(args, {BATCHES}, {BATCHES + 2 * LEVELS}, batch) + first_column * column_stride
-        batch_c = place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch) + first_column
+        batch_c = place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch) + first_column + chunk * args[{CHUNK_STRIDE}]
         rows_here = min(rows - first_row, {tile.rows})
         columns_here = min(columns - first_column, {tile.columns})
         for i in range(lane, rows_here, {tile.threads}):
@@ -160,8 +211,8 @@ def work(bases, args, unit, end, stride):
             row_c[i] = batch_c + place(args, {ROW_INDEX}, {ROW_INDEX + 2 * LEVELS}, first_row + i)
 """.splitlines()
     lines += ["        cuda.syncthreads()", *(f"        c{i}_{j} = zero" for i, j in cells)]
-    lines += f"""        for first in range(0, depth, {tile.depth}):
-            depth_here = min(depth - first, {tile.depth})
+    lines += f"""        for first in range(start, stop, {tile.depth}):
+            depth_here = min(stop - first, {tile.depth})
             for i in range(lane, depth_here, {tile.threads}):
                 sum_a[i] = place(args, {SUM_INDEX}, {SUM_INDEX + LEVELS}, first + i)
                 sum_b[i] = place(args, {SUM_INDEX}, {SUM_INDEX + 2 * LEVELS}, first + i)
@@ -197,6 +248,31 @@ def work(bases, args, unit, end, stride):
                       f"                c[row_c[down + {i * down}] + across + {j * across}] = c{i}_{j}"]
     lines += ["        cuda.syncthreads()", "        unit += stride", ""]
     return PLACE + "\n" + "\n".join(lines) + "\n" + KERNEL
+
+
+def sum_text(dtype: str) -> str:
+    """The source of what adds the chunks of a contraction."""
+    return PLACE + f"""
+@device
+def work(bases, args, unit, end, stride):
+    scratch = buffer_{dtype}(bases, args, 0)
+    c = buffer_{dtype}(bases, args, 4)
+    columns = args[{COLUMNS}]
+    rows = args[{ROWS}]
+    while unit < end:
+        rest = unit // columns
+        column = unit - rest * columns
+        batch = rest // rows
+        row = rest - batch * rows
+        total = scratch[unit]
+        for chunk in range(1, args[{CHUNKS}]):
+            total = total + scratch[unit + chunk * args[{CHUNK_STRIDE}]]
+        here = place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch)
+        here += place(args, {ROW_INDEX}, {ROW_INDEX + 2 * LEVELS}, row)
+        c[here + column] = total
+        unit += stride
+
+""" + THREADS
 
 
 def dot_text(dtype: str) -> str:
