@@ -196,8 +196,8 @@ class Lowering:
         self.add(Step(kernel, tuple(nest.views), count * columns, 8, current.op.name))
 
     def _neighbours(self, indices: Node, kind: str, none: Affine) -> View:
-        """For each place of a list of indices the last one before it ("max") or the first after it ("min") that holds the
-        same; ``none`` where there is no such."""
+        """For each place of a list of indices the last one before it ("max") or the first after it ("min") that holds
+        the same; ``none`` where there is no such."""
         count = indices.type.size
         made = View(Buffer(count, i32), 0, i32)
         nest = Nest([Loop("i", count), Loop("j", count, reduces=True)], self.view_of)

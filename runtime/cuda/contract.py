@@ -27,8 +27,8 @@ CHUNK, SIMULATED_CHUNK = 2048, 24
 
 # Argument words of a contraction: three buffers, then (CHUNKS: pieces of a sum, each of CHUNK_TERMS but the last;
 # CHUNK_STRIDE: elements of C from one to the next).
-(COLUMNS, COLUMN_STRIDE, ROWS, DEPTH, ROW_TILES, COLUMN_TILES, A_ALONG_SUM, B_ALONG_SUM, BATCH_COUNT, CHUNKS, CHUNK_TERMS,
- CHUNK_STRIDE) = range(6, 18)
+(COLUMNS, COLUMN_STRIDE, ROWS, DEPTH, ROW_TILES, COLUMN_TILES, A_ALONG_SUM, B_ALONG_SUM, BATCH_COUNT, CHUNKS,
+ CHUNK_TERMS, CHUNK_STRIDE) = range(6, 18)
 BATCHES = 18                        # LEVELS sizes, then LEVELS strides each in A, B and C
 ROW_INDEX = BATCHES + 4 * LEVELS    # sizes, strides in A, in C
 SUM_INDEX = ROW_INDEX + 3 * LEVELS  # sizes, strides in A, in B
