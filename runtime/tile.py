@@ -261,8 +261,8 @@ def _choice(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bo
     wide = vectors * width
     rest = wide - 1 if any_columns else columns % wide
     heights = tile_heights(rows, vectors)
-    # One tile high, a copy of B would be read once.
-    is_padded = rows > heights[0] and rest % width != 0
+    # One tile high, a copy of B would be read once; but a mask is for a known number of columns, in the last vector.
+    is_padded = rows > (1 if any_columns else heights[0]) and rest % width != 0
     texts: list[str | None] = []
     for here, needed in ((wide, any_columns or columns >= wide), (rest, rest > 0)):
         last = WHOLE if here % width == 0 else PADDED if is_padded else MASKED

@@ -482,11 +482,11 @@ def test_products_of_one_column(dtype):
 
 def test_any_number_of_columns_and_units_of_so_many_rows():
     numbers = np.random.default_rng(8)
-    for m, n, k in [(1, 5, 9), (7, 1, 40), (13, 16, 3), (20, 31, 64), (50, 100, 20), (3, 10, 70)]:
+    for m, n, k in [(1, 5, 9), (7, 1, 40), (13, 16, 3), (20, 31, 64), (50, 100, 20), (3, 10, 70), (4, 3, 3)]:
         a, b = numbers.normal(size=(m, k)).astype(np.float32), numbers.normal(size=(k, n)).astype(np.float32)
         exact = None
-        for settings in ({}, {"any_columns": True}, {"any_rows": False}, {"block_rows": 4},
-                         {"any_columns": True, "block_rows": 16}):
+        for settings in ({}, {"any_columns": True}, {"any_rows": False}, {"any_columns": True, "any_rows": False},
+                         {"block_rows": 4}, {"any_columns": True, "block_rows": 16}):
             guarded = np.full(m * n + 16, 2.0, np.float32)
             made = plan("f32", [], [Axis(m, a=k, c=n)], [Axis(k, a=1, b=n)], n, **settings)
             assert "block_rows" not in settings or made.units == -(-m // settings["block_rows"])
