@@ -226,12 +226,16 @@ class Binding:
         turns: list[Mapping[str, int]] = [
             {**sizes, scan.time: length - 1 - turn if scan.reverse else turn, scan.parity: turn % 2}
             for turn in range(length)]
-        samples = None if self._is_flat else samples_of(scan, turns)
+        samples = self._samples(scan, turns)
         if samples is None:
             for inner in turns:
                 self._expand(scan.body, inner)
         else:
             self._append_region([(step, inner) for inner in turns for step in scan.body], samples)
+
+    def _samples(self, scan: ScanStep, turns: list[Mapping[str, int]]) -> int | None:
+        """How many samples a scan takes through its turns each by itself; None where it goes turn by turn."""
+        return None if self._is_flat else samples_of(scan, turns)
 
     def _append_region(self, rows: list[tuple[Step, Mapping[str, int]]], samples: int) -> None:
         """One step for many, each of whose units does a block of samples' part of all of them."""

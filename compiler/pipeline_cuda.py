@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime.cuda import contract
+from ..runtime.cuda import contract, region
 from ..runtime.cuda.door import is_simulated
 from ..runtime.cuda.program import Launch, lanes
 from ..runtime.tile import Axis
@@ -48,7 +48,7 @@ class CudaExecutable(Executable):
         """(name, source) of every distinct kernel, those of products too, whose tiles are chosen for these sizes."""
         names = {text: name for name, text in self.kernels()}
         texts = dict.fromkeys(launch.text for launch in self.bind(sizes).launches)
-        return [(names.get(text, "contract"), text) for text in texts]
+        return [(names.get(text, "scan" if "def work_0(" in text else "contract"), text) for text in texts]
 
     def run(self, arrays: Mapping[str, Any], sizes: Mapping[str, int], out: Mapping[str, Any] | None = None,
             device: bool = False) -> dict[str, Any]:
@@ -64,12 +64,27 @@ class CudaBinding(Binding):
 
     # --- the table
 
-    def _expand_scan(self, scan: ScanStep, sizes: dict[str, int]) -> None:
-        """A scan's steps, turn by turn."""
-        length = evaluate(scan.length, sizes)
-        for turn in range(length):
-            time = length - 1 - turn if scan.reverse else turn
-            self._expand(scan.body, sizes | {scan.time: time, scan.parity: turn % 2})
+    def _samples(self, scan: ScanStep, turns: list[Mapping[str, int]]) -> int | None:
+        return super()._samples(scan, turns) if all(map(_fits_region, scan.body)) else None
+
+    def _append_region(self, rows: list[tuple[Step, Mapping[str, int]]], samples: int) -> None:
+        """One launch whose blocks each take some samples through all turns."""
+        block = region.samples_of_block(samples)
+        per_turn = len({step for step, _ in rows})
+        made, texts = [], []
+        for step, sizes in rows:
+            if step.matrix is None:
+                text, units, _, arguments = self._kernel(step, sizes)
+            else:
+                text = region.product_text(step.matrix.c.dtype.name)
+                (_, _, _, arguments), = self._products(step, sizes, whole=True)
+                units = samples * evaluate(step.matrix.columns, sizes)
+            texts.append(text)
+            made.append((units, units // samples * block, arguments))
+        words = region.words(made, len(rows) // per_turn)
+        text = region.text(texts[:per_turn])
+        self._table.append((text, len(self._words), -(-samples // block), lanes(region.THREADS)))
+        self._words += words
 
     def _kernel(self, step: Step, sizes: Mapping[str, int]) -> tuple[str, int, int, list[int]]:
         """Source, units, lanes and argument words of a step of a generated kernel."""
@@ -84,19 +99,22 @@ class CudaBinding(Binding):
             self._table.append((text, len(self._words), units, threads))
             self._words += arguments
 
-    def _products(self, step: Step, sizes: Mapping[str, int]) -> Iterator[tuple[str, int, int, list[int]]]:
-        """Source, units, threads of a unit and argument words of the launches of a contraction."""
+    def _products(self, step: Step, sizes: Mapping[str, int],
+                  whole: bool = False) -> Iterator[tuple[str, int, int, list[int]]]:
+        """Source, units, threads of a unit and argument words of the launches of a contraction; ``whole``: of a single
+        one, however long its sums are."""
         matrix = step.matrix
         batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
                              for group in (matrix.batch, matrix.rows, matrix.sums))
         made = contract.plan(matrix.c.dtype.name, batch, rows, sums, evaluate(matrix.columns, sizes),
                              evaluate(matrix.column_stride, sizes), is_simulated())
-        self._scratch = max(self._scratch, made.scratch * matrix.c.dtype.itemsize)
+        if not whole:
+            self._scratch = max(self._scratch, made.scratch * matrix.c.dtype.itemsize)
         # Steps run one after the other, so that they can share scratch memory, which lies where the arena's plan ends.
         places = {name: self._locate(view, sizes) for name, view in zip("abc", step.views)}
         places["scratch"] = [ARENA, self.arena_bytes]
-        for part in made.parts:
-            buffers = [word for name in part.buffers for word in places[name]]
+        for part in made.parts[-1:] if whole else made.parts:
+            buffers = [word for name in ("abc" if whole else part.buffers) for word in places[name]]
             yield part.text, part.units, part.threads, [*buffers, *part.words]
 
     def _finish(self) -> None:
@@ -138,6 +156,16 @@ class CudaBinding(Binding):
             door.require()
             self._frame = Frame(self.arena_bytes, CONSTANTS + 1 + len(self.slots), self.constants, ARENA, CONSTANTS)
             self._program = Program(self.launches, self._argument_words)
+
+
+def _fits_region(step) -> bool:
+    """Whether a step of a scan can be one function of a block's threads, with the bits that it has by itself."""
+    if isinstance(step, ScanStep):
+        return False
+    matrix = step.matrix
+    if matrix is None:
+        return step.lanes == 1
+    return not matrix.is_dot and not matrix.batch and len(matrix.rows) == 1 and len(matrix.sums) <= 1
 
 
 def _on_host(array: DeviceArray, out: np.ndarray | None) -> np.ndarray:

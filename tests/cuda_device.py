@@ -236,6 +236,37 @@ def test_a_contraction_is_the_sum_of_products(shape, dtype):
     assert np.abs(found - expected).max() <= (1e-12 if dtype == "f64" else 1e-5)
 
 
+RECURRENT = """net 1
+model Reader(x: f32[N, T, 3]) -> f32[N, 4]:
+    return x |> LSTM(4, return_sequences = true) |> GRU(4)
+train Reader:
+    input target: f32[N, 4]
+    loss square = sum((output - target) ** 2)
+    optimizer = sgd(lr = 0.1)
+"""
+
+
+def test_a_recurrent_layer_is_one_launch_each_way():
+    rng = np.random.default_rng(0)
+    host, device = netc.compile(RECURRENT), netc.compile(RECURRENT, target="cuda")
+    w = weights_for(host)
+    batch = {"x": rng.normal(size=(5, 4, 3)).astype(np.float32), "target": rng.normal(size=(5, 4)).astype(np.float32)}
+    (loss, slope), (loss_there, slope_there) = (fn.value_and_grad(w, batch) for fn in (host, device))
+    assert error(loss, loss_there) <= OUTPUTS
+    assert all(error(slope[key], slope_there[key], slope.flat) <= GRADIENTS for key in host.parameters)
+    counts = []
+    for turns in (4, 9):
+        binding = device.program("gradient").executable.bind({"N": 5, "T": turns})
+        regions = [launch for launch in binding.launches if "for turn in range(table[0])" in launch.text]
+        assert len(regions) == 4        # two layers, forward and back
+        counts.append(sum("scratch" not in launch.text for launch in binding.launches))     # chunks' sums left out
+    assert counts[0] == counts[1]
+    # A sample by itself goes turn by turn, to the same bits.
+    rows = device(w, batch["x"])
+    assert len({device(w, batch["x"][:k])[:1].tobytes() for k in (1, 2, 5)}) == 1
+    assert error(host(w, batch["x"]), rows) <= OUTPUTS
+
+
 SCATTERED = """net 1
 model Table(words: int = 7)(places: i32[N, T], x: f32[N, T, 3]) -> f32[N, T, 3]:
     return Embedding(words, 3)(places) * x
