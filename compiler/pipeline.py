@@ -145,7 +145,8 @@ class Executable:
         for matrix in (step.matrix for step in _flat(self.steps) if step.matrix is not None):
             rows = prod(extent.size for extent in matrix.rows)
             texts = tile.texts(matrix.c.dtype.name, None if isinstance(rows, Dim) else rows,
-                               None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.columns)
+                               None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.columns,
+                               matrix.panels)
             names |= {text: text for text in texts}
         before = machine.loaded()
         has_scans = any(isinstance(step, ScanStep) for step in self.steps)
@@ -292,7 +293,8 @@ class Binding:
         any_rows = isinstance(prod(extent.size for extent in matrix.rows), Dim)
         made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, evaluate(matrix.column_stride, sizes),
                             any_columns=isinstance(matrix.columns, Dim),
-                            any_rows=any_rows, block_rows=block_rows)
+                            any_rows=any_rows, block_rows=block_rows,
+                            panels=matrix.panels > 0)
         self._work += prod(axis.size for axis in (*batch, *rows, *sums)) * columns // PRODUCT_RATE
         arguments = [word for view in step.views for word in self._locate(view, sizes)]
         return made.address, made.units, made.grain, arguments + list(made.words)

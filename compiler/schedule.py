@@ -66,6 +66,16 @@ class Product:
     def is_dot(self) -> bool:
         return self.columns == 1 and self.column_stride == 0
 
+    @property
+    def panels(self) -> int:
+        """How many panels of columns, side by side in the result, the one batch index counts; 0 if it does not."""
+        if len(self.batch) != 1 or self.column_stride != 1:
+            return 0
+        only = self.batch[0]
+        numbers = isinstance(only.size, int) and isinstance(only.b, int) and isinstance(self.columns, int)
+        whole = numbers and self.columns * self.c.dtype.itemsize % 64 == 0      # vectors, whatever their length
+        return only.size if whole and only.a == 0 and only.c == self.columns else 0
+
 
 @dataclass(frozen=True, eq=False)
 class Step:

@@ -7,7 +7,7 @@ from .machine import Object
 
 def build(text: str) -> Object:
     """The object of a kernel's source, or of one of the runtime's own pieces: "runner NAME", "roofline NAME",
-    "contract DTYPE", "tile DTYPE ROWS VECTORS LAST"."""
+    "contract DTYPE", "tile DTYPE ROWS VECTORS LAST PANEL"."""
     if text.startswith("def "):
         from .scalar import build_kernel
         return build_kernel(text)
@@ -21,5 +21,5 @@ def build(text: str) -> Object:
     from .tile_code import build_contract, build_tile
     if kind == "contract":
         return build_contract(*settings)
-    dtype, rows, vectors, last = settings
-    return build_tile(dtype, int(rows), int(vectors), int(last))
+    dtype, *numbers = settings
+    return build_tile(dtype, *map(int, numbers))

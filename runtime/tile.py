@@ -47,7 +47,8 @@ LEVELS = 4              # nested indices of batch, rows and sums, outermost firs
 # the tiles: addresses for TALL, HALF and one row of WIDE columns, then for as many rows of the rest of the columns;
 # a tile for the rest of the columns is LAST_WIDE wide, as many whole vectors as it takes.
 TILES, HEIGHTS = 18, 3
-BATCH = 24              # LEVELS sizes, then LEVELS strides each in A, B and C
+PANEL = 24              # elements of B between the panels that a tile reads side by side
+BATCH = 25              # LEVELS sizes, then LEVELS strides each in A, B and C
 ROWS = BATCH + 4 * LEVELS       # sizes, strides in A, in C
 SUMS = ROWS + 3 * LEVELS        # sizes, strides in A, in B
 CHUNKS = SUMS + 3 * LEVELS      # how much of each sum index a chunk takes
@@ -62,10 +63,10 @@ WORDS = CHUNKS + LEVELS
 WHOLE, MASKED, PADDED = range(3)
 
 
-def tile_text(dtype: str, rows: int, vectors: int, last: int) -> str:
+def tile_text(dtype: str, rows: int, vectors: int, last: int, panel: int = 0) -> str:
     """What stands for the register tile of these rows and vectors (0: one column, vectors along k), which is WHOLE,
-    MASKED or PADDED."""
-    return f"tile {dtype} {rows} {vectors} {last}"
+    MASKED or PADDED.  With ``panel`` B lies in panels of so many vectors a row."""
+    return f"tile {dtype} {rows} {vectors} {last} {panel}"
 
 
 @functools.cache
@@ -151,30 +152,38 @@ def _chunks(sums: list[Axis], room: int) -> list[int]:
 
 
 def plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int = 1, accumulate: bool = False,
-         any_columns: bool = False, any_rows: bool = True, block_rows: int | None = None) -> Plan:
+         any_columns: bool = False, any_rows: bool = True, block_rows: int | None = None,
+         panels: bool = False) -> Plan:
     """The step for C = (or, with ``accumulate``, +=) sum of A * B; sizes are numbers here.
 
     dtype: "f32" or "f64"; batch, rows, sums: sequences of at most four Axis, outermost first; the column is contiguous
     in C, has ``column_stride_b`` in B (1 is fast, any other is packed; 0 for a single column whose last sum index is
     contiguous in A and B), and does not occur in A.  An empty sum gives zeros.  C must not overlap A or B.
     ``any_columns``, ``any_rows``: use tiles that serve every number of them.  ``block_rows``: a unit is exactly so many
-    rows (the last one fewer) and all columns.  The kernel's arguments are the buffers A, B, C (two words each), then
-    ``words``.
+    rows (the last one fewer) and all columns.  ``panels``: the one batch index counts panels of columns that lie side
+    by side in C.  The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
     """
     return _plan(dtype, tuple(batch), tuple(rows), tuple(sums), columns, column_stride_b, accumulate,
-                 any_columns, any_rows, threads(), block_rows)
+                 any_columns, any_rows, threads(), block_rows, panels)
 
 
 @functools.lru_cache(4096)
 def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, accumulate: bool, any_columns: bool,
-          any_rows: bool, thread_count: int, unit_rows: int | None) -> Plan:
+          any_rows: bool, thread_count: int, unit_rows: int | None, panels: bool) -> Plan:
     itemsize = 8 if dtype == "f64" else 4
+    panel_stride, panel_columns = 0, 0
+    if panels and _count(rows) == 1:
+        panel_stride, panel_columns = batch[0].b, columns
+        batch, columns = _side_by_side(dtype, batch[0], columns)
     batch, rows, sums = _pad(batch), _pad(rows), _pad(sums)
     row_count, depth, batches = (_count(axes) for axes in (rows, sums, batch))
     if depth == 0:
         sums = [Axis(1)] * (LEVELS - 1) + [Axis(0)]
     is_dot = columns == 1 and column_stride_b == 0
-    tiles = _dot_tiles(dtype) if is_dot else _tiles(dtype, row_count, max(columns, 1), any_columns, any_rows)
+    if panel_columns:
+        tiles = _compiled(_panel_choice(dtype, panel_columns, columns))
+    else:
+        tiles = _dot_tiles(dtype) if is_dot else _tiles(dtype, row_count, max(columns, 1), any_columns, any_rows)
     (tall, half, _), wide, last_wide = tiles.heights, tiles.wide, tiles.last_wide
     # A row of B that is long makes a panel's rows fall into few cache sets; copying it pays if enough rows use it.
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
@@ -193,7 +202,7 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     chunks = _chunks(sums, MAX_DEPTH if stride == 1 else PACKED_DEPTH if packs_a else STRIDED_DEPTH)
     words = [columns, column_stride_b, int(accumulate), group if packs else 0, int(packs_a),
              machine.vector_bytes() // itemsize, block_rows, block_columns, tall, half, wide, last_wide,
-             *tiles.addresses]
+             *tiles.addresses, panel_stride]
     for axes, strides in ((batch, "abc"), (rows, "ac"), (sums, "ab")):
         words += [axis.size for axis in axes]
         for stride in strides:
@@ -295,12 +304,33 @@ def _dot_tiles(dtype: str) -> Tiles:
     return _compiled(_dot_choice(dtype))
 
 
-def texts(dtype: str, rows: int | None, columns: int | None) -> list[str]:
+MOST_SIDE_BY_SIDE = 4       # panels whose columns a tile of one row covers: enough sums to keep the multipliers busy
+
+
+def _side_by_side(dtype: str, panels: Axis, columns: int) -> tuple[list[Axis], int]:
+    """Panels taken together, for a tile of one row: the batch that is left, and its columns."""
+    width = machine.vector_bytes() // (8 if dtype == "f64" else 4)
+    together = next(count for count in range(MOST_SIDE_BY_SIDE, 0, -1)
+                    if panels.size % count == 0 and count * columns <= WIDTHS[-1] * width or count == 1)
+    return [Axis(panels.size // together, panels.a, panels.b * together, panels.c * together)], columns * together
+
+
+@functools.cache
+def _panel_choice(dtype: str, panel_columns: int, columns: int) -> _Choice:
+    """The tile of one row for panels that are taken together."""
+    width = machine.vector_bytes() // (8 if dtype == "f64" else 4)
+    text = tile_text(dtype, 1, columns // width, WHOLE, panel_columns // width)
+    return _Choice((1, 1, 1), columns, 0, (*[text] * HEIGHTS, *[None] * HEIGHTS))
+
+
+def texts(dtype: str, rows: int | None, columns: int | None, panels: int = 0) -> list[str]:
     """What stands for the code that contractions of so many rows (None: any number) and columns (None: any number; 0:
-    dot products) need."""
+    dot products), with the columns in so many panels, need."""
     choices = [_dot_choice(dtype)] if columns == 0 else [
         _choice(dtype, number, columns or 1, columns is None, rows is None)
         for number in ((1, MANY_ROWS) if rows is None else (rows,))]
+    if panels and rows in (None, 1):
+        choices.append(_panel_choice(dtype, columns, _side_by_side(dtype, Axis(panels), columns)[1]))
     return [f"contract {dtype}", *(text for choice in choices for text in choice.texts if text)]
 
 

@@ -32,6 +32,7 @@ from .tile import (
     PACKS,
     PACKS_A,
     PADDED,
+    PANEL,
     PREFETCH_ROWS,
     ROWS,
     SUMS,
@@ -107,11 +108,15 @@ def _store_part(builder, rest, to, part: int, count):
     return builder.select(has, high, low), builder.select(has, moved, to)
 
 
+# Words of what a tile is told of k: three sizes, three strides in A, three in B, and what lies between panels of B.
+PANEL_WORD, DEPTH_WORDS = 9, 10
+
+
 class _Tile:
     """Emits the code of a tile, given (a, rows_a, b, c, rows_c, depth, columns, accumulate).
 
-    a, b, c: element pointers; rows_a, rows_c: offsets of each row in A and C; depth: int64[9], three sizes of k
-    outermost first, their strides in A, their strides in B.
+    a, b, c: element pointers; rows_a, rows_c: offsets of each row in A and C; depth: int64[10], three sizes of k
+    outermost first, their strides in A, their strides in B, what lies between panels in B.
     """
 
     def __init__(self, builder, values, element, rows: int):
@@ -175,10 +180,11 @@ class _OuterTile(_Tile):
     vector's, which are not touched in B and C; a PADDED one may lack any, and reads B as if it had them.
     """
 
-    def __init__(self, builder, values, element, rows: int, vectors: int, last: int):
+    def __init__(self, builder, values, element, rows: int, vectors: int, last: int, panel: int):
         super().__init__(builder, values, element, rows)
-        self.vectors = vectors
-        _, _, b, c, rows_c, _, columns, accumulate = values
+        self.vectors, self.panel = vectors, panel
+        _, _, b, c, rows_c, depth, columns, accumulate = values
+        self.panel_stride = self.word(depth, PANEL_WORD) if panel else None
         self.sums = [[allocate(builder, self.vector) for _ in range(vectors)] for _ in range(rows)]
         self.places = [[self.place(builder.gep(c, [self.word(rows_c, r)]), v) for v in range(vectors)]
                        for r in range(rows)]
@@ -201,6 +207,14 @@ class _OuterTile(_Tile):
         shifted = self.builder.gep(row, [ir.Constant(I64, v * self.width)])
         return self.builder.bitcast(shifted, self.vector.as_pointer())
 
+    def place_b(self, row, v):
+        """The place of vector v in a row of B."""
+        if not self.panel:
+            return self.place(row, v)
+        number, inside = divmod(v, self.panel)
+        distance = self.builder.mul(self.panel_stride, ir.Constant(I64, number))
+        return self.place(self.builder.gep(row, [distance]), inside)
+
     def load(self, place, mask):
         if mask is None:
             return self.builder.load(place, align=self.bytes)
@@ -218,7 +232,7 @@ class _OuterTile(_Tile):
     def step(self, at_a, at_b):
         """One k: every accumulator += A broadcast * B."""
         builder = self.builder
-        vectors = [self.load(self.place(at_b, v), self.masks_b.get(v)) for v in range(self.vectors)]
+        vectors = [self.load(self.place_b(at_b, v), self.masks_b.get(v)) for v in range(self.vectors)]
         zero = ir.Constant(I32, 0)
         spread = ir.Constant(ir.VectorType(I32, self.width), None)
         for r in range(self.rows):
@@ -296,27 +310,27 @@ def _kind(is_double) -> Kind:
     return float64 if is_double else float32
 
 
-def _tile(rows: int, vectors: int, last: int):
+def _tile(rows: int, vectors: int, last: int, panel: int):
     """The tile as an intrinsic; ``vectors`` is 0 for a tile of one column."""
     def tile(a: Typed, *rest: Typed):
         def emit(builder, *values):
             if vectors:
-                _OuterTile(builder, values, a.kind.dtype.llvm, rows, vectors, last)
+                _OuterTile(builder, values, a.kind.dtype.llvm, rows, vectors, last, panel)
             else:
                 _DotTile(builder, values, a.kind.dtype.llvm, rows)
         return emit, None, a.kind, ARGS, a.kind, a.kind, ARGS, ARGS, int64, int64
     return template(tile)
 
 
-def build_tile(dtype: str, rows: int, vectors: int, last: int) -> Object:
+def build_tile(dtype: str, rows: int, vectors: int, last: int, panel: int) -> Object:
     """The tile as a C function."""
-    body = _tile(rows, vectors, last)
+    body = _tile(rows, vectors, last, panel)
 
     def tile(a, rows_a, b, c, rows_c, depth, columns, accumulate):
         body(a, rows_a, b, c, rows_c, depth, columns, accumulate)
     values = Pointer(_kind(dtype == "f64"))
     kinds = values, ARGS, values, values, ARGS, ARGS, int64, int64
-    return compile_native(tile, kinds, f"tile_{dtype}_{rows}_{vectors}_{last}")
+    return compile_native(tile, kinds, f"tile_{dtype}_{rows}_{vectors}_{last}_{panel}")
 
 
 @template
@@ -607,7 +621,7 @@ def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packe
     """A block of rows and columns over one chunk of k."""
     tall, wide, last_wide, packs = args[TALL], args[WIDE], args[LAST_WIDE], args[PACKS]
     size1, size0 = depth[1], depth[2]
-    for i in range(9):
+    for i in range(DEPTH_WORDS):
         tile_depth[i] = depth[i]
     if args[PACKS_A] != 0:
         _pack_a(packed_a, a, rows_a, runs, count, depth)
@@ -647,7 +661,8 @@ def _define_contract(is_double):
         c = pointer(bases, args, 4, is_double)
         rows_a, rows_c, position = stack_words(MAX_ROWS), stack_words(MAX_ROWS), stack_words(LEVELS)
         packed_rows, runs = stack_words(MAX_ROWS), stack_words(MAX_RUNS)
-        depth, tile_depth = stack_words(9), stack_words(9)
+        depth, tile_depth = stack_words(DEPTH_WORDS), stack_words(DEPTH_WORDS)
+        depth[PANEL_WORD] = args[PANEL]
         panel, packed_a = stack_floats(panel_size, is_double), stack_floats(PACKED_A, is_double)
         rows, columns = _product(args, ROWS), args[COLUMNS]
         column_blocks = (columns + args[BLOCK_COLUMNS] - 1) // args[BLOCK_COLUMNS]

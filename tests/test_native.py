@@ -497,6 +497,22 @@ def test_any_number_of_columns_and_units_of_so_many_rows():
         np.testing.assert_allclose(exact.reshape(m, n), a @ b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8])
+def test_panels_side_by_side(count):
+    numbers = np.random.default_rng(9)
+    for m in (1, 5):
+        a, b = numbers.normal(size=(m, 40)).astype(np.float32), numbers.normal(size=(count, 40, 16)).astype(np.float32)
+        results = []
+        for panels in (True, False):
+            guarded = np.full(m * count * 16 + 16, 2.0, np.float32)
+            run_plan(plan("f32", [Axis(count, b=640, c=16)], [Axis(m, a=40, c=count * 16)], [Axis(40, a=1, b=16)], 16,
+                          panels=panels), a, b, guarded)
+            assert (guarded[m * count * 16:] == 2).all()
+            results.append(guarded[:m * count * 16].reshape(m, count * 16))
+        np.testing.assert_array_equal(*results)
+        np.testing.assert_allclose(results[0], a @ b.transpose(1, 0, 2).reshape(40, -1), rtol=1e-4, atol=1e-4)
+
+
 def test_products_of_one_row_are_shared_among_threads(two_threads):
     made = plan("f32", [], [Axis(1, a=784, c=512)], [Axis(784, a=1, b=512)], 512)
     assert made.units >= 2 * made.grain
