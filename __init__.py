@@ -22,6 +22,7 @@ _PUBLIC = {
     "Weights": (".runtime.weights", "Weights"),
     "History": (".runtime.history", "History"),
     "EarlyStopping": (".runtime.callbacks", "EarlyStopping"),
+    "ReduceLROnPlateau": (".runtime.callbacks", "ReduceLROnPlateau"),
     "Checkpoint": (".runtime.callbacks", "Checkpoint"),
     "Log": (".runtime.callbacks", "Log"),
     "NetcError": (".runtime.errors", "NetcError"),

@@ -10,7 +10,7 @@ import numpy as np
 from .compiler.programs import LOSS, WEIGHTS, optimizer_of, optimizer_slot
 from .function import Function
 from .inputs import convert_seed, step_seed
-from .runtime.errors import NotFiniteError
+from .runtime.errors import NotFiniteError, WeightsError, listing, nearest
 from .runtime.weights import Weights
 
 
@@ -42,6 +42,15 @@ class Trainer:
         self._spare = {slot: self._memory.like(array) for slot, array in self._current.items()
                        if slot not in self._program.executable.in_place}
         self._previous: dict[str, Any] = {}
+
+    def adjust(self, states: Mapping[str, Any]) -> None:
+        """Replace some of the optimiser's state, by path, before the next step.  Raises WeightsError for what it has
+        not."""
+        for path, value in states.items():
+            if path not in self._paths:
+                raise WeightsError(f"the optimiser has no state `{path}`{nearest(path, self._paths)}; "
+                                   f"there are {listing(self._paths)}")
+            self._current[self._paths[path]][...] = value
 
     def __call__(self, batch: Mapping[str, Any] | None = None, /, *, seed: int | None = None,
                  **named) -> dict[str, float]:

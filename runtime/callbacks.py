@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,25 @@ from .history import VALIDATION, History
 from .train import Progress, check_count
 from .weights import Weights
 
+ADJUSTABLE = "optimizer.lr.scale"          # the state of the prelude's `adjustable`
 LARGER_IS_BETTER = ("accuracy", "hits", "auc", "precision", "recall", "f1", "r2")
+
+
+def _check_watch(mode: str, min_delta: float) -> None:
+    if mode not in ("auto", "min", "max"):
+        raise InputError(f"`mode` is {mode!r}, expected \"auto\", \"min\" or \"max\"")
+    if not min_delta >= 0:
+        raise InputError(f"`min_delta` is {min_delta!r}, expected a number of at least 0")
+
+
+def _watch(callback: Any, told: Progress) -> tuple[str, float, int]:
+    """What a callback watches: its name, its value, and 1 where less is better, -1 where more is."""
+    name = callback.monitor or (VALIDATION + "loss" if VALIDATION + "loss" in told.logs else "loss")
+    if name not in told.logs:
+        raise InputError(f"{type(callback).__name__} watches `{name}`, which is not reported"
+                         f"{nearest(name, told.logs)}; there are {listing(told.logs)}")
+    larger = callback.mode == "max" or callback.mode == "auto" and name.endswith(LARGER_IS_BETTER)
+    return name, told.logs[name], -1 if larger else 1
 
 
 class EarlyStopping:
@@ -32,10 +51,7 @@ class EarlyStopping:
     def __init__(self, monitor: str | None = None, patience: int = 5, min_delta: float = 0.0, mode: str = "auto",
                  restore_best: bool = True):
         check_count("patience", patience)
-        if mode not in ("auto", "min", "max"):
-            raise InputError(f"`mode` is {mode!r}, expected \"auto\", \"min\" or \"max\"")
-        if not min_delta >= 0:
-            raise InputError(f"`min_delta` is {min_delta!r}, expected a number of at least 0")
+        _check_watch(mode, min_delta)
         self.monitor, self.patience, self.min_delta, self.mode = monitor, patience, min_delta, mode
         self.restore_best = restore_best
         self.best: float | None = None
@@ -48,12 +64,7 @@ class EarlyStopping:
         return self._verdict(len(history.epochs))
 
     def on_epoch(self, told: Progress) -> str | None:
-        name = self.monitor or (VALIDATION + "loss" if VALIDATION + "loss" in told.logs else "loss")
-        if name not in told.logs:
-            raise InputError(f"EarlyStopping watches `{name}`, which is not reported{nearest(name, told.logs)}; there "
-                             f"are {listing(told.logs)}")
-        value = told.logs[name]
-        sign = -1 if self.mode == "max" or self.mode == "auto" and name.endswith(LARGER_IS_BETTER) else 1
+        name, value, sign = _watch(self, told)
         if self.best is None or math.isnan(self.best) or sign * (self.best - value) > self.min_delta:
             self.best, self.best_epoch = value, told.epoch
             if self.restore_best:
@@ -76,6 +87,67 @@ class EarlyStopping:
         """Go on from what ``state`` gave."""
         self._watched, self.best, self.best_epoch = state["watched"], state["best"], state["best_epoch"]
         self.best_weights = state["best_weights"]
+
+
+class ReduceLROnPlateau:
+    """Lower the learning rate when nothing has become better for ``patience`` epochs, as Keras' callback of this name.
+
+    The optimiser's rate must be ``adjustable``: ``adam(lr = adjustable(1e-3))`` in the file, or
+    ``lr="adjustable(1e-3)"`` for ``netc.compile``.  What changes is a part of the optimiser's state, by which the rate
+    is multiplied: it is 1 at first, times ``factor`` at each plateau, and never less than ``min_scale``.  So it goes
+    into checkpoints, and training that is resumed takes the same steps.
+
+    ``monitor``, ``min_delta``, ``mode``: as for EarlyStopping.  ``cooldown``: epochs after a change in which nothing is
+    counted.  ``scale`` is what the rate is multiplied by now.
+    """
+
+    def __init__(self, monitor: str | None = None, factor: float = 0.1, patience: int = 10, min_delta: float = 1e-4,
+                 mode: str = "auto", cooldown: int = 0, min_scale: float = 0.0):
+        check_count("patience", patience)
+        _check_watch(mode, min_delta)
+        if not 0 < factor < 1:
+            raise InputError(f"`factor` is {factor!r}, expected a number between 0 and 1")
+        if not 0 <= min_scale <= 1:
+            raise InputError(f"`min_scale` is {min_scale!r}, expected a number from 0 to 1")
+        if cooldown != 0:
+            check_count("cooldown", cooldown)
+        self.monitor, self.factor, self.patience, self.min_delta, self.mode = monitor, factor, patience, min_delta, mode
+        self.cooldown, self.min_scale = cooldown, min_scale
+        self.best: float | None = None
+        self.scale = 1.0
+        self._waited = self._cooling = 0
+
+    def on_epoch(self, told: Progress) -> None:
+        _, value, sign = _watch(self, told)
+        path = _adjustable(told.trainer.optimizer)
+        if self._cooling:
+            self._cooling -= 1
+            self._waited = 0
+        if self.best is None or math.isnan(self.best) or sign * (self.best - value) > self.min_delta:
+            self.best, self._waited = value, 0
+        elif not self._cooling:
+            self._waited += 1
+            if self._waited >= self.patience and self.scale > self.min_scale:
+                self.scale = max(self.scale * self.factor, self.min_scale)
+                told.trainer.adjust({path: self.scale})
+                self._waited, self._cooling = 0, self.cooldown
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"best": self.best, "scale": self.scale, "waited": self._waited, "cooling": self._cooling}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` gave."""
+        self.best, self.scale = state["best"], state["scale"]
+        self._waited, self._cooling = state["waited"], state["cooling"]
+
+
+def _adjustable(optimizer: Mapping[str, Any]) -> str:
+    """The path of what the rate is multiplied by.  Raises InputError where the rate is fixed."""
+    if ADJUSTABLE not in optimizer:
+        raise InputError("ReduceLROnPlateau needs a learning rate that may change: "
+                         "`optimizer = adam(lr = adjustable(1e-3))` in the file, or lr=\"adjustable(1e-3)\"")
+    return ADJUSTABLE
 
 
 class Checkpoint:
