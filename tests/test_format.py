@@ -149,6 +149,15 @@ def test_forms(before, after):
     assert formatted(f"net 1\nconst {before}") == f"net 1\n\nconst {after}\n"
 
 
+@pytest.mark.parametrize("first", ["a", "aaa", "a" * 8])
+def test_the_bracket_that_a_broken_tuple_gets_counts_for_what_stands_before_it(first):
+    """At whichever width the annotation fits only without the bracket that its broken value begins with."""
+    for width in range(70, 110):
+        text = f"net 1\n\nconst {'c' * width}: (int, int, int, int) = {first}, {'b' * 30}, {'b' * 30}, {'b' * 30}\n"
+        result = format_text(text)
+        assert format_text(result) == result and max(map(len, result.split("\n"))) <= 120
+
+
 def test_blank_lines():
     text = ("\n\nnet 1\nconst a = 1\n\n\nconst b = 2\nconst c = 3\ndef f(x) = x\ndef g(x):\n\n    y = x\n\n\n    "
             "return y\n\n\n")

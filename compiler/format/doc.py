@@ -99,12 +99,15 @@ class Nest(Wrapper):
 
 
 class Here(Doc):
-    """`on_one_line`, or what `broken` gives for the column where it begins and the indentation around."""
+    """`on_one_line`, or what `broken` gives for the column where it begins and the indentation around.
 
-    __slots__ = ("on_one_line", "broken")
+    `ahead`, like `on_one_line` if it is not given, has in front what stands on the first line of the broken form.
+    """
 
-    def __init__(self, on_one_line: Doc, broken: Callable[[int, int], Doc]):
-        self.on_one_line, self.broken = on_one_line, broken
+    __slots__ = ("on_one_line", "broken", "ahead")
+
+    def __init__(self, on_one_line: Doc, broken: Callable[[int, int], Doc], ahead: Doc | None = None):
+        self.on_one_line, self.broken, self.ahead = on_one_line, broken, ahead or on_one_line
         self.width, self.forced = on_one_line.width, on_one_line.forced
 
 
@@ -273,7 +276,7 @@ class Printer:
             elif isinstance(doc, Wrapper):
                 follow.append((flat, doc.part))
             elif isinstance(doc, Here):
-                follow.append((flat, doc.on_one_line))
+                follow.append((flat, doc.on_one_line if flat else doc.ahead))
         return False
 
 

@@ -511,7 +511,8 @@ class Style:
 def list_doc(opening: str, items: Fill, closing: str, hang: int, optional: bool) -> Doc:
     lead = items.leads[0]
     inside = [*([lead] if lead else []), items]
-    on_one_line = Concat(inside if optional else [Text(opening), *inside, Text(closing)])
+    bracketed = Concat([Text(opening), *inside, Text(closing)])
+    on_one_line = Concat(inside) if optional else bracketed
     widest = max(item.width for item in items.items) + len(closing)
 
     def broken(column: int, indent: int) -> Doc:
@@ -520,7 +521,7 @@ def list_doc(opening: str, items: Fill, closing: str, hang: int, optional: bool)
         if lead is None and column < FAR and not fits_below:
             return Concat([Text(opening), Align(items), Text(closing)])
         return Concat([Text(opening), Nest(hang, Concat([lead or HARD, items])), Text(closing)])
-    return Group(Here(on_one_line, broken))
+    return Group(Here(on_one_line, broken, bracketed))
 
 
 def is_power(tree: Tree) -> bool:
