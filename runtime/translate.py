@@ -558,7 +558,7 @@ def _quotient_and_rest(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> tuple
 
 
 def _divide_floats(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Quotient, rounded down, and remainder, of the divisor's sign, as Python's."""
+    """Quotient, rounded down, and remainder, of the divisor's sign, as Python's; by zero, the quotient of ``/``."""
     number = functools.partial(ir.Constant, a.type)
     rest = builder.frem(a, b)
     quotient = builder.fdiv(builder.fsub(a, rest), b)
@@ -574,4 +574,5 @@ def _divide_floats(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.
     floor = builder.select(is_far, builder.fadd(floor, number(1.0)), floor)
     # A zero gets the sign of the true quotient.
     zero = builder.fdiv(builder.fmul(builder.fmul(quotient, quotient), a), b)
-    return builder.select(builder.fcmp_ordered("!=", quotient, number(0.0)), floor, zero), rest
+    floor = builder.select(builder.fcmp_ordered("!=", quotient, number(0.0)), floor, zero)
+    return builder.select(builder.fcmp_ordered("==", b, number(0.0)), builder.fdiv(a, b), floor), rest

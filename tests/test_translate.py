@@ -56,6 +56,8 @@ def test_division_of_floats_is_pythons(dtype, buffer):
     run(kernel, pairs[:, 0].copy(), pairs[:, 1].copy(), results, end=len(pairs))
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal(results[:, 2], pairs[:, 0] / pairs[:, 1])
+        by_zero = pairs[:, 1] == 0
+        np.testing.assert_array_equal(results[by_zero, 0], np.floor_divide(*pairs[by_zero].T))
     for (a, b), (quotient, rest, _) in zip(pairs, results):
         if b != 0 and np.isfinite(a) and not np.isnan(b):
             exact = float(a) // float(b), float(a) % float(b)
