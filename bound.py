@@ -41,7 +41,7 @@ class Bound:
         program = self._program
         values = program.signature.collect(args, named)
         results = program.evaluate(self._slots, values, self.function._seed(program, seed))
-        if self.function.target == "cpu":
+        if self.function._is_native:
             self._shortcuts.add(form, program, values, arrays, self._slots, [], list(self.function.outputs))
         return self.function._shaped([results[name] for name in self.function.outputs])
 

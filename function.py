@@ -25,7 +25,8 @@ from .runtime.errors import InputError, ModelError, NetcError, WeightsError, lis
 from .runtime.locks import own_lock
 from .runtime.weights import LARGEST, Weights
 
-TARGETS = ("cpu", "cuda", "numpy")
+TARGETS = ("cpu", "numba", "cuda", "numpy")
+NATIVE = ("cpu", "numba")              # machine code in this process
 PRECISIONS = ("f32", "f64")
 PROGRAMS = ("predict", "evaluate", "gradient", "update", "step")
 
@@ -36,14 +37,14 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
     """Compile a ``.net`` file, or source text (a string with a line break in it).
 
     ``model`` names the model; without it, the one that is trained, or the last one.  ``outputs`` names the values to
-    give back, inner ones by their path (``features.conv2d_1``).  ``target``: "cpu", "cuda" for an NVIDIA GPU, or
-    "numpy" for the slow oracle.
+    give back, inner ones by their path (``features.conv2d_1``).  ``target``: "cpu"; "numba", the same with kernels
+    that Numba compiles, the reference; "cuda" for an NVIDIA GPU; or "numpy" for the slow oracle.
     ``precision``: "f32", or "f64" to compute in double precision throughout.  ``settings``: values for the model's own
     settings, by name.  ``optimizer`` and ``lr`` replace those of the train block by expressions of the language:
     "sgd(momentum = 0.9)", "cosine_decay(initial = 1e-3, decay_steps = 1_000)", or a number.
 
-    Raises CompileError with every fault found in the text, ModelError for an unknown output, DeviceError where the GPU
-    or what it needs is missing, OSError.
+    Raises CompileError with every fault found in the text, ModelError for an unknown output or where Numba is missing,
+    DeviceError where the GPU or what it needs is missing, OSError.
     """
     if target not in TARGETS:
         raise ModelError(f"there is no target {target!r}: the targets are {listing(TARGETS)}")
@@ -54,10 +55,21 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
     if target == "cuda":
         from .runtime.cuda.door import require
         require()
+    if target == "numba":
+        _require_numba()
     from .compiler.kept_models import elaborate
     text, name = read_source(source)
     return Function(elaborate(text, name, model=model, precision=precision,
                               settings=dict(settings or {}), optimizer=optimizer, lr=lr), outputs, target, text)
+
+
+def _require_numba() -> None:
+    """Raise ModelError unless Numba can be imported."""
+    try:
+        from .runtime import numba_backend  # noqa: F401
+    except (ImportError, AttributeError, OSError) as error:     # it is missing; or it does not fit what is beside it
+        raise ModelError(f"the target \"numba\" needs the package numba (pip install 'numba>=0.61'), which cannot be "
+                         f"imported: {error}. The target \"cpu\" gives the same results without it") from None
 
 
 def read_source(source: str | os.PathLike) -> tuple[str, str]:
@@ -85,6 +97,7 @@ class Function:
         self._lock: Any                     # own_lock gives it
         self.model = model
         self.target = target
+        self._is_native = target in NATIVE
         self.source = source
         self.layout = programs.weights_layout(model)
         self.inputs: dict[str, TensorType] = {leaf.attrs["name"]: leaf.type for leaf in model.inputs}
@@ -162,7 +175,7 @@ class Function:
         program = self.program("predict")
         values = program.signature.collect(args, named)
         results = program.evaluate(self._slots(weights), values, self._seed(program, seed))
-        if self.target == "cpu" and not self._apart:
+        if self._is_native and not self._apart:
             self._shortcuts.add(form, program, values, arrays, {}, [WEIGHTS], list(self.outputs))
         return self._shaped([results[name] for name in self.outputs])
 
@@ -347,13 +360,13 @@ class Function:
         lowered, known = self._sized(program, sizes)
         return Picture(compiler_view(self.model, lowered, program, known))
 
-    def emit(self, stage: str = "python", program: str = "predict", sizes: Mapping[str, int] | None = None) -> str:
+    def emit(self, stage: str = "numba", program: str = "predict", sizes: Mapping[str, int] | None = None) -> str:
         """One stage of the compilation as text, as ``netc emit`` prints it.
 
-        ``stage``: "ast", "graph", "simplified", "fused", "loops", "python" (the source of every kernel), "llvm" or
-        "asm" (what is linked and run).  ``program``: "predict", "evaluate", "gradient", "update" or "step".
-        ``sizes``: of symbols; the tiles of products are chosen by size.  Raises ModelError for another stage or
-        program, InputError.
+        ``stage``: "ast", "graph", "simplified", "fused", "loops", "numba" (the source of every kernel), "llvm" or
+        "asm" (what the target "cpu" links and runs).  ``program``: "predict", "evaluate", "gradient", "update" or
+        "step".  ``sizes``: of symbols; the tiles of products are chosen by size.  Raises ModelError for another stage
+        or program, InputError.
         """
         from .compiler.stages import STAGES, format_stage, format_tree
         if stage not in STAGES:
@@ -380,8 +393,8 @@ class Function:
         """
         from .runtime import cache
         from .runtime.explanation import Explanation, ProgramExplanation
-        found = [(name, compiled, compiled.executable) for name, compiled in self._compiled.items() if self.target
-                 == "cpu"]
+        found = [(name, compiled, compiled.executable) for name, compiled in self._compiled.items()
+                 if self._is_native]
         return Explanation(self.model.name, self.model.is_kept, tuple(
             ProgramExplanation(name, compiled.is_kept, len(executable.steps), executable.pieces,
                                tuple(executable.sizes))
@@ -425,7 +438,7 @@ class Function:
         def make():
             from .compiler.binding import cut
             program = self.lower("predict")
-            if self.target != "cpu":
+            if not self._is_native:
                 return None, program, self._executable(program.graph, program.layout)
             first, layout, program = cut(program)
             return self._executable(first, layout), program, self._executable(program.graph, program.layout)

@@ -236,7 +236,7 @@ class _Ready:
     def __init__(self, function: Function, program: str, data, batch: int | None, sizes, weights=None, seed: int = 0):
         if program not in PROGRAMS:
             raise ModelError(f"there is no program {program!r} to profile: there are {listing(PROGRAMS)}")
-        if function.target != "cpu":
+        if not function._is_native:
             raise ModelError(f"the target {function.target!r} has no kernels to profile")
         self.function, self.program = function, program
         compiled = function.program(program)

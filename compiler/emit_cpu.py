@@ -1,4 +1,4 @@
-"""Printing a kernel of the loop IR as Python source, which ``runtime.translate`` compiles.
+"""Printing a kernel of the loop IR as Python source, which ``runtime.translate`` compiles, and Numba can.
 
 Nothing of a model's text reaches the source: names are the compiler's own, and every number is an argument, but for
 a few common constants.  The source of a kernel is its identity: two models that need the same loops share it.
@@ -172,7 +172,7 @@ class Printer:
 
 
 def emit(kernel: Kernel, name: str = "kernel") -> Source:
-    """The Python source of a kernel."""
+    """The Python source of a kernel, which is Numba's too."""
     printer = Printer(kernel.buffers)
     printer.block(kernel.body, "    ")
     words = 2 * (len(kernel.buffers) + bool(printer.constants))

@@ -57,7 +57,7 @@ def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: 
     if target == "cuda":
         from .pipeline_cuda import CudaExecutable
         return CudaExecutable(optimize(graph), layout)
-    return Executable(optimize(graph), layout, replaced)
+    return (NumbaExecutable if target == "numba" else Executable)(optimize(graph), layout, replaced)
 
 
 def optimize(graph: Graph) -> Graph:
@@ -140,7 +140,8 @@ class Executable:
     def _load(self) -> dict[str, int]:
         """The address of each source's machine code.  With them comes what products need at any sizes, and what runs
         programs, so that all is compiled side by side."""
-        from ..runtime import machine, runner, tile
+        from ..runtime import runner, tile
+        machine = self._machine()
         names = {self.sources[step].text: name for step, name in self.kernel_names().items()}
         for matrix in (step.matrix for step in _flat(self.steps) if step.matrix is not None):
             rows = prod(extent.size for extent in matrix.rows)
@@ -155,6 +156,12 @@ class Executable:
             Piece(name, text, LOADED if text in before else CACHED if found[text].seconds is None else COMPILED,
                   None if text in before else found[text].seconds) for text, name in names.items())
         return {source.text: found[source.text].address for source in self.sources.values()}
+
+    @staticmethod
+    def _machine():
+        """What makes machine code of texts."""
+        from ..runtime import machine
+        return machine
 
     def bind(self, sizes: Mapping[str, int], flat: bool = False) -> Binding:
         """The program for these sizes; the last few are kept.  ``flat``: with every kernel's run a row of the table, as
@@ -177,6 +184,15 @@ class Executable:
         """Run on C-contiguous arrays by slot; ``out`` gives memory for some outputs, which must not overlap inputs.
         Outputs of ``in_place`` replace what is in the arrays of their slots, and are these arrays."""
         return self.bind(sizes).run(arrays, out or {})
+
+
+class NumbaExecutable(Executable):
+    """A graph whose kernels Numba compiles."""
+
+    @staticmethod
+    def _machine():
+        from ..runtime import numba_backend
+        return numba_backend
 
 
 class Binding:

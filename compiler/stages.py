@@ -9,7 +9,7 @@ from typing import Any
 from .diagnostics import Span
 from .programs import Program
 
-STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "python", "llvm", "asm", "cuda", "ptx")
+STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "numba", "llvm", "asm", "cuda", "ptx")
 
 
 def format_tree(value: Any, indent: int = 0) -> str:
@@ -53,10 +53,10 @@ def format_stage(program: Program, stage: str, sizes: Mapping[str, int]) -> str:
         return format_fusion(fuse(optimize(program.graph).outputs))
     if stage in ("cuda", "ptx"):
         return _format_cuda(compile_graph(program.graph, program.layout, "cuda"), stage, sizes)
-    executable = compile_graph(program.graph, program.layout, "cpu")
+    executable = compile_graph(program.graph, program.layout, "cpu", program.replaced)
     if stage == "loops":
         return executable.format_loops()
-    if stage == "python":
+    if stage == "numba":
         return "\n\n".join(f"# {label}\n{source}" for label, source in executable.kernels())
     return _format_machine_code(executable, stage, sizes)
 

@@ -67,7 +67,7 @@ def test_summary_on_a_terminal(folder, netc_command, monkeypatch):
 
 @pytest.mark.parametrize("stage, shown", [
     ("ast", "Model(name='Line'"), ("graph", "contract"), ("grad", "gradient"), ("simplified", "contract"),
-    ("fused", "contract"), ("loops", ""), ("python", "def kernel("), ("llvm", "define void @kernel_"),
+    ("fused", "contract"), ("loops", ""), ("numba", "def kernel("), ("llvm", "define void @kernel_"),
     ("asm", "\nkernel_")])
 def test_every_stage_prints(folder, netc_command, stage, shown):
     code, out, _ = netc_command("emit", "line.net", "--stage", stage)

@@ -31,8 +31,8 @@ def test_the_source_is_the_text(fn, tmp_path):
 def test_the_stages_of_a_program(fn):
     assert "Model(name='Line'" in fn.emit("ast") and "contract" in fn.emit("graph")
     assert "gradient" in fn.emit("graph", "step") or "weights" in fn.emit("graph", "step")
-    assert fn.emit() == fn.emit("python") and "def kernel(bases, args, begin, end):" in fn.emit()
-    assert len(fn.emit("python", "step")) > len(fn.emit("python"))
+    assert fn.emit() == fn.emit("numba") and "def kernel(bases, args, begin, end):" in fn.emit()
+    assert len(fn.emit("numba", "step")) > len(fn.emit("numba"))
     for wrong in (("soup", "predict"), ("graph", "soup")):
         with pytest.raises(netc.ModelError, match=r"there is no .* 'soup'"):
             fn.emit(*wrong)

@@ -23,6 +23,8 @@ FACE = {"function", "bound", "trainer", "inputs", "profiling", "tracing", "fitti
 BENCH = {("bench.__main__", "compiler.cli"), ("bench.peers.netc_peer", "runtime.machine")}
 # What runtime.cuda.door opens: the only other modules that know numba-cuda.
 CUDA_ROOMS = {"runtime.cuda.device", "runtime.cuda.simulated"}
+# The only other module that knows Numba, and those that may import it, for the target "numba" alone.
+REFERENCE, REFERRING = "runtime.numba_backend", {"function", "compiler.pipeline"}
 HEAVY = {"numba", "llvmlite", "torch", "keras", "jax", "tensorflow", "sklearn", "scipy"}
 
 
@@ -81,7 +83,7 @@ def test_only_the_runtimes_machine_modules_import_llvm(path):
     name = name_of(path)
     for target, _ in imports(path, top_level_only=True):
         if target.split(".")[0] in HEAVY:
-            fine = {"sklearn"} if name == "estimators" else {"numba"} if name in CUDA_ROOMS else \
+            fine = {"sklearn"} if name == "estimators" else {"numba"} if name in CUDA_ROOMS | {REFERENCE} else \
                 {"llvmlite"} if name.startswith("runtime.") else set()
             peer = name.startswith("bench.peers.")          # imported in a process of its own
             assert peer or target.split(".")[0] in fine, f"{name} imports {target} when it is imported"
@@ -90,11 +92,19 @@ def test_only_the_runtimes_machine_modules_import_llvm(path):
 def test_numba_is_behind_one_door():
     for path in modules():
         name = name_of(path)
-        if name not in CUDA_ROOMS | {"runtime.cuda.door"}:
+        if name not in CUDA_ROOMS | {"runtime.cuda.door", REFERENCE}:
             assert not any(target.split(".")[0] in ("numba", "numba_cuda", "cuda") for target, relative in imports(path)
                            if not relative), f"{name} imports numba-cuda, which is for runtime.cuda.door"
             if not name.startswith("runtime.cuda"):
                 assert not any(target in CUDA_ROOMS for target, _ in imports(path))
+
+
+def test_numba_compiles_for_its_target_alone():
+    for path in modules():
+        name = name_of(path)
+        always = any(target == REFERENCE for target, _ in imports(path, top_level_only=True))
+        assert not always and (name in REFERRING or all(target != REFERENCE for target, _ in imports(path))), \
+            f"{name} imports {REFERENCE}"
 
 
 def test_the_packages_are_the_tree():

@@ -9,7 +9,7 @@ import click
 from .options import FILE, MODEL, PRECISION, SIZES, compile_file, sizes_of
 
 PROGRAMS = ("predict", "evaluate", "gradient", "update", "step")
-STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "python", "llvm", "asm", "cuda", "ptx")
+STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "numba", "llvm", "asm", "cuda", "ptx")
 
 
 @click.command()

@@ -12,8 +12,8 @@ import click
 
 MODEL = click.option("--model", metavar="NAME", help="The model; without it, the one that is trained, or the last.")
 PRECISION = click.option("--precision", type=click.Choice(["f32", "f64"]), default="f32", show_default=True)
-TARGET = click.option("--target", type=click.Choice(["cpu", "cuda", "numpy"]), default="cpu", show_default=True,
-                      help="cuda is an NVIDIA GPU, numpy the slow oracle.")
+TARGET = click.option("--target", type=click.Choice(["cpu", "numba", "cuda", "numpy"]), default="cpu",
+                      show_default=True, help="numba is the same by Numba, cuda an NVIDIA GPU, numpy the slow oracle.")
 SEED = click.option("--seed", type=click.IntRange(-2 ** 63, 2 ** 63 - 1), default=0, show_default=True)
 THREADS = click.option("--threads", type=click.IntRange(1), help="Threads; without it, one a core.")
 SIZES = click.option("--size", "sizes", multiple=True, metavar="SYMBOL=NUMBER",
