@@ -347,7 +347,8 @@ class Function:
 
         ``view``: "model", the layers as they were written, nested models as boxes; or "kernels", what a ``program``
         became, what was fused into each kernel, and the memory between them, for symbols of these ``sizes``.
-        ``depth``: levels of nested models to open; ``unroll``: draw like models that follow one another one by one.
+        ``depth``: levels of nested models to open, without it as many as stay readable; ``unroll``: draw like models
+        that follow one another one by one.
         Raises ModelError, InputError.
         """
         from .compiler.plot import Picture
@@ -358,7 +359,7 @@ class Function:
             raise ModelError(f"there is no view {view!r}: there are `model`, `kernels`")
         from .compiler.plot.compiler_view import compiler_view
         lowered, known = self._sized(program, sizes)
-        return Picture(compiler_view(self.model, lowered, program, known))
+        return Picture(compiler_view(self.model, lowered, program, known, depth))
 
     def emit(self, stage: str = "numba", program: str = "predict", sizes: Mapping[str, int] | None = None) -> str:
         """One stage of the compilation as text, as ``netc emit`` prints it.

@@ -14,6 +14,7 @@ import pytest
 import netc
 from netc.compiler.plot import Picture, dot, format_of, mermaid, svg
 from netc.compiler.plot.figure import Block, Figure, Group, Link
+from netc.compiler.plot.fold import MOST_BLOCKS, fold
 from netc.compiler.plot.layout import GAP, layout
 from netc.compiler.plot.model_view import settings_text
 from netc.compiler.plot.place import solve
@@ -124,18 +125,53 @@ def test_every_layer_is_there(name):
     check(figure)
 
 
-@pytest.mark.parametrize("name", [name for name in PROGRAMS if name != "transformer"])
+def kernels_in(block):
+    """How many kernels a block stands for."""
+    if block.style in ("input", "output") or (block.style == "memory" and block.title.endswith("B")):
+        return 0
+    folded = re.fullmatch(r"(\d+) kernels?", block.lines[0]) if block.lines else None
+    if folded:
+        return int(folded[1])
+    return int(block.title.rpartition("×")[2]) if re.search(r"×\d+$", block.title) else 1
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_the_kernels_of_every_example(name):
     fn = example(name)
     figure = fn.plot("kernels").figure
     check(figure)
     assert {*fn.inputs, *fn.outputs} <= {block.title for block in figure.blocks}
-    count = int(figure.caption.split(" kernels")[0])
-    shown = sum(int(block.title.rpartition("×")[2]) if re.search(r"×\d+$", block.title) else 1
-                for block in figure.blocks
-                if block.style not in ("input", "output")
-                and not (block.style == "memory" and block.title.endswith("B")))
-    assert shown == count
+    assert sum(map(kernels_in, figure.blocks)) == int(figure.caption.split(" kernels")[0])
+    assert len(figure.blocks) <= max(MOST_BLOCKS, len(fn.plot("kernels", depth=1).figure.blocks))
+
+
+def test_kernels_fold_into_the_models_that_they_are_of():
+    """The transformer as its figure in the paper; every level opens more, and none loses a kernel."""
+    fn = example("transformer")
+    levels = {depth: fn.plot("kernels", depth=depth).figure for depth in (1, 2, 3, 9)}
+    sizes = [len(figure.blocks) for figure in levels.values()]
+    assert sizes == sorted(sizes) and sizes[0] < 30 and sizes[-1] > 100
+    for figure in levels.values():
+        assert sum(map(kernels_in, figure.blocks)) == int(figure.caption.split(" kernels")[0])
+    found = fn.plot("kernels").figure
+    encoder = next(group for group in found.groups if group.title == "memory_1: TransformerEncoder")
+    assert [block.title for block in found.blocks if block.group is encoder] \
+        == ["attention: MultiHeadAttention", "attention_norm: LayerNorm", "feedforward: FeedForward",
+            "feedforward_norm: LayerNorm"]
+    attention = next(block for block in found.blocks if block.title.startswith("cross_attention"))
+    sources = {link.source.title for link in found.links if link.target is attention}
+    assert {"self_norm: LayerNorm", "feedforward_norm: LayerNorm", "source"} <= sources
+
+
+def test_a_model_that_a_fold_would_tie_into_a_circle_stays_open():
+    group = Group("inner", "")
+    first, second, between = (Block(title, ("1 kernel",)) for title in ("first", "second", "between"))
+    figure = Figure("circle", "", [first, between, second], [], [Link(first, between), Link(between, second)])
+    fold(figure, {first: (group,), second: (group,)}, 0)
+    assert figure.blocks == [first, between, second]
+    figure.links.pop()
+    fold(figure, {first: (group,), second: (group,)}, 0)
+    assert [block.title for block in figure.blocks] == ["inner", "between"] and len(figure.links) == 1
 
 
 def test_the_kernels_of_a_training_step():

@@ -2,6 +2,7 @@
 
     figure                      what is drawn, without places
     model_view, compiler_view   figures of a model, of a program
+    fold                        nested models of a figure as one block each
     ranks, layout, place, route from a figure to places: no tool of the system is needed
     svg, dot, mermaid           the writers
 """

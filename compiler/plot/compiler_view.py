@@ -18,6 +18,7 @@ from ..programs import Program, weights_layout
 from ..schedule import External, ScanStep, Step
 from ..types import evaluate
 from .figure import Block, Figure, Group, Link
+from .fold import fold
 from .layout import common_group
 
 STYLES = {"contract": "contract", "map": "map", "scan": "scan", "halo": "memory", "copy": "memory"}
@@ -26,9 +27,14 @@ SYMBOLS = {"add": "+", "sub": "−", "mul": "×", "div": "÷", "neg": "−", "fm
            "add_any_order": "+", "lt": "<", "le": "≤", "eq": "=", "ne": "≠"}
 
 
-def compiler_view(model: Model, program: Program, kind: str, sizes: Mapping[str, int]) -> Figure:
-    """A figure of the kernels of a program.  ``kind``: its name; ``sizes``: of its symbols, for the bytes."""
-    return _Drawing(model, program, kind, sizes).draw()
+def compiler_view(model: Model, program: Program, kind: str, sizes: Mapping[str, int],
+                  depth: int | None = None) -> Figure:
+    """A figure of the kernels of a program.  ``kind``: its name; ``sizes``: of its symbols, for the bytes; ``depth``:
+    levels of nested models to open, without it as many as stay readable."""
+    drawing = _Drawing(model, program, kind, sizes)
+    figure = drawing.draw()
+    fold(figure, drawing.places, depth)
+    return figure
 
 
 class _Drawing:
@@ -45,6 +51,8 @@ class _Drawing:
         self.nbytes = {buffer: evaluate(buffer.size, self.sizes) * buffer.dtype.itemsize for buffer in self.spans}
         self.offsets, self.arena = plan(self.spans, self.nbytes)
         self.groups: dict[str, Group] = {}
+        self.folds: dict[str, Group] = {}
+        self.places: dict[Block, tuple[Group, ...]] = {}      # the groups that a block may be folded into
         self.inputs: dict[str, Block] = {}
         self.wrote: dict[object, list[tuple]] = {}            # memory -> (offset, writer) of what is there now
         # a block -> memory that it reads -> its writers
@@ -108,6 +116,7 @@ class _Drawing:
         block = Block(label, tuple(filter(None, lines)), STYLES.get(step.label, "reduction"), "box",
                       around if around is not None else self._group(step), ", ".join(weights))
         self.figure.blocks.append(block)
+        self.places[block] = self._layers_around(step) if around is None else ()
         self.read[block] = {}
         for view in read:
             key = _memory_of(view)
@@ -185,6 +194,22 @@ class _Drawing:
                 return self._group_of(found)
             prefix = prefix.rpartition(".")[0]
         return None
+
+    def _layers_around(self, step: Step) -> tuple[Group, ...]:
+        """A group for each layer that the kernel's value is in, outermost first."""
+        layer = next((self.owner[value] for value in step.values if value in self.owner), None)
+        around: list[Group] = []
+        parts = layer.prefix.split(".") if layer is not None and layer.prefix else []
+        for count in range(1, len(parts) + 1):
+            found = self.layers.get(".".join(parts[:count]))
+            if found is not None:
+                if found.prefix not in self.folds:
+                    drawn = self.groups.get(found.prefix) or Group(f"{found.prefix.rsplit('.', 1)[-1]}: {found.kind}",
+                                                                   "",
+                                                                   "model", around[-1] if around else None)
+                    self.folds[found.prefix] = drawn
+                around.append(self.folds[found.prefix])
+        return tuple(around)
 
     def _is_drawn(self, layer: Layer) -> bool:
         return any(other.prefix.startswith(layer.prefix + ".") for other in self.model.layers) and (
