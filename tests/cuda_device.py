@@ -300,6 +300,30 @@ def test_every_tile_gives_the_same_bits(tile):
     assert np.abs(found.reshape(rows, columns) - expected).max() < 1e-5
 
 
+def test_a_program_is_recorded_when_it_runs_again(small, batch, monkeypatch):
+    if not SIMULATED:
+        pytest.skip("a GPU records by itself")
+    fn, w = netc.compile(SOURCE, target="cuda"), small.init(0)
+    told = []
+
+    def capture(launch):
+        told.append("capture")
+        return lambda: (told.append("replay"), launch(0))
+    monkeypatch.setattr(door, "can_capture", lambda: True)
+    monkeypatch.setattr(door, "capture", capture)
+    found = [fn(w, batch["x"]).p.tobytes() for _ in range(3)]
+    assert told == ["capture", "replay", "replay"] and len(set(found)) == 1
+    other = netc.compile(SOURCE, target="cuda")
+
+    def refuse(launch):
+        raise netc.DeviceError("the driver's cuStreamBeginCapture failed: CUDA_ERROR_UNKNOWN")
+    monkeypatch.setattr(door, "capture", refuse)
+    assert other(w, batch["x"]).p.tobytes() == found[0]
+    with pytest.warns(RuntimeWarning, match="launched one by one.*cuStreamBeginCapture failed"):
+        assert other(w, batch["x"]).p.tobytes() == found[0]
+    assert other(w, batch["x"]).p.tobytes() == found[0]
+
+
 def test_a_kernel_that_leaves_its_memory_is_found_out():
     if not SIMULATED:
         pytest.skip("a GPU does not check")

@@ -184,3 +184,36 @@ def test_without_enough_memory_one_error_says_so():
     done = python("-c", MEMORY)
     assert "needs 5 MiB more on the GPU, of whose 100 MiB 3 are free: smaller batches need less" in done.stdout
     assert HOW in done.stdout
+
+
+# --- graphs -----------------------------------------------------------------------------------------------------------
+
+CAPTURE = """
+import sys, types
+from cuda.bindings import driver
+from netc import DeviceError
+from netc.runtime.cuda import door
+calls, refused = [], sys.argv[1:]
+def fake(name, *results):
+    def call(*arguments):
+        calls.append(name)
+        return (driver.CUresult.CUDA_ERROR_UNKNOWN if name in refused else driver.CUresult.CUDA_SUCCESS, *results)
+    setattr(driver, name, call)
+fake("cuStreamBeginCapture"), fake("cuStreamEndCapture", "graph"), fake("cuGraphInstantiate", "made")
+fake("cuGraphDestroy"), fake("cuGraphLaunch")
+door.package = lambda: types.SimpleNamespace(stream=lambda: types.SimpleNamespace(handle=7))
+try:
+    replay = door.capture(lambda stream: calls.append("launch"))
+    replay(), replay()
+except DeviceError as error:
+    calls.append(str(error))
+print(*calls, sep="; ")
+"""
+
+
+@needs_package
+def test_launches_are_recorded_once_and_a_refusal_is_told():
+    assert python("-c", CAPTURE).stdout.strip() == ("cuStreamBeginCapture; launch; cuStreamEndCapture; "
+                                                    "cuGraphInstantiate; cuGraphDestroy; cuGraphLaunch; cuGraphLaunch")
+    told = python("-c", CAPTURE, "cuGraphInstantiate").stdout.strip()
+    assert told.endswith("cuGraphInstantiate; the driver's cuGraphInstantiate failed: CUDA_ERROR_UNKNOWN")

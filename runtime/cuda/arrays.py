@@ -44,9 +44,10 @@ class DeviceArray:
 
     def copy_to_host(self) -> np.ndarray:
         """A copy as a NumPy array."""
-        if not self.size:
-            return np.empty(self.shape, self.dtype)
-        return door.numba_array(self).copy_to_host()
+        host = np.empty(self.shape, self.dtype)
+        if self.size:
+            door.memory(self.address, self.nbytes).copy_to_host(host.reshape(-1).view(np.uint8))
+        return host
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         host = self.copy_to_host()
@@ -56,13 +57,13 @@ class DeviceArray:
         """A copy on the device."""
         made = empty(self.shape, self.dtype)
         if self.size:
-            door.numba_array(made).copy_to_device(door.numba_array(self))
+            door.memory(made.address, self.nbytes).copy_to_device(door.memory(self.address, self.nbytes))
         return made
 
     def fill_from(self, host: np.ndarray) -> None:
         """Overwrite it with an array of the same shape and dtype."""
         if self.size:
-            door.numba_array(self).copy_to_device(np.ascontiguousarray(host).reshape(self.shape))
+            door.memory(self.address, self.nbytes).copy_to_device(np.ascontiguousarray(host).reshape(-1).view(np.uint8))
 
     def __repr__(self) -> str:
         return f"<netc device array {self.dtype}{list(self.shape)}>"

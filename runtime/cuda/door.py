@@ -175,12 +175,54 @@ def allocate(nbytes: int):
     return owner.__cuda_array_interface__["data"][0], owner
 
 
-def numba_array(array):
-    """An array with ``__cuda_array_interface__`` as one of numba-cuda's, which copies."""
+class _Bytes:
+    """Memory on the device, for numba-cuda to read and write: as bytes, whatever lies in it."""
+
+    def __init__(self, address: int, nbytes: int):
+        self.__cuda_array_interface__ = {"shape": (nbytes,), "typestr": "|u1", "data": (address, False),
+                                         "strides": None, "version": 3}
+
+
+def memory(address: int, nbytes: int):
+    """numba-cuda's array over bytes on the device, which copies to and from the host; there must be some."""
     if is_simulated():
         from .simulated import memory_of
-        return memory_of(array)
-    return package().as_cuda_array(array)
+        return memory_of(address, nbytes)
+    return package().as_cuda_array(_Bytes(address, nbytes))
+
+
+# --- graphs -----------------------------------------------------------------------------------------------------------
+
+
+def can_capture() -> bool:
+    """Whether a program's launches may be recorded as a CUDA graph: not in the simulator, nor with
+    NETC_CUDA_GRAPHS=0."""
+    return not is_simulated() and os.environ.get("NETC_CUDA_GRAPHS", "1") != "0"
+
+
+def capture(launch: Callable) -> Callable[[], None]:
+    """What repeats ``launch(stream)``, which must only launch kernels that ran before, as one launch of a CUDA graph on
+    the default stream.  Raises DeviceError where the driver refuses."""
+    from cuda.bindings import driver
+    stream = package().stream()
+    mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+    _checked("cuStreamBeginCapture", driver.cuStreamBeginCapture(int(stream.handle), mode))
+    try:
+        launch(stream)
+    finally:
+        ended = driver.cuStreamEndCapture(int(stream.handle))       # a stream that went on capturing would be lost
+    graph = _checked("cuStreamEndCapture", ended)
+    made = _checked("cuGraphInstantiate", driver.cuGraphInstantiate(graph, 0))
+    _checked("cuGraphDestroy", driver.cuGraphDestroy(graph))
+    return lambda: _checked("cuGraphLaunch", driver.cuGraphLaunch(made, 0))
+
+
+def _checked(name: str, answer: tuple):
+    """What a call of the driver gave beside its status.  Raises DeviceError."""
+    status, *results = answer
+    if int(status) != 0:
+        raise DeviceError(f"the driver's {name} failed: {status.name if hasattr(status, 'name') else status}")
+    return results[0] if results else None
 
 
 def synchronize() -> None:

@@ -6,11 +6,13 @@ a number of units, whatever it computes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import DeviceError
 from . import door
 from .arrays import DeviceArray, empty, upload
 
@@ -34,15 +36,33 @@ class Program:
 
     def __init__(self, launches: Sequence[Launch], words: Sequence[int]):
         self._words = upload(np.array(words or [0], np.int64))
+        self._runs = 0
+        self._replay: Callable[[], None] | None = None
         first = self._words.address
         self._launches = [(door.kernel(launch.text), _shape(launch), first + 8 * launch.first_word, launch.units)
                           for launch in launches if launch.units > 0]
 
     def run(self, bases: DeviceArray) -> None:
-        """Launch every step; they run in order, and this may return before they are done."""
+        """Launch every step; they run in order, and this may return before they are done.
+
+        ``bases`` is the same array each time.  What runs a second time is recorded as a CUDA graph, and is one launch
+        from then on.
+        """
+        self._runs += 1
+        if self._runs == 2 and door.can_capture():      # the first run has loaded all kernels
+            try:
+                self._replay = door.capture(lambda stream: self._launch(bases, stream))
+            except DeviceError as error:
+                warnings.warn(f"steps are launched one by one, as no CUDA graph: {error}", RuntimeWarning, stacklevel=2)
+        if self._replay is not None:
+            self._replay()
+        else:
+            self._launch(bases, 0)
+
+    def _launch(self, bases: DeviceArray, stream) -> None:
         with door.launching():
-            for kernel, shape, words, units in self._launches:
-                kernel[shape](bases.address, words, units)
+            for kernel, (blocks, threads), words, units in self._launches:
+                kernel[blocks, threads, stream](bases.address, words, units)
 
 
 def _shape(launch: Launch) -> tuple[int, int]:

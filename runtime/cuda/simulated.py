@@ -11,9 +11,9 @@ import threading
 import weakref
 
 import numpy as np
-from numba import cuda
 from numba.cuda.np import numpy_support
 from numba.cuda.simulator import kernelapi
+from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 from . import philox
 
@@ -33,13 +33,9 @@ def allocate(nbytes: int) -> tuple[int, np.ndarray]:
     return owner.ctypes.data, owner
 
 
-def memory_of(array):
-    """The simulator's array over the memory that an object with ``__cuda_array_interface__`` describes."""
-    interface = array.__cuda_array_interface__
-    dtype, shape = np.dtype(interface["typestr"]), interface["shape"]
-    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    memory = (ctypes.c_uint8 * nbytes).from_address(interface["data"][0])
-    return cuda.cudadrv.devicearray.FakeCUDAArray(np.frombuffer(memory, dtype).reshape(shape))
+def memory_of(address: int, nbytes: int):
+    """The simulator's array over bytes of memory."""
+    return FakeCUDAArray(np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), np.uint8))
 
 
 def register(address: int, nbytes: int) -> np.ndarray:
