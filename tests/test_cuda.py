@@ -53,6 +53,7 @@ def side_by_side(jobs) -> list:
 # --- the simulator ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_package
 def test_all_is_right_in_the_simulator():
     test = "cuda_device.py::test_an_example_gives_what_the_cpu_gives"
@@ -100,6 +101,7 @@ print(len(texts))
 """
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_every_kernel_of_every_example_compiles_without_a_gpu():
     done = side_by_side([lambda part=part: python("-c", COMPILE, part, PARTS, EXAMPLES, *sorted(SMALLER))
