@@ -72,8 +72,9 @@ class Product:
         if len(self.batch) != 1 or self.column_stride != 1:
             return 0
         only = self.batch[0]
-        numbers = isinstance(only.size, int) and isinstance(only.b, int) and isinstance(self.columns, int)
-        whole = numbers and self.columns * self.c.dtype.itemsize % 64 == 0      # vectors, whatever their length
+        if not (isinstance(only.size, int) and isinstance(only.b, int) and isinstance(self.columns, int)):
+            return 0
+        whole = self.columns * self.c.dtype.itemsize % 64 == 0      # vectors, whatever their length
         return only.size if whole and only.a == 0 and only.c == self.columns else 0
 
 

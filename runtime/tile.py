@@ -329,7 +329,7 @@ def texts(dtype: str, rows: int | None, columns: int | None, panels: int = 0) ->
     choices = [_dot_choice(dtype)] if columns == 0 else [
         _choice(dtype, number, columns or 1, columns is None, rows is None)
         for number in ((1, MANY_ROWS) if rows is None else (rows,))]
-    if panels and rows in (None, 1):
+    if panels and columns is not None and rows in (None, 1):
         choices.append(_panel_choice(dtype, columns, _side_by_side(dtype, Axis(panels), columns)[1]))
     return [f"contract {dtype}", *(text for choice in choices for text in choice.texts if text)]
 

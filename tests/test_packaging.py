@@ -97,7 +97,7 @@ def test_the_metadata_name_what_is_supported(shipped):
     assert sum(line.startswith("Classifier: Programming Language :: Python :: 3.1") for line in lines) == 3
     needed = [line.split(": ")[1] for line in lines if line.startswith("Requires-Dist") and "extra" not in line]
     assert {name.rstrip("0123456789.<>=,") for name in needed} \
-        == {"numpy", "llvmlite", "lark", "rich", "click", "platformdirs", "safetensors"}
+        == {"numpy", "llvmlite", "numba", "lark", "rich", "click", "platformdirs", "safetensors"}
 
 
 def test_the_wheel_checks_and_trains(environment, tmp_path):
