@@ -117,7 +117,8 @@ class Function:
     # --- weights
 
     def init(self, seed: int = 0) -> Weights:
-        """Fresh weights from the model's initialisers; equal seeds give equal weights."""
+        """Fresh weights from the model's initialisers; equal seeds give equal weights.  ``seed``: any 64-bit
+        integer."""
         return Weights.of(self.layout, {variable.path: _initial(variable, seed) for variable in self.model.variables})
 
     def weights_from(self, values, order: Iterable[str] | None = None) -> Weights:
@@ -144,11 +145,13 @@ class Function:
         return {variable.path: _initial(variable, seed, sizes) for variable in programs.optimizer_of(self.model).states}
 
     def save(self, weights: Weights, path: str | os.PathLike) -> None:
-        """Write weights as safetensors, atomically: the file is the old one or the new one, never a part."""
+        """Write weights as safetensors, atomically: the file is the old one or the new one, never a part.  Raises
+        WeightsError for weights of another model, OSError where the file cannot be written."""
         storage.save(self._own(weights), path, self.model.name)
 
     def load(self, path: str | os.PathLike) -> Weights:
-        """Read weights; names, shapes and dtypes are checked against the model before anything is allocated."""
+        """Read weights, a safetensors file; names, shapes and dtypes are checked against the model before anything is
+        allocated.  Raises WeightsError with all that does not fit, OSError."""
         return storage.load(self.layout, path)
 
     @property
@@ -193,7 +196,8 @@ class Function:
     def value_and_grad(self, weights: Weights, /, *args, seed: int | None = None, **named):
         """(loss, its gradient as Weights of the same layout) in training mode; states have gradient zero.
 
-        The loss is what training minimises: the sum of all losses and penalties.
+        The loss, a NumPy scalar, is what training minimises: the sum of all losses and penalties.  Inputs and targets
+        are given as in a call.  Raises InputError, WeightsError, and ModelError where there is no ``train`` block.
         """
         results, gradient = self._differentiate(weights, args, named, seed)
         return results[LOSS][()], gradient
@@ -220,7 +224,7 @@ class Function:
     def update(self, weights: Weights, optimizer: Mapping[str, np.ndarray],
                gradient: Weights) -> tuple[Weights, dict[str, np.ndarray]]:
         """The optimiser's step by itself, pure: (new weights, new optimiser state).  States of the model stay as they
-        are."""
+        are.  Raises WeightsError, and ModelError where the model has no optimiser."""
         program = self.program("update")
         slots = self._slots(weights) | self._optimizer_slots(optimizer)
         slots |= {slot: slots[slot].copy() for slot in program.executable.in_place}
@@ -232,7 +236,8 @@ class Function:
 
     def step(self, weights: Weights, optimizer: Mapping[str, np.ndarray], batch: Mapping[str, Any],
              seed: int | None = None) -> tuple[Weights, dict[str, np.ndarray], dict[str, float]]:
-        """One step of training, pure: (new weights, new optimiser state, losses)."""
+        """One step of training, pure: (new weights, new optimiser state, losses by name as floats).  Raises InputError,
+        WeightsError, ModelError."""
         from .trainer import Trainer
         trainer = Trainer(self, weights, optimizer)
         losses = trainer(batch, seed=seed)

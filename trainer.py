@@ -32,7 +32,7 @@ class Trainer:
         self.restore(weights, function.init_optimizer() if optimizer is None else optimizer)
 
     def restore(self, weights: Weights, optimizer: Mapping[str, np.ndarray], steps: int = 0) -> None:
-        """Go on from these weights and this state of the optimiser, as after so many steps."""
+        """Go on from these weights and this state of the optimiser, as after so many steps.  Raises WeightsError."""
         function = self._function
         self.steps = steps
         slots = function._slots(weights) | function._optimizer_slots(optimizer)

@@ -208,7 +208,8 @@ class Diagnostic:
 
 
 class Diagnostics(NetcError):
-    """One or more diagnostics, in the order of the source."""
+    """One or more diagnostics, in the order of the source: iterating gives them, each with ``code``, ``message``, its
+    place ``span`` and ``hint``; ``str()`` is what ``netc check`` prints."""
 
     def __init__(self, items: Iterable[Diagnostic] | Diagnostic):
         self.items: list[Diagnostic] = [items] if isinstance(items, Diagnostic) else list(items)

@@ -117,7 +117,8 @@ def threads() -> int:
 
 
 def set_threads(count: int) -> None:
-    """Use this many threads (the caller's included) from now on; results do not depend on it."""
+    """Use this many threads (the caller's included) from now on; results do not depend on it.  Raises ValueError below
+    1."""
     global _threads, _pool
     if count < 1:
         raise ValueError(f"threads must be at least 1, not {count}")

@@ -45,7 +45,8 @@ class Roofline:
 
 
 def roofline() -> Roofline:
-    """The machine's limits with as many threads as programs use (``set_threads``), measured once a process."""
+    """The machine's limits with as many threads as programs use (``set_threads``), measured once a process, in a second
+    or two: ``.flops`` is FLOP/s of f32 multiply-adds, ``.bandwidth(n)`` bytes/s where n bytes are in use."""
     return _measure(threads())
 
 
