@@ -72,9 +72,10 @@ class CudaPrinter(Printer):
                 self.lines.append(f"{indent}{variable} = {rest}")
             else:
                 size = self.size(extent)
-                self.lines.append(f"{indent}{variable} = {rest} % {size}")
-                self.lines.append(f"{indent}{whole}{position} = {rest} // {size}")
-                rest = f"{whole}{position}"
+                outer = f"{whole}{position}"
+                self.lines.append(f"{indent}{outer} = quotient({rest}, {size})")
+                self.lines.append(f"{indent}{variable} = {rest} - {outer} * {size}")
+                rest = outer
 
     def combine(self, s: Combine, indent: str) -> None:
         """A tree over the lanes in shared memory; all of them get the result."""

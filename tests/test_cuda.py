@@ -20,7 +20,7 @@ import pytest
 from cuda_models import EXAMPLES, SMALLER
 
 import netc
-from netc.runtime.cuda import door
+from netc.runtime.cuda import contract, door
 
 TESTS = Path(__file__).parent
 HAS_PACKAGE = importlib.util.find_spec("numba_cuda") is not None
@@ -132,6 +132,16 @@ def test_ptx_can_be_printed_without_a_gpu():
     assert text.count(".visible .entry") >= 2 and "ld.global" in text and text.startswith("// ")
 
 
+@needs_compiler
+def test_the_inner_loop_of_a_tile_is_products():
+    """64 of them a turn, 16 loads from shared memory, and little else."""
+    blocks = re.split(r"^\$L__BB\d+_\d+:", door.ptx(contract.tile_text("f32", contract.LARGE)), flags=re.MULTILINE)
+    inner = max(blocks, key=lambda block: block.count("fma.rn.f32"))
+    instructions = [line for line in inner.splitlines() if line.strip().endswith(";")]
+    assert sum("fma.rn.f32" in line for line in instructions) == 64
+    assert sum("ld.shared" in line for line in instructions) == 16 and len(instructions) < 64 + 16 + 24
+
+
 # --- what is missing --------------------------------------------------------------------------------------------------
 
 HOW = 'To run on the CPU: target="cpu", or `--target cpu`'
@@ -168,7 +178,7 @@ def test_without_a_gpu_one_error_says_so(tmp_path):
 MEMORY = """
 from numba.cuda.cudadrv.driver import CudaAPIError
 from netc import DeviceError
-from netc.runtime.cuda import door
+from netc.runtime.cuda import contract, door
 import types
 def device_array(size, dtype):
     raise CudaAPIError(2, "Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
@@ -194,7 +204,7 @@ CAPTURE = """
 import sys, types
 from cuda.bindings import driver
 from netc import DeviceError
-from netc.runtime.cuda import door
+from netc.runtime.cuda import contract, door
 calls, refused = [], sys.argv[1:]
 def fake(name, *results):
     def call(*arguments):

@@ -148,7 +148,7 @@ def place(args, sizes, strides, index):
     total = 0
     for level in range({LEVELS - 1}, 0, -1):
         size = args[sizes + level]
-        outer = index // size
+        outer = quotient(index, size)
         total += (index - outer * size) * args[strides + level]
         index = outer
     return total + index * args[strides]
@@ -169,6 +169,8 @@ def tile_text(dtype: str, tile: Tile) -> str:
     """The source of a product in tiles."""
     across = tile.columns // tile.thread_columns            # threads along a row of the tile
     down = tile.rows // tile.thread_rows
+    # A slice's rows are one element longer than they need be, so that neighbours along k lie in different banks.
+    high, wide = tile.rows + 1, tile.columns + 1
     cells = [(i, j) for i in range(tile.thread_rows) for j in range(tile.thread_columns)]
     lines = f"""
 @device
@@ -176,12 +178,12 @@ def work(bases, args, unit, end, stride):
     a = buffer_{dtype}(bases, args, 0)
     b = buffer_{dtype}(bases, args, 2)
     c = buffer_{dtype}(bases, args, 4)
-    slice_a = cuda.shared.array(({tile.depth}, {tile.rows + 1}), type_{dtype})
-    slice_b = cuda.shared.array(({tile.depth}, {tile.columns + 1}), type_{dtype})
-    row_a = cuda.shared.array({tile.rows}, type_i64)
-    row_c = cuda.shared.array({tile.rows}, type_i64)
-    sum_a = cuda.shared.array({tile.depth}, type_i64)
-    sum_b = cuda.shared.array({tile.depth}, type_i64)
+    slice_a = pointer_{dtype}(cuda.shared.array({tile.depth * high}, type_{dtype}))
+    slice_b = pointer_{dtype}(cuda.shared.array({tile.depth * wide}, type_{dtype}))
+    row_a = pointer_i64(cuda.shared.array({tile.rows}, type_i64))
+    row_c = pointer_i64(cuda.shared.array({tile.rows}, type_i64))
+    sum_a = pointer_i64(cuda.shared.array({tile.depth}, type_i64))
+    sum_b = pointer_i64(cuda.shared.array({tile.depth}, type_i64))
     columns = args[{COLUMNS}]
     column_stride = args[{COLUMN_STRIDE}]
     rows = args[{ROWS}]
@@ -193,11 +195,11 @@ def work(bases, args, unit, end, stride):
     down = lane // {across}
     across = lane % {across}
     while unit < end:
-        rest = unit // column_tiles
+        rest = quotient(unit, column_tiles)
         first_column = (unit - rest * column_tiles) * {tile.columns}
-        outer = rest // row_tiles
+        outer = quotient(rest, row_tiles)
         first_row = (rest - outer * row_tiles) * {tile.rows}
-        chunk = outer // args[{BATCH_COUNT}]
+        chunk = quotient(outer, args[{BATCH_COUNT}])
         batch = outer - chunk * args[{BATCH_COUNT}]
         start = chunk * args[{CHUNK_TERMS}]
         stop = min(depth, start + args[{CHUNK_TERMS}])
@@ -224,7 +226,7 @@ def work(bases, args, unit, end, stride):
                 else:
                     k = i // {tile.rows}
                     m = i % {tile.rows}
-                slice_a[k, m] = a[row_a[m] + sum_a[k]] if (m < rows_here) & (k < depth_here) else zero
+                slice_a[k * {high} + m] = a[row_a[m] + sum_a[k]] if (m < rows_here) & (k < depth_here) else zero
             for i in range(lane, {tile.columns * tile.depth}, {tile.threads}):
                 if args[{B_ALONG_SUM}] == 1:
                     k = i % {tile.depth}
@@ -233,14 +235,17 @@ def work(bases, args, unit, end, stride):
                     k = i // {tile.columns}
                     n = i % {tile.columns}
                 is_inside = (n < columns_here) & (k < depth_here)
-                slice_b[k, n] = b[batch_b + n * column_stride + sum_b[k]] if is_inside else zero
+                slice_b[k * {wide} + n] = b[batch_b + n * column_stride + sum_b[k]] if is_inside else zero
             cuda.syncthreads()
-            for k in range({tile.depth}):""".splitlines()
+            at_a = down
+            at_b = across
+            k = 0
+            while k < {tile.depth}:""".splitlines()
     pad = " " * 16
-    lines += [f"{pad}a{i} = slice_a[k, down + {i * down}]" for i in range(tile.thread_rows)]
-    lines += [f"{pad}b{j} = slice_b[k, across + {j * across}]" for j in range(tile.thread_columns)]
+    lines += [f"{pad}a{i} = slice_a[at_a + {i * down}]" for i in range(tile.thread_rows)]
+    lines += [f"{pad}b{j} = slice_b[at_b + {j * across}]" for j in range(tile.thread_columns)]
     lines += [f"{pad}c{i}_{j} = fma_{dtype}(a{i}, b{j}, c{i}_{j})" for i, j in cells]
-    lines += ["            cuda.syncthreads()"]
+    lines += [f"{pad}at_a += {high}", f"{pad}at_b += {wide}", f"{pad}k += 1", "            cuda.syncthreads()"]
     for i in range(tile.thread_rows):
         lines += [f"        if down + {i * down} < rows_here:"]
         for j in range(tile.thread_columns):
@@ -260,9 +265,9 @@ def work(bases, args, unit, end, stride):
     columns = args[{COLUMNS}]
     rows = args[{ROWS}]
     while unit < end:
-        rest = unit // columns
+        rest = quotient(unit, columns)
         column = unit - rest * columns
-        batch = rest // rows
+        batch = quotient(rest, rows)
         row = rest - batch * rows
         total = scratch[unit]
         for chunk in range(1, args[{CHUNKS}]):
@@ -289,7 +294,7 @@ def work(bases, args, unit, end, stride):
     lane = cuda.threadIdx.x
     lanes = cuda.blockDim.x
     while unit < end:
-        batch = unit // rows
+        batch = quotient(unit, rows)
         row = unit - batch * rows
         here_a = place(args, {BATCHES}, {BATCHES + LEVELS}, batch)
         here_a += place(args, {ROW_INDEX}, {ROW_INDEX + LEVELS}, row)

@@ -59,6 +59,14 @@ def _store(context, builder, sig, args):
     context.pack_value(builder, sig.args[0].dtype, args[2], builder.gep(args[0], [args[1]]))
 
 
+@intrinsic
+def quotient(typingctx, a, b):
+    """a // b of integers that are not negative: a few instructions where both fit in 32 bits, as NVVM finds out."""
+    def codegen(context, builder, sig, args):
+        return builder.udiv(*args)
+    return signature(types.int64, types.int64, types.int64), codegen
+
+
 def _pointer_to(dtype):
     """The buffer at an address."""
     @intrinsic
@@ -68,6 +76,19 @@ def _pointer_to(dtype):
         def codegen(context, builder, sig, args):
             return builder.inttoptr(args[0], context.get_value_type(result))
         return signature(result, types.int64), codegen
+    return pointer
+
+
+def _pointer_into(dtype):
+    """An array's first element, to be indexed without the wrapping of negative indices, which costs more than a product
+    where an address is a constant away from the last."""
+    result = types.CPointer(dtype)
+
+    @intrinsic
+    def pointer(typingctx, array):
+        def codegen(context, builder, sig, args):
+            return context.make_array(sig.args[0])(context, builder, args[0]).data
+        return signature(result, array), codegen
     return pointer
 
 
@@ -129,9 +150,11 @@ def device(function):
 
 def namespace() -> dict:
     """The names that generated source may use, but for ``cuda`` itself."""
-    names = {"device": device, "words": _pointer_to(types.int64), "float32": types.float32, "float64": types.float64,
+    names = {"device": device, "quotient": quotient, "words": _pointer_to(types.int64),
+             "float32": types.float32, "float64": types.float64,
              "int32": types.int32, "int64": types.int64, "boolean": types.boolean}
     names |= {f"buffer_{name}": _buffer_of(dtype) for name, dtype in DTYPES.items()}
+    names |= {f"pointer_{name}": _pointer_into(dtype) for name, dtype in DTYPES.items()}
     names |= {f"type_{name}": dtype for name, dtype in DTYPES.items()}
     names |= {f"{name}_f32": function for name, function in FUNCTIONS_F32.items()}
     names |= {f"{name}_f64": function for name, function in FUNCTIONS_F64.items()}

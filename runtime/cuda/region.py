@@ -75,7 +75,7 @@ def work(bases, args, unit, end, stride):
     sum_a = args[{SUM_INDEX + 2 * LEVELS - 1}]
     sum_b = args[{SUM_INDEX + 3 * LEVELS - 1}]
     while unit < end:
-        row = unit // columns
+        row = quotient(unit, columns)
         column = unit - row * columns
         at_a = row * row_a
         at_b = column * column_stride

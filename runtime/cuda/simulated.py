@@ -140,12 +140,14 @@ def _fma_f32(a, b, c):
 
 def namespace() -> dict:
     """The names that generated source may use, but for ``cuda`` itself."""
-    names = {"device": lambda function: function, "words": Words, "float32": np.float32, "float64": np.float64,
+    names = {"device": lambda function: function, "quotient": lambda a, b: a // b, "words": Words,
+             "float32": np.float32, "float64": np.float64,
              "int32": _integer(np.int32), "int64": _integer(np.int64), "boolean": np.bool_,
              "maximum": np.maximum, "minimum": np.minimum, "floordiv": np.floor_divide, "mod": np.mod,
              "sign_i32": np.sign, "sign_i64": np.sign, "fma_f32": _fma_f32, "fma_f64": lambda a, b, c: a * b + c,
              "random_bits": philox.define(np.uint64, np.int32)}
     names |= {f"buffer_{name}": _buffer_of(dtype) for name, dtype in DTYPES.items()}
+    names |= {f"pointer_{name}": lambda array: array for name in DTYPES}
     names |= {f"type_{name}": np.dtype(dtype) for name, dtype in DTYPES.items()}
     for kind in ("f32", "f64"):
         names |= {f"{name}_{kind}": _typed(function, DTYPES[kind]) for name, function in _functions().items()}
