@@ -184,5 +184,7 @@ def _range(array: np.ndarray) -> tuple[str, str]:
     if array.dtype.kind != "f":
         return str(array.min()), str(array.max())
     # fmin and fmax pass over NaN, of which the report speaks already.
-    return f"{np.fmin.reduce(array.ravel()):.5g}", f"{np.fmax.reduce(array.ravel()):.5g}"
+    fmin: Any = np.fmin
+    fmax: Any = np.fmax
+    return f"{fmin.reduce(array, axis=None):.5g}", f"{fmax.reduce(array, axis=None):.5g}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import netc
 from netc.runtime.callbacks import ADJUSTABLE
+from netc.runtime.weights import read_tensors
 
 SOURCE = """net 1
 model Line(x: f32[N, 3]) -> (y: f32[N, 1]):
@@ -127,3 +129,19 @@ def test_bad_settings(settings):
 def test_what_is_not_reported(line):
     with pytest.raises(netc.InputError, match=r"ReduceLROnPlateau watches `eror`, which is not reported.*`error`"):
         line.fit(line.init(0), DATA, epochs=1, batch_size=8, callbacks=[netc.ReduceLROnPlateau("eror")])
+
+
+def test_the_command_lowers_the_rate(netc_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("line.net").write_text(SOURCE, encoding="utf-8")
+    np.savez("data.npz", **DATA)
+    given = ("train", "line.net", "--data", "data.npz", "--epochs", 60, "--plateau", 1,
+             "--checkpoint", "run", "--quiet")
+    assert netc_command(*given)[0] == 0
+    newest = max(Path("run").iterdir())
+    assert read_tensors(newest)[0][f"optimizer/{ADJUSTABLE}"] < 1
+    assert netc_command(*given[:-3], "--lr", "0.5")[0] == 0             # a number may change, too
+    code, _, errors = netc_command(*given[:-3], "--lr", "cosine_decay(initial = 0.1, decay_steps = 5)")
+    assert code == 1 and "needs a learning rate that may change" in errors
+    code, _, errors = netc_command("train", "line.net", "--data", "data.npz", "--monitor", "loss")
+    assert code == 2 and "--patience or --plateau" in errors

@@ -27,7 +27,10 @@ PATH = click.Path(path_type=Path)
               "\"cosine_decay(initial = 1e-3, decay_steps = 1_000)\".")
 @click.option("--patience", type=click.IntRange(1), metavar="EPOCHS",
               help="Stop when nothing became better for so long, and keep the best weights.")
-@click.option("--monitor", metavar="NAME", help="What --patience watches; without it val_loss, or loss.")
+@click.option("--plateau", type=click.IntRange(1), metavar="EPOCHS",
+              help="Lower the learning rate tenfold when nothing became better for so long; the rate must be "
+                   "`adjustable`, a number in --lr is.")
+@click.option("--monitor", metavar="NAME", help="What --patience and --plateau watch; without it val_loss, or loss.")
 @click.option("--checkpoint", type=PATH, metavar="FOLDER", help="Keep checkpoints, one an epoch, in this folder.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the folder, if it has one.")
 @click.option("--log", type=PATH, metavar="FILE", help="Write losses and metrics by epoch: .csv or .json.")
@@ -40,9 +43,8 @@ PATH = click.Path(path_type=Path)
 @TARGET
 @PRECISION
 @THREADS
-def train(file, data, epochs, batch_size, validation, save, weights, optimizer, lr, patience, monitor,
-          checkpoint, resume,
-          log, check_finite, allow_nan, quiet, model, seed, target, precision, threads) -> None:
+def train(file, data, epochs, batch_size, validation, save, weights, optimizer, lr, patience, plateau, monitor,
+          checkpoint, resume, log, check_finite, allow_nan, quiet, model, seed, target, precision, threads) -> None:
     """Train a model on data and save its weights.
 
     Ctrl-C stops after the current batch and saves what was trained.
@@ -50,11 +52,13 @@ def train(file, data, epochs, batch_size, validation, save, weights, optimizer, 
     from ...runtime.data import load_arrays
     if resume and checkpoint is None:
         raise click.UsageError("--resume needs --checkpoint FOLDER: where are the checkpoints?")
-    if monitor is not None and patience is None:
-        raise click.UsageError("--monitor says what --patience watches: give both")
+    if monitor is not None and patience is None and plateau is None:
+        raise click.UsageError("--monitor says what --patience or --plateau watches: give one of them too")
+    if plateau is not None and lr is not None and _is_number(lr):
+        lr = f"adjustable({lr})"
     function = compile_file(file, model, None, target, precision, threads, optimizer=optimizer, lr=lr)
     target_path = save_path(file, save, data)
-    callbacks = _callbacks(patience, monitor, checkpoint, log, (file, data, target_path))
+    callbacks = _callbacks(patience, plateau, monitor, checkpoint, log, (file, data, target_path))
     types = {**function.inputs, **function.targets}
     arrays = load_arrays(data, types)
     held_out = _validation(validation, types)
@@ -73,11 +77,20 @@ def train(file, data, epochs, batch_size, validation, save, weights, optimizer, 
     click.echo(f"weights saved to {target_path.resolve()}")
 
 
-def _callbacks(patience, monitor, checkpoint, log, taken) -> list:
-    from ...runtime.callbacks import Checkpoint, EarlyStopping, Log
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _callbacks(patience, plateau, monitor, checkpoint, log, taken) -> list:
+    from ...runtime.callbacks import Checkpoint, EarlyStopping, Log, ReduceLROnPlateau
     made: list = []
     if patience is not None:
         made.append(EarlyStopping(monitor, patience))
+    if plateau is not None:
+        made.append(ReduceLROnPlateau(monitor, patience=plateau))
     if log is not None:
         made.append(Log(log))
         check_target(log, *taken)
