@@ -85,7 +85,7 @@ class Signature:
             if ready and value.size < LARGEST:
                 arrays[name] = value
             else:
-                take = convert_on_device if self._on_device and hasattr(value, "__cuda_array_interface__") else convert
+                take = convert_on_device if self._on_device and is_on_device(value) else convert
                 arrays[name] = take(name, value, self.types[name])
         sizes = self.sizes({name: array.shape for name, array in arrays.items()})
         if check_ranges:
@@ -227,6 +227,12 @@ def convert(name: str, value: Any, type_: TensorType) -> np.ndarray:
     with np.errstate(over="ignore"):
         # np.array and not ascontiguousarray: that turns a scalar into a vector.
         return np.array(array, wanted, order="C")
+
+
+def is_on_device(value: Any) -> bool:
+    """Whether a value is an array in a GPU's memory."""
+    from .runtime.cuda import arrays
+    return arrays.is_on_device(value)
 
 
 def convert_on_device(name: str, value: Any, type_: TensorType):

@@ -176,6 +176,45 @@ def test_arrays_of_the_device_are_checked(small, batch):
         small.value_and_grad(w, x=x, label=upload(np.full(6, 3, np.int32)))
 
 
+class Lent:
+    """An array that offers itself by DLPack alone, as if it lay on the device."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __dlpack__(self, stream=None):
+        assert stream == 1          # the default one, on which kernels run
+        return self.array.__dlpack__()
+
+
+def test_arrays_go_in_and_out_by_dlpack(small, batch):
+    if not SIMULATED:
+        pytest.skip("NumPy takes nothing from a GPU")
+    import gc
+
+    from netc.runtime.cuda import dlpack
+    w, x = small.init(0), batch["x"]
+    expected = small(w, x)
+    found = small(w, Lent(x))
+    assert isinstance(found.p, DeviceArray) and np.asarray(found.p).tobytes() == expected.p.tobytes()
+    shared = [np.from_dlpack(array) for array in (found.p, found.best)]
+    assert [array.dtype for array in shared] == [np.float32, np.int32] and shared[0].ctypes.data == found.p.address
+    assert shared[0].tobytes() == expected.p.tobytes() and shared[1].tobytes() == expected.best.tobytes()
+    lent = upload(x)
+    for _ in range(2):              # it is still there when it was given back
+        assert np.asarray(small(w, Lent(lent)).p).tobytes() == expected.p.tobytes()
+        gc.collect()
+    with pytest.raises(netc.InputError, match="`x` is not contiguous on the device"):
+        small(w, Lent(np.ones((5, 6), np.float32).T))
+    found.p.__dlpack__()            # and nobody takes it
+    del found, shared, lent
+    gc.collect()
+    assert not dlpack._out
+
+
 # --- contractions -----------------------------------------------------------------------------------------------------
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from . import door
+from . import dlpack, door
 
 
 class DeviceArray:
     """A C-contiguous array on the GPU.  ``copy_to_host()`` brings it to the CPU, and so does ``np.asarray``; CuPy,
-    Numba and PyTorch (``torch.as_tensor(array, device="cuda")``) take it as it is, by ``__cuda_array_interface__``."""
+    Numba and PyTorch take it as it is, by ``__cuda_array_interface__`` or DLPack."""
 
     def __init__(self, address: int, shape: tuple[int, ...], dtype, owner):
         self.address = address
@@ -41,6 +41,14 @@ class DeviceArray:
     def __cuda_array_interface__(self) -> dict:
         return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.address, False), "strides": None,
                 "version": 3}
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CPU if door.is_simulated() else dlpack.CUDA, 0
+
+    def __dlpack__(self, **_):
+        """Its memory, for ``torch.from_dlpack``, ``jax.dlpack.from_dlpack`` and their like."""
+        door.synchronize()          # whichever stream it goes to
+        return dlpack.export(self, self.__dlpack_device__())
 
     def copy_to_host(self) -> np.ndarray:
         """A copy as a NumPy array."""
@@ -84,14 +92,17 @@ def upload(host: np.ndarray) -> DeviceArray:
 
 
 def is_on_device(value: Any) -> bool:
-    """Whether a value is an array in a GPU's memory."""
-    return isinstance(value, DeviceArray) or hasattr(value, "__cuda_array_interface__")
+    """Whether a value is an array in a GPU's memory: by ``__cuda_array_interface__``, or DLPack."""
+    return hasattr(value, "__cuda_array_interface__") or (
+        type(value) is not np.ndarray and dlpack.device_of(value) == dlpack.CUDA)
 
 
 def adopt(name: str, value: Any) -> DeviceArray:
     """An array of another library on the device, in its own memory.  Raises InputError where it is not contiguous."""
     if isinstance(value, DeviceArray):
         return value
+    if not hasattr(value, "__cuda_array_interface__"):
+        value = dlpack.Taken(value)
     interface = value.__cuda_array_interface__
     dtype, shape, strides = np.dtype(interface["typestr"]), tuple(interface["shape"]), interface.get("strides")
     dense, step = [], dtype.itemsize
