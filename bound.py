@@ -37,7 +37,9 @@ class Bound:
         form = (*named, *map(form_of, arrays))
         call = self._shortcuts.get(form)
         if call is not None and seed is None:
-            return self.function._shaped(call(*arrays))
+            outputs = call(*arrays)
+            if outputs is not None:
+                return self.function._shaped(outputs)
         program = self._program
         values = program.signature.collect(args, named)
         results = program.evaluate(self._slots, values, self.function._seed(program, seed))

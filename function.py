@@ -174,7 +174,9 @@ class Function:
         form = (*named, *map(form_of, arrays))
         call = self._shortcuts.get(form)
         if call is not None and seed is None and type(weights) is Weights and weights.layout is self.layout:
-            return self._shaped(call(weights.flat, *arrays))
+            outputs = call(weights.flat, *arrays)
+            if outputs is not None:
+                return self._shaped(outputs)
         program = self.program("predict")
         values = program.signature.collect(args, named)
         results = program.evaluate(self._slots(weights), values, self._seed(program, seed))

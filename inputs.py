@@ -47,8 +47,8 @@ class Signature:
         return min((evaluate(limit, sizes) for ranged, limit in self._ranges if ranged == name), default=None)
 
     def takes_as_is(self, values: Mapping[str, Any]) -> bool:
-        """Whether arrays of this form are used as they are, whatever their elements."""
-        return not self._ranges and all(value.dtype == self._wanted[name][0] for name, value in values.items())
+        """Whether arrays of this form are used as they are, if their elements are within their limits."""
+        return all(value.dtype == self._wanted[name][0] for name, value in values.items())
 
     def collect(self, args: tuple, named: Mapping[str, Any]) -> Mapping[str, Any]:
         """Positional values, named ones or one mapping, as one mapping."""
@@ -149,8 +149,8 @@ FORMS_KEPT = 256
 
 
 class Shortcuts:
-    """By the form of a call's arrays, a shorter way to the same result: nothing needs to be converted, and there are no
-    values to be checked."""
+    """By the form of a call's arrays, a shorter way to the same result: nothing needs to be converted.  It gives None
+    where an index or a label is out of range, for the long way to say so."""
 
     def __init__(self):
         self._calls: dict[tuple, Callable] = {}
@@ -170,7 +170,28 @@ class Shortcuts:
             return
         if len(self._calls) >= FORMS_KEPT:
             self._calls.clear()
-        self._calls[form] = program.caller(fixed, [*first, *(program.slot(name) for name in order)], values, outputs)
+        call = program.caller(fixed, [*first, *(program.slot(name) for name in order)], values, outputs)
+        sizes = program.signature.bind(values)[1]
+        limits = [(len(first) + place, program.signature.limit(name, sizes)) for place, name in enumerate(order)]
+        self._calls[form] = _checked(call, [(place, limit) for place, limit in limits if limit is not None])
+
+
+def _checked(call: Callable, limits: list[tuple[int, int]]) -> Callable:
+    """The call, None without it where an element of the argument at a place is below 0 or not below its limit."""
+    if not limits:
+        return call
+
+    def checked(*arrays: np.ndarray):
+        for place, limit in limits:
+            array = arrays[place]
+            # A negative number is a very large one without sign.
+            if np.maximum.reduce(array.view(_UNSIGNED[array.dtype.itemsize]), axis=None) >= limit:
+                return None
+        return call(*arrays)
+    return checked
+
+
+_UNSIGNED = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
 
 
 def form_of(value) -> tuple | None:

@@ -245,3 +245,18 @@ def test_wrong_settings_of_fit(fn, w, settings, message):
     with pytest.raises(netc.InputError) as raised:
         fn.fit(w, batch(), **settings)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("wrong", [-1, 10, 2 ** 31 - 1, -2 ** 31])
+def test_repeated_calls_check_their_indices_too(wrong):
+    """A call of known form takes a shorter way, compiled and bound alike."""
+    compiled = netc.compile(SOURCE)
+    weights, good = compiled.init(), {"x": B["x"], "item": B["item"].astype(np.int32)}
+    bad = good | {"item": changed(good["item"], (2, 3), wrong)}
+    bound = compiled.bind(weights)
+    for call in (lambda **inputs: compiled(weights, **inputs), bound):
+        first, second = (call(**good).score for _ in range(2))
+        assert (first == second).all()
+        with pytest.raises(netc.InputError, match=rf"`item` holds {wrong} at \[2, 3\], allowed are 0 to 9"):
+            call(**bad)
+        assert (call(**good).score == first).all()
