@@ -191,7 +191,7 @@ def _checked(call: Callable, limits: list[tuple[int, int]]) -> Callable:
     return checked
 
 
-_UNSIGNED = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
+_UNSIGNED: Mapping[int, type[np.unsignedinteger]] = {4: np.uint32, 8: np.uint64}
 
 
 def form_of(value) -> tuple | None:
