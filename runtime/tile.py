@@ -34,6 +34,11 @@ PACKED_BYTES = 512      # of a row of B that is packed at once: the widest tile 
 MAX_TILE_ROWS = 8       # a row pointer each: more than 8 spill general registers
 
 
+def _lanes(dtype: str) -> int:
+    """Elements of a vector."""
+    return machine.vector_bytes() // (8 if dtype == "f64" else 4)
+
+
 def tile_rows(vectors: int) -> int:
     """The tallest tile of this width whose accumulators, B vectors and one broadcast fit in the registers."""
     return max(1, min(MAX_TILE_ROWS, (machine.vector_registers() - 1) // vectors - 1))
@@ -201,7 +206,7 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     packs_a = _packs_a(rows, stride * itemsize, min(depth, STRIDED_DEPTH), min(block_columns, columns))
     chunks = _chunks(sums, MAX_DEPTH if stride == 1 else PACKED_DEPTH if packs_a else STRIDED_DEPTH)
     words = [columns, column_stride_b, int(accumulate), group if packs else 0, int(packs_a),
-             machine.vector_bytes() // itemsize, block_rows, block_columns, tall, half, wide, last_wide,
+             _lanes(dtype), block_rows, block_columns, tall, half, wide, last_wide,
              *tiles.addresses, panel_stride]
     for axes, strides in ((batch, "abc"), (rows, "ac"), (sums, "ab")):
         words += [axis.size for axis in axes]
@@ -262,7 +267,7 @@ def _choice(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bo
     another number of rows, or with ``any_columns`` of columns, compiles nothing."""
     if rows > 1 and rows != MANY_ROWS and (any_rows or rows > MAX_TILE_ROWS):
         return _choice(dtype, MANY_ROWS, columns, any_columns, True)
-    width = machine.vector_bytes() // (8 if dtype == "f64" else 4)
+    width = _lanes(dtype)
     if any_columns:
         vectors = ANY_COLUMNS_VECTORS if rows > 1 else 1
     else:
@@ -309,7 +314,7 @@ MOST_SIDE_BY_SIDE = 4       # panels whose columns a tile of one row covers: eno
 
 def _side_by_side(dtype: str, panels: Axis, columns: int) -> tuple[list[Axis], int]:
     """Panels taken together, for a tile of one row: the batch that is left, and its columns."""
-    width = machine.vector_bytes() // (8 if dtype == "f64" else 4)
+    width = _lanes(dtype)
     together = next(count for count in range(MOST_SIDE_BY_SIDE, 0, -1)
                     if panels.size % count == 0 and count * columns <= WIDTHS[-1] * width or count == 1)
     return [Axis(panels.size // together, panels.a, panels.b * together, panels.c * together)], columns * together
@@ -318,7 +323,7 @@ def _side_by_side(dtype: str, panels: Axis, columns: int) -> tuple[list[Axis], i
 @functools.cache
 def _panel_choice(dtype: str, panel_columns: int, columns: int) -> _Choice:
     """The tile of one row for panels that are taken together."""
-    width = machine.vector_bytes() // (8 if dtype == "f64" else 4)
+    width = _lanes(dtype)
     text = tile_text(dtype, 1, columns // width, WHOLE, panel_columns // width)
     return _Choice((1, 1, 1), columns, 0, (*[text] * HEIGHTS, *[None] * HEIGHTS))
 
