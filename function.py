@@ -59,7 +59,12 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
         _require_numba()
     from .compiler.kept_models import elaborate
     text, name = read_source(source)
-    return Function(elaborate(text, name, model=model, precision=precision,
+
+    def prepare():
+        if target == "cpu":
+            from .runtime import workers
+            workers.prepare(precision)
+    return Function(elaborate(text, name, prepare, model=model, precision=precision,
                               settings=dict(settings or {}), optimizer=optimizer, lr=lr), outputs, target, text)
 
 

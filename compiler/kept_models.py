@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from .model import Model  # with all of the graph and NumPy, which a kept report does not need
 
 
-def elaborate(text: str, filename: str, **options: Any) -> Model:
-    """As ``build.elaborate``, but a model that is in the cache is taken from there, and a new one is put there."""
+def elaborate(text: str, filename: str, is_new: Callable[[], object] = lambda: None, **options: Any) -> Model:
+    """As ``build.elaborate``, but a model that is in the cache is taken from there, and a new one is put there.
+    ``is_new`` is called before work on a new one begins."""
     key = None
     if all(_is_plain(value) for value in options.values()):
         key = kept.key_of("model", text, filename, repr(sorted(options.items())))
         found = kept.get(key)
         if found is not None and _unchanged(found.imports):
             return replace(found, is_kept=True)
+    is_new()
     from .build import elaborate as build
     made = build(text, filename, **options)
     if key is not None:

@@ -107,6 +107,11 @@ def loaded() -> Mapping[str, Code]:
     return dict(_loaded)
 
 
+def is_kept(text: str) -> bool:
+    """Whether the cache has the code of a text."""
+    return cache.get(_key(text)) is not None
+
+
 def _link_stored(keys: Mapping[str, str]) -> dict[str, Code]:
     """The code of those texts, given with their keys, that the cache has and that links."""
     stored = {}

@@ -1,21 +1,25 @@
 """Processes that compile beside this one: LLVM's binding lets in one thread at a time, so threads would not help.
 
 A worker takes texts, one at a time, and gives objects.  It only ever helps: where one does not start, fails or falls
-silent, this process compiles what it was to do.
+silent, this process compiles what it was to do.  Since a worker takes as long to start as some kernels to compile, the
+first one may be started ahead, while the front end is still at work on a model.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import IO
+from typing import IO, Any
 
+from . import machine, runner
 from .machine import Object
 from .pool import threads
 
@@ -23,16 +27,70 @@ MOST_WORKERS = 3
 START_COST = 8          # kernels that this process compiles while a worker starts
 CONTRACT_COST = 12      # what the contraction kernel costs, in kernels
 PATIENCE = 20.0         # seconds that a worker may take for its last text when nothing else is left to do
+IDLE_SECONDS = 60.0     # after which a process that nobody asks for anything ends
 
 Built = tuple[str, Object, float]       # a text, its object, the seconds that took
+
+
+@dataclass(frozen=True, eq=False)
+class _Ahead:
+    """A process that was started before there was anything to compile, and the texts that it makes first."""
+
+    process: subprocess.Popen
+    texts: tuple[str, ...]
+
+
+_ahead: list[_Ahead] = []               # none or one
+_not_prepared = [True]                  # empty once ``prepare`` was called; lists, since their `pop` is atomic
+
+
+def prepare(dtype: str) -> None:
+    """Start a worker for this process' first compilation.  Until that asks for it, it makes what nearly every program
+    on ``dtype`` needs, unless the cache has it.  A second call does nothing."""
+    if threads() == 1 or not sys.executable or machine.counts.total or not _not_prepared:
+        return
+    _not_prepared.pop()
+    texts = (f"contract {dtype}", *runner.texts(with_regions=False))
+    try:
+        _ahead.append(_Ahead(_start(texts), texts))
+    except OSError:
+        return                          # no process can be started; nothing depends on it
+
+
+def _discard() -> None:
+    """End a process that was started ahead and never used."""
+    while _ahead:
+        _end(_ahead.pop().process)
+
+
+def _forget() -> None:
+    """In a forked child: the process is the parent's."""
+    _not_prepared.clear()
+    while _ahead:
+        process = _ahead.pop().process
+        process.returncode = 0          # not to be waited for here
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+atexit.register(_discard)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def build_all(texts: list[str]) -> Iterator[Built]:
     """The object of each text, in the order in which they are ready."""
     waiting = deque(sorted(texts, key=_cost, reverse=True))
-    count = min(MOST_WORKERS, threads() - 1, sum(map(_cost, texts)) // (2 * START_COST))
+    count = min(MOST_WORKERS, threads() - 1, sum(map(_cost, texts)) // (2 * START_COST)) if sys.executable else 0
     results: SimpleQueue[tuple[str, Object | None, float]] = SimpleQueue()
-    workers = [_Worker(waiting, results) for _ in range(count)] if sys.executable and count > 0 else []
+    workers = []
+    if _ahead:
+        ahead = _ahead.pop()
+        for text in {*ahead.texts} & {*texts}:      # it is at them, or has made them
+            waiting.remove(text)
+        workers.append(_Worker(waiting, results, ahead))
+    workers += [_Worker(waiting, results) for _ in range(count - len(workers))]
     try:
         yield from _with_help(waiting, results, set(texts))
     finally:
@@ -55,7 +113,7 @@ def _with_help(waiting: deque, results: SimpleQueue, missing: set[str]) -> Itera
                 text, made, seconds = results.get(timeout=PATIENCE)
             except Empty:                   # the workers that took the rest are gone
                 break
-            if made is not None:
+            if made is not None and text in missing:
                 missing.discard(text)
                 yield text, made, seconds
                 continue
@@ -77,34 +135,31 @@ class _Worker:
     """A process, and a thread that hands it what is waiting; ``results`` gets None for what the process failed to
     make."""
 
-    def __init__(self, waiting: deque, results: SimpleQueue):
+    def __init__(self, waiting: deque, results: SimpleQueue, ahead: _Ahead | None = None):
         self._waiting, self._results = waiting, results
-        self._process: subprocess.Popen | None = None
+        self._process = ahead.process if ahead is not None else None
+        self._asked = deque(ahead.texts if ahead is not None else ())       # what the process has not answered yet
         self._thread = threading.Thread(target=self._serve, name="netc-compile", daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
-        text = None
         try:
-            # This process' own path: the package may have been found in any way.
-            code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
+            if self._process is None:
+                self._process = _start()
             stdin, stdout = self._process.stdin, self._process.stdout
             assert stdin is not None and stdout is not None
             _receive(stdout)          # it is ready
-            while self._waiting:
-                text = self._waiting.popleft()
-                started = time.perf_counter()
-                _send(stdin, text.encode())
-                symbol, _, content = _receive(stdout).partition(b"\0")
-                made = Object(symbol.decode(), content) if content else None
-                self._results.put((text, made, time.perf_counter() - started))
-                text = None
+            while self._asked or self._waiting:
+                if not self._asked:
+                    self._asked.append(self._waiting.popleft())
+                    _send(stdin, self._asked[0].encode())
+                head, _, content = _receive(stdout).partition(b"\0")
+                symbol, _, seconds = head.decode().partition(" ")
+                self._results.put((self._asked[0], Object(symbol, content) if content else None,
+                                   float(seconds or "0")))
+                self._asked.popleft()
         except (OSError, EOFError, IndexError, ValueError):     # no such process, or it ended; or nothing is left to do
-            if text is not None:
+            for text in self._asked:
                 self._results.put((text, None, 0.0))
 
     def stop(self) -> None:
@@ -113,9 +168,22 @@ class _Worker:
             self._process.kill()
         self._thread.join()
         if self._process is not None:
-            self._process.kill()                    # it may have started just now
-            with self._process:                     # waits, and closes the pipes
-                pass
+            _end(self._process)                     # it may have started just now
+
+
+def _start(first: Sequence[str] = ()) -> subprocess.Popen:
+    """A process of ``main``."""
+    # This process' own path: the package may have been found in any way.
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main({tuple(first)!r})"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.kill()
+    with process:                       # waits, and closes the pipes
+        pass
 
 
 def _send(pipe: IO[bytes], content: bytes) -> None:
@@ -132,22 +200,39 @@ def _receive(pipe: IO[bytes]) -> bytes:
     return content
 
 
-def main() -> None:
-    """The process' side."""
+# --- the process' side ------------------------------------------------------------------------------------------------
+
+
+def main(first: Sequence[str]) -> None:
+    """Make the texts of ``first`` that the cache has not (the answer to others is empty), then what is asked for."""
     from . import scalar  # with LLVM
-    from .builders import build
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
     scalar.namespace()
-    _send(replies, b"")
     try:
+        _in_time(_send, replies, b"")
+        for text in first:
+            _in_time(_send, replies, b"" if machine.is_kept(text) else _answer(text))
         while True:
-            text = _receive(requests).decode()
-            try:
-                made = build(text)
-                answer = made.symbol.encode() + b"\0" + made.content
-            except Exception:       # noqa: BLE001 - the other process will meet it too, and say so
-                answer = b""
-            _send(replies, answer)
+            _in_time(_send, replies, _answer(_in_time(_receive, requests).decode()))
     except (EOFError, BrokenPipeError):
         return
+
+
+def _answer(text: str) -> bytes:
+    try:
+        _, made, seconds = _build(text)
+    except Exception:       # noqa: BLE001 - the other process will meet it too, and say so
+        return b""
+    return f"{made.symbol} {seconds}".encode() + b"\0" + made.content
+
+
+def _in_time(exchange: Callable, *arguments: Any) -> Any:
+    """Wait for the other process, but not forever: it may have no use for this one."""
+    end = threading.Timer(IDLE_SECONDS, os._exit, (0,))
+    end.daemon = True
+    end.start()
+    try:
+        return exchange(*arguments)
+    finally:
+        end.cancel()

@@ -9,10 +9,13 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
+import netc
 from netc.runtime import workers
 from netc.runtime.builders import build
+from netc.runtime.pool import pool
 
 TEXTS = [f"def kernel(bases, args, begin, end):\n    y = buffer_f32(bases, args, 0)\n    y[{n}] = float32({n})\n"
          for n in range(6)]
@@ -103,3 +106,102 @@ def test_a_text_that_does_not_compile_is_an_error_here(helped):
     bad = "def kernel(bases, args, begin, end):\n    y = no_such_function(bases)\n"
     with pytest.raises(Exception, match="no_such_function"):
         built([*TEXTS, bad])
+
+
+# --- a process that is started ahead ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unprepared(monkeypatch, helped):
+    """As in a process that has compiled nothing; gives the processes that were started."""
+    monkeypatch.setattr(workers, "_not_prepared", [True])
+    monkeypatch.setattr(workers, "_ahead", [])
+    monkeypatch.setattr(workers.machine, "counts", workers.machine.Counts())
+    monkeypatch.setattr(workers, "START_COST", 1000)        # no others
+    return helped
+
+
+def test_what_is_made_ahead_is_taken(unprepared, expected, monkeypatch, tmp_path):
+    monkeypatch.setenv("NETC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(workers.runner, "texts", lambda with_regions: TEXTS[:3])
+    workers.prepare("f32")
+    mine = []
+    monkeypatch.setattr(workers, "_build", lambda text: mine.append(text) or (text, build(text), 1.0))
+    assert built() == expected
+    assert len(unprepared) == 1 and not {*mine} & {*TEXTS[:3]} and not workers._ahead
+    workers.prepare("f32")                                  # only the first compilation is worth it
+    assert len(unprepared) == 1
+
+
+def test_what_the_cache_has_is_not_made_ahead(unprepared, expected, monkeypatch, tmp_path):
+    monkeypatch.setenv("NETC_CACHE_DIR", str(tmp_path))
+    machine = workers.machine
+    for text in TEXTS[:2]:
+        machine.cache.put(machine._key(text), b"anything")
+    process = workers._start(TEXTS[:3])
+    answers = [workers._receive(process.stdout) for _ in range(4)]
+    workers._end(process)
+    assert [bool(answer) for answer in answers] == [False, False, False, True]      # the first says that it is ready
+    assert answers[3].partition(b"\0")[2] == expected[TEXTS[2]][1]
+
+
+def test_a_process_that_was_started_ahead_and_is_gone(unprepared, expected, monkeypatch):
+    monkeypatch.setattr(workers.runner, "texts", lambda with_regions: TEXTS[:3])
+    workers.prepare("f32")
+    unprepared[0].kill()
+    unprepared[0].wait()
+    assert built() == expected
+
+
+def test_only_a_new_model_prepares(monkeypatch, tmp_path):
+    prepared = []
+    monkeypatch.setenv("NETC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(workers, "prepare", prepared.append)
+    text = "net 1\nmodel M(x: f32[N, 2]) -> f32[N, 3]:\n    return x |> Dense(3)\n"
+    netc.compile(text, target="numpy")
+    assert prepared == []
+    netc.compile(text.replace("M", "Other"))
+    assert prepared == ["f32"]
+    netc.compile(text.replace("M", "Other"))
+    assert prepared == ["f32"]
+    netc.compile(text.replace("M", "Other"), precision="f64")
+    assert prepared == ["f32", "f64"]
+
+
+def test_what_is_prepared_is_what_a_model_needs(unprepared, monkeypatch):
+    asked = []
+    monkeypatch.setattr(workers, "_start", lambda first: asked.extend(first) or subprocess.Popen(
+        [sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+    workers.prepare("f32")
+    workers._discard()
+    fn = netc.compile("net 1\nmodel M(x: f32[N, 2]) -> f32[N, 3]:\n    return x |> Dense(3)\n")
+    fn(fn.init(), np.ones((5, 2), np.float32))
+    pool()
+    assert asked and {*asked} <= {*workers.machine.loaded()}
+
+
+def test_an_unused_process_ends_with_this_one_and_is_not_a_childs(tmp_path):
+    code = ("import os, sys\nfrom netc.runtime import workers\nworkers.threads = lambda: 2\n"
+            "workers.prepare('f32')\nprocess = workers._ahead[0].process\n"
+            "if hasattr(os, 'fork'):\n"
+            "    child = os.fork()\n"
+            "    if not child:\n"
+            "        workers.prepare('f32')\n"
+            "        os._exit(len(workers._ahead))\n"
+            "    assert os.waitpid(child, 0)[1] == 0\n"
+            "assert process.poll() is None\nprint(process.pid)\n")
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60,
+                          env=os.environ | {"NETC_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    if os.name == "posix":
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(done.stdout), 0)
+
+
+def test_an_idle_process_ends(unprepared, monkeypatch):
+    monkeypatch.setattr(workers.subprocess, "Popen", lambda command, start=workers.subprocess.Popen, **options: start(
+        [*command[:2], command[2].replace("import main;", "import main; import netc.runtime.workers as workers; "
+                                          "workers.IDLE_SECONDS = 0.2;")], **options))
+    process = workers._start()
+    assert process.wait(30) == 0
+    workers._end(process)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import PRECISION, SIZES, compile_file, sizes_of
+from .options import PRECISION, SIZES, read_file, sizes_of
 
 COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 
@@ -29,7 +29,7 @@ def diff(before: Path, after: Path, model: str | None, precision: str, depth: in
 
     Parameters, FLOPs, layers that were added, removed or changed, and the weights that can be taken over.
     """
-    old, new = (compile_file(path, model, precision=precision) for path in (before, after))
+    old, new = (read_file(path, model, precision) for path in (before, after))
     found = new.diff(old, depth, sizes_of(sizes, new) or None)
     if as_json:
         import json

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, MODEL, PRECISION, SIZES, compile_file, sizes_of
+from .options import FILE, MODEL, PRECISION, SIZES, read_file, sizes_of
 
 PROGRAMS = ("predict", "evaluate", "gradient", "update", "step")
 STAGES = ("ast", "graph", "grad", "simplified", "fused", "loops", "numba", "llvm", "asm", "cuda", "ptx")
@@ -28,6 +28,6 @@ def emit(file: Path, model: str | None, precision: str, stage: str, program: str
         from ..syntax import parse
         click.echo(format_tree(parse(*read_source(file))))
         return
-    function = compile_file(file, model, precision=precision)
+    function = read_file(file, model, precision)
     chosen = program or ("gradient" if stage == "grad" else "predict")
     click.echo(function.emit(stage, chosen, sizes_of(sizes, function)))

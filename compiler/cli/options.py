@@ -30,6 +30,11 @@ def compile_file(file: Path, model=None, outputs=None, target="cpu", precision="
     return compile(file, model=model, outputs=outputs, target=target, precision=precision, **overrides)
 
 
+def read_file(file: Path, model: str | None, precision: str):
+    """A file's model, to be looked at: for the target "numpy", so that nothing prepares to compile its kernels."""
+    return compile_file(file, model, target="numpy", precision=precision)
+
+
 def net_files(paths: Iterable[Path], stdin: bool = False) -> list[Path]:
     """The files that are named, and every .net file below the folders that are, hidden folders left out.
 

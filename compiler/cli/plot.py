@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, MODEL, PRECISION, SIZES, check_target, compile_file, sizes_of
+from .options import FILE, MODEL, PRECISION, SIZES, check_target, read_file, sizes_of
 
 PROGRAMS = ("predict", "evaluate", "gradient", "update", "step")
 
@@ -32,7 +32,7 @@ def plot(file: Path, model: str | None, precision: str, view: str, depth: int | 
     target = save if save is not None else Path(file.with_suffix(".svg").name)
     format_of(target)
     check_target(target, file)
-    function = compile_file(file, model, precision=precision)
+    function = read_file(file, model, precision)
     picture = function.plot(view, depth=depth, unroll=unroll, program=program, sizes=sizes_of(sizes, function))
     picture.save(target)
     click.echo(f"{len(picture.figure.blocks)} boxes, {len(picture.figure.links)} arrows saved to {target}")

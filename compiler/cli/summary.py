@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, MODEL, PRECISION, SIZES, compile_file, sizes_of
+from .options import FILE, MODEL, PRECISION, SIZES, read_file, sizes_of
 
 
 @click.command()
@@ -25,7 +25,7 @@ def summary(file: Path, model: str | None, precision: str, depth: int | None, si
     from ..kept_models import shown
 
     def make():
-        function = compile_file(file, model, precision=precision)
+        function = read_file(file, model, precision)
         return function, function.summary(depth, sizes_of(sizes, function) or None)
     found = shown(file.read_bytes(), str(file), (model, precision, depth, sizes), make)
     if as_json:
