@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any, Union, overload
 
-import numpy as np
+from .deferred import np
 
 Size = Union[int, "Dim"]
 Shape = tuple  # of Size

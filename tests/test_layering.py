@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -144,6 +145,17 @@ def test_checking_a_file_needs_no_llvm():
     code = ("import sys, netc; netc.compile('net 1\\nmodel M(x: f32[N, 2]) -> f32[N, 2]:\\n    return x + 1\\n');"
             "assert 'llvmlite' not in sys.modules")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_checking_a_new_text_needs_no_numpy(tmp_path):
+    text = (ROOT / "examples" / "sequential.net").read_text(encoding="utf-8")
+    (tmp_path / "m.net").write_text(text + "# new\n", encoding="utf-8")
+    code = ("import sys\nfrom netc.compiler.kept_models import report\n"
+            f"found = report(open({str(tmp_path / 'm.net')!r}, 'rb').read(), 'm.net', None, 'f32')\n"
+            "assert found.fine, found.messages\nassert 'numpy' not in sys.modules")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+                          env=os.environ | {"NETC_CACHE_DIR": str(tmp_path / "cache")})
     assert done.returncode == 0, done.stderr
 
 

@@ -13,8 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from ..deferred import np
 from ..ir import Node, Primitive, node
 from ..types import Dim, Shape, Size, TensorType, evaluate
 from .movement import broadcast, reshape

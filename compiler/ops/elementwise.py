@@ -1,8 +1,8 @@
 """Elementwise primitives: one table.
 
 Operands have the same shape, and but for ``where`` and ``cast`` the same dtype; nothing broadcasts, nothing promotes.
-Each line gives the kinds of dtype, NumPy's function, and the gradient as an expression of operands, result ``y`` and
-cotangent ``g`` (None where the derivative is zero wherever it exists).
+Each line gives the kinds of dtype, the name of NumPy's function, and the gradient as an expression of operands, result
+``y`` and cotangent ``g`` (None where the derivative is zero wherever it exists).
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
-
+from ..deferred import np
 from ..ir import Node, Primitive, node
 from ..types import DType, TensorType, boolean
 from .leaf import constant
@@ -24,7 +23,7 @@ BOOL = ("bool",)
 PRIMITIVES: list[Primitive] = []
 
 
-def _register(name: str, count: int, kinds, compute: Callable, gradient: Callable | None, result: DType | None):
+def _register(name: str, count: int, kinds, compute: Callable | str, gradient: Callable | None, result: DType | None):
     def infer(types, attrs) -> TensorType:
         check_count(name, types, count)
         for type_ in types:
@@ -34,8 +33,9 @@ def _register(name: str, count: int, kinds, compute: Callable, gradient: Callabl
         return types[0].with_dtype(result) if result else types[0]
 
     def evaluate(arrays, current, sizes):
+        function = getattr(np, compute) if isinstance(compute, str) else compute
         with np.errstate(all="ignore"):
-            return np.asarray(compute(*arrays)).astype(current.dtype.numpy, copy=False)
+            return np.asarray(function(*arrays)).astype(current.dtype.numpy, copy=False)
 
     def rule(current, g):
         shares = gradient(*current.args, current, g)
@@ -95,42 +95,42 @@ def _erf(x):
 
 # --- the table ---------------------------------------------------------------------------------------------------
 
-neg: Build = _unary("neg", NUMERIC, np.negative, lambda x, y, g: neg(g))
-abs = _unary("abs", NUMERIC, np.abs, lambda x, y, g: mul(g, sign(x)))
-sign: Build = _unary("sign", NUMERIC, np.sign)
-exp = _unary("exp", FLOAT, np.exp, lambda x, y, g: mul(g, y))
-expm1 = _unary("expm1", FLOAT, np.expm1, lambda x, y, g: mul(g, add(y, like(y, 1.0))))
-log = _unary("log", FLOAT, np.log, lambda x, y, g: div(g, x))
-log1p = _unary("log1p", FLOAT, np.log1p, lambda x, y, g: div(g, add(x, like(x, 1.0))))
-sqrt = _unary("sqrt", FLOAT, np.sqrt, lambda x, y, g: div(scaled(g, 0.5), y))
+neg: Build = _unary("neg", NUMERIC, "negative", lambda x, y, g: neg(g))
+abs = _unary("abs", NUMERIC, "abs", lambda x, y, g: mul(g, sign(x)))
+sign: Build = _unary("sign", NUMERIC, "sign")
+exp = _unary("exp", FLOAT, "exp", lambda x, y, g: mul(g, y))
+expm1 = _unary("expm1", FLOAT, "expm1", lambda x, y, g: mul(g, add(y, like(y, 1.0))))
+log = _unary("log", FLOAT, "log", lambda x, y, g: div(g, x))
+log1p = _unary("log1p", FLOAT, "log1p", lambda x, y, g: div(g, add(x, like(x, 1.0))))
+sqrt = _unary("sqrt", FLOAT, "sqrt", lambda x, y, g: div(scaled(g, 0.5), y))
 rsqrt = _unary("rsqrt", FLOAT, lambda x: 1 / np.sqrt(x), lambda x, y, g: mul(scaled(g, -0.5), mul(y, mul(y, y))))
-tanh = _unary("tanh", FLOAT, np.tanh, lambda x, y, g: mul(g, sub(like(y, 1.0), mul(y, y))))
+tanh = _unary("tanh", FLOAT, "tanh", lambda x, y, g: mul(g, sub(like(y, 1.0), mul(y, y))))
 sigmoid = _unary("sigmoid", FLOAT, _sigmoid, lambda x, y, g: mul(g, mul(y, sub(like(y, 1.0), y))))
 erf = _unary("erf", FLOAT, _erf, lambda x, y, g: mul(scaled(g, 2 / math.sqrt(math.pi)), exp(neg(mul(x, x)))))
-sin = _unary("sin", FLOAT, np.sin, lambda x, y, g: mul(g, cos(x)))
-cos: Build = _unary("cos", FLOAT, np.cos, lambda x, y, g: neg(mul(g, sin(x))))
-floor = _unary("floor", FLOAT, np.floor)
-ceil = _unary("ceil", FLOAT, np.ceil)
-round = _unary("round", FLOAT, np.rint)
-logical_not = _unary("logical_not", BOOL, np.logical_not)
-is_finite = _unary("is_finite", FLOAT, np.isfinite, result=boolean)
+sin = _unary("sin", FLOAT, "sin", lambda x, y, g: mul(g, cos(x)))
+cos: Build = _unary("cos", FLOAT, "cos", lambda x, y, g: neg(mul(g, sin(x))))
+floor = _unary("floor", FLOAT, "floor")
+ceil = _unary("ceil", FLOAT, "ceil")
+round = _unary("round", FLOAT, "rint")
+logical_not = _unary("logical_not", BOOL, "logical_not")
+is_finite = _unary("is_finite", FLOAT, "isfinite", result=boolean)
 
-add: Build = _binary("add", NUMERIC, np.add, lambda a, b, y, g: (g, g))
-sub: Build = _binary("sub", NUMERIC, np.subtract, lambda a, b, y, g: (g, neg(g)))
-mul: Build = _binary("mul", NUMERIC, np.multiply, lambda a, b, y, g: (mul(g, b), mul(g, a)))
-div: Build = _binary("div", FLOAT, np.divide, lambda a, b, y, g: (div(g, b), neg(mul(div(g, b), y))))
-pow = _binary("pow", FLOAT, np.power, lambda a, b, y, g: (mul(g, _power_slope(a, b)), mul(mul(g, y), _safe_log(a))))
-maximum = _binary("maximum", NUMERIC, np.maximum, lambda a, b, y, g: (_winner(b, a, g), _winner(a, b, g)))
-minimum = _binary("minimum", NUMERIC, np.minimum, lambda a, b, y, g: (_winner(a, b, g), _winner(b, a, g)))
-floordiv = _binary("floordiv", NUMERIC, np.floor_divide)
-mod = _binary("mod", NUMERIC, np.mod, lambda a, b, y, g: (g, neg(mul(g, floordiv(a, b)))))
-lt = _binary("lt", ANY, np.less, result=boolean)
-le = _binary("le", ANY, np.less_equal, result=boolean)
-eq = _binary("eq", ANY, np.equal, result=boolean)
-ne = _binary("ne", ANY, np.not_equal, result=boolean)
-logical_and = _binary("logical_and", BOOL, np.logical_and)
-logical_or = _binary("logical_or", BOOL, np.logical_or)
-logical_xor = _binary("logical_xor", BOOL, np.logical_xor)
+add: Build = _binary("add", NUMERIC, "add", lambda a, b, y, g: (g, g))
+sub: Build = _binary("sub", NUMERIC, "subtract", lambda a, b, y, g: (g, neg(g)))
+mul: Build = _binary("mul", NUMERIC, "multiply", lambda a, b, y, g: (mul(g, b), mul(g, a)))
+div: Build = _binary("div", FLOAT, "divide", lambda a, b, y, g: (div(g, b), neg(mul(div(g, b), y))))
+pow = _binary("pow", FLOAT, "power", lambda a, b, y, g: (mul(g, _power_slope(a, b)), mul(mul(g, y), _safe_log(a))))
+maximum = _binary("maximum", NUMERIC, "maximum", lambda a, b, y, g: (_winner(b, a, g), _winner(a, b, g)))
+minimum = _binary("minimum", NUMERIC, "minimum", lambda a, b, y, g: (_winner(a, b, g), _winner(b, a, g)))
+floordiv = _binary("floordiv", NUMERIC, "floor_divide")
+mod = _binary("mod", NUMERIC, "mod", lambda a, b, y, g: (g, neg(mul(g, floordiv(a, b)))))
+lt = _binary("lt", ANY, "less", result=boolean)
+le = _binary("le", ANY, "less_equal", result=boolean)
+eq = _binary("eq", ANY, "equal", result=boolean)
+ne = _binary("ne", ANY, "not_equal", result=boolean)
+logical_and = _binary("logical_and", BOOL, "logical_and")
+logical_or = _binary("logical_or", BOOL, "logical_or")
+logical_xor = _binary("logical_xor", BOOL, "logical_xor")
 
 
 def gt(a: Node, b: Node) -> Node:

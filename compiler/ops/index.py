@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from ..deferred import np
 from ..ir import Node, Primitive, node
 from ..types import Size, TensorType
 from .rules import NUMERIC, certainly_negative, check_count, check_kind, numbers, refuse, sampler

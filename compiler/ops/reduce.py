@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from ..deferred import np
 from ..ir import Node, Primitive, node
 from ..types import TensorType, i32
 from .elementwise import cast, div, eq, like, mul, where
 from .movement import broadcast
 from .rules import NUMERIC, check_axes, check_count, check_kind, counted, refuse, sampler, show
 
-KINDS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+KINDS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}      # NumPy's name of each
 
 
 def _infer_reduce(types, attrs) -> TensorType:
@@ -30,7 +29,7 @@ def _evaluate_reduce(arrays, current, sizes):
     # Sums are accumulated in float64, so that the reference is not worse than what is held against it.
     wide = np.float64 if kind in ("sum", "prod") and dtype.kind == "float" else dtype.numpy
     with np.errstate(all="ignore"):
-        return KINDS[kind].reduce(arrays[0], axis=current.attrs["axes"], dtype=wide).astype(dtype.numpy)
+        return getattr(np, KINDS[kind]).reduce(arrays[0], axis=current.attrs["axes"], dtype=wide).astype(dtype.numpy)
 
 
 def spread(y: Node, x: Node, axes) -> Node:
@@ -72,7 +71,7 @@ def reduce(x: Node, kind: str, axes) -> Node:
     return node(REDUCE, (x,), kind=kind, axes=axes) if axes else x
 
 
-def _extreme(name: str, compute) -> Primitive:
+def _extreme(name: str) -> Primitive:
     def infer(types, attrs) -> TensorType:
         check_count(name, types, 1)
         check_kind(name, types[0], NUMERIC)
@@ -83,13 +82,13 @@ def _extreme(name: str, compute) -> Primitive:
         return TensorType(i32, types[0].shape[:axis] + types[0].shape[axis + 1:])
 
     def evaluate(arrays, current, sizes):
-        return np.asarray(compute(arrays[0], axis=current.attrs["axis"])).astype(np.int32)
+        return np.asarray(getattr(np, name)(arrays[0], axis=current.attrs["axis"])).astype(np.int32)
 
     return Primitive(name, infer, evaluate, None, sampler(name))
 
 
-ARGMAX = _extreme("argmax", np.argmax)
-ARGMIN = _extreme("argmin", np.argmin)
+ARGMAX = _extreme("argmax")
+ARGMIN = _extreme("argmin")
 
 
 def argmax(x: Node, axis: int) -> Node:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, NoReturn
-
-import numpy as np
 
 from ..ir import Graph, Node
 from ..types import DType, Shape, Size, TensorType, TypeRuleError, evaluate, known_nonnegative
@@ -59,7 +58,7 @@ def show(values: Sequence) -> str:
 
 def counted(values: Any, name: str) -> tuple:
     """A tuple of sizes out of any sequence of them."""
-    result = tuple(int(v) if isinstance(v, np.integer) else v for v in values)
+    result = tuple(int(v) if isinstance(v, Integral) and not isinstance(v, bool) else v for v in values)
     if any(isinstance(v, (bool, float)) for v in result):
         refuse(f"{name}: {show(result)} are not whole numbers")
     return result

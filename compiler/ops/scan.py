@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from ..deferred import np
 from ..ir import Graph, Node, Primitive, node, substitute, topological
 from ..types import Size, TensorType, evaluate
 from .leaf import local

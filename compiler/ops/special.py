@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from ..deferred import np
 from ..ir import Graph, Node, Primitive, node, substitute
 from ..types import TensorType
 from .leaf import local
