@@ -50,7 +50,7 @@ class Trainer:
             if path not in self._paths:
                 raise WeightsError(f"the optimiser has no state `{path}`{nearest(path, self._paths)}; "
                                    f"there are {listing(self._paths)}")
-            self._current[self._paths[path]][...] = value
+            self._memory.assign(self._current[self._paths[path]], value)
 
     def __call__(self, batch: Mapping[str, Any] | None = None, /, *, seed: int | None = None,
                  **named) -> dict[str, float]:

@@ -1,24 +1,18 @@
 """Printing a kernel of the loop IR as Python source for numba-cuda.
 
 The source defines ``work(bases, args, unit, end, stride)``, which does the units ``unit``, ``unit + stride``, ... below
-``end``; and ``kernel(bases, args, units)``, which shares all units out, to the threads, or to the blocks where
-the threads of a block are a unit's lanes.  Buffers and integers are arguments as on the CPU (see ``runtime.native``);
-bases and args come as addresses, since a launch's cost grows with its arguments.
+``end``; who calls it is the runtime's matter.  Buffers and integers are arguments as on the CPU (see
+``runtime.native``).  What is done with a product's elements has no units of its own, and becomes a function that the
+product's kernel calls.
 """
 
 from __future__ import annotations
 
-from .emit_cpu import ELEMENTWISE, Printer, Source
-from .loops import Combine, Follow, For, Kernel, Let, Range, Share, Units
+from dataclasses import dataclass
 
-THREADS = """
-def kernel(bases, args, units):
-    work(words(bases), words(args), cuda.grid(1), units, cuda.gridsize(1))
-"""
-BLOCKS = """
-def kernel(bases, args, units):
-    work(words(bases), words(args), cuda.blockIdx.x, units, cuda.gridDim.x)
-"""
+from .emit_cpu import ELEMENTWISE, Printer, Source
+from .epilogue import VALUE
+from .loops import Combine, Follow, For, Kernel, Let, Range, Share, Units
 
 
 class CudaPrinter(Printer):
@@ -93,22 +87,55 @@ class CudaPrinter(Printer):
             "cuda.syncthreads()")]
 
 
+class EpiloguePrinter(CudaPrinter):
+    """The body of a kernel for one unit, which the caller names."""
+
+    def units(self, s: Units, indent: str) -> None:
+        self.decompose("unit", s.split, indent)
+        self.block(s.body, indent)
+
+
+@dataclass
+class EpilogueSource(Source):
+    """A function ``finish`` (see ``runtime.cuda.contract.Epilogue``)."""
+
+    opening: tuple[str, ...]
+    operands: tuple[str, ...]
+
+
 def emit(kernel: Kernel, lanes: int = 1) -> Source:
     """The numba-cuda source of a kernel on whose units so many threads work together."""
     printer = CudaPrinter(kernel.buffers)
     printer.block(kernel.body, "    ")
-    words = 2 * (len(kernel.buffers) + bool(printer.constants))
     head = ["@device", "def work(bases, args, unit, end, stride):"]
-    head += [f"    b{k} = buffer_{dtype.name}(bases, args, {2 * k})" for k, dtype in enumerate(kernel.buffers)]
-    if printer.constants:
-        head.append(f"    constants = buffer_f64(bases, args, {2 * len(kernel.buffers)})")
-    head += [f"    n{k} = args[{words + k}]" for k in range(len(printer.integers))]
+    head += [f"    {name} = {value}" for name, value in _operands(printer, 0)]
     if lanes > 1:
         combined = next(s for s in _statements(kernel.body) if isinstance(s, Combine))
         head += [f"    shared = cuda.shared.array({lanes}, type_{combined.dtype.name})",
                  "    lane = cuda.threadIdx.x", "    lanes = cuda.blockDim.x"]
-    text = "\n".join(head + printer.lines) + "\n\n" + (BLOCKS if lanes > 1 else THREADS)
-    return Source(text, tuple(printer.integers), tuple(printer.constants))
+    return Source("\n".join(head + printer.lines) + "\n", tuple(printer.integers), tuple(printer.constants))
+
+
+def emit_epilogue(kernel: Kernel, first_word: int) -> EpilogueSource:
+    """The source of what is done with a product's element ``VALUE``; its operands' words begin at ``first_word``."""
+    printer = EpiloguePrinter(kernel.buffers)
+    printer.block(kernel.body, "    ")
+    found = _operands(printer, first_word)
+    head = ["@device", f"def finish({', '.join([*(name for name, _ in found), 'unit', VALUE])}):"]
+    return EpilogueSource("\n".join(head + printer.lines) + "\n", tuple(printer.integers), tuple(printer.constants),
+                          tuple(f"with_{name} = {value}" for name, value in found),
+                          tuple(f"with_{name}" for name, _ in found))
+
+
+def _operands(printer: Printer, first: int) -> list[tuple[str, str]]:
+    """The names that the statements of a kernel use, and what they are, from the words ``first``, ... on."""
+    found = [(f"b{k}", f"buffer_{dtype.name}(bases, args, {first + 2 * k})")
+             for k, dtype in enumerate(printer.buffers)]
+    words = first + 2 * len(found)
+    if printer.constants:
+        found.append(("constants", f"buffer_f64(bases, args, {words})"))
+        words += 2
+    return found + [(f"n{k}", f"args[{words + k}]") for k in range(len(printer.integers))]
 
 
 def _statements(body: tuple):

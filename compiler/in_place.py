@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .loops import For, Kernel, Load, Store, Units
+from .loops import Affine, Follow, For, Kernel, Load, Share, Store, Units
 from .nest import View
 from .schedule import External, ScanStep, Step
 from .types import Size
@@ -131,13 +131,23 @@ def _accesses(body: Iterable, extents: Mapping[str, Size] | None = None) -> Iter
             yield _Access(type(statement), statement, extents)
         elif isinstance(statement, For):
             yield from _accesses(statement.body, {**extents, statement.variable: statement.extent})
-        elif isinstance(statement, Units):
+        elif isinstance(statement, (Share, Units)):
             yield from _accesses(statement.body, {**extents, **dict(statement.split)})
+        elif isinstance(statement, Follow):
+            link = Load(statement.variable, statement.buffer, Affine.variable(statement.variable))
+            yield _Access(Load, link, extents)
+            yield from _accesses(statement.body, extents)
         else:
             yield from _accesses(getattr(statement, "body", ()), extents)
 
 
 def _renumbered(body: tuple, number: Sequence[int], shifts: Sequence[Size]) -> tuple:
-    return tuple(
-        replace(s, buffer=number[s.buffer], index=s.index + shifts[s.buffer]) if isinstance(s, (Load, Store)) else
-        replace(s, body=_renumbered(s.body, number, shifts)) if hasattr(s, "body") else s for s in body)
+    made: list = []
+    for s in body:
+        if isinstance(s, Follow):
+            s = replace(s, buffer=number[s.buffer])
+        if isinstance(s, (Load, Store)):
+            made.append(replace(s, buffer=number[s.buffer], index=s.index + shifts[s.buffer]))
+        else:
+            made.append(replace(s, body=_renumbered(s.body, number, shifts)) if hasattr(s, "body") else s)
+    return tuple(made)

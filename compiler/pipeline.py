@@ -56,7 +56,7 @@ def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: 
         return InterpretedExecutable(graph, layout)
     if target == "cuda":
         from .pipeline_cuda import CudaExecutable
-        return CudaExecutable(optimize(graph), layout)
+        return CudaExecutable(optimize(graph), layout, replaced)
     return (NumbaExecutable if target == "numba" else Executable)(optimize(graph), layout, replaced)
 
 
@@ -87,7 +87,8 @@ class Executable:
         outputs = {name: View(External(f"out:{name}", value.dtype), 0, value.dtype)
                    for name, value in graph.outputs.items()}
         pairs = {outputs[name].buffer: externals[name] for name in replaced if name in externals}
-        self.steps, shared = share_memory(Lowering(self.fusion, views, outputs, close=self.CLOSING).steps, pairs)
+        steps, shared = share_memory(Lowering(self.fusion, views, outputs, close=self.CLOSING).steps, pairs)
+        self.steps = self._arrange(steps)
         self.in_place = frozenset(name for name, view in outputs.items() if view.buffer in shared)
         self.sources: dict[Step, emit_cpu.Source] = {
             step: self._emit(step) for step in _flat(self.steps) if step.kernel is not None}
@@ -95,6 +96,10 @@ class Executable:
         self.slots |= {f"out:{name}": CONSTANTS + 1 + len(externals) + k for k, name in enumerate(outputs)}
         self.output_types: dict[str, TensorType] = {name: value.type for name, value in graph.outputs.items()}
         self._start()
+
+    def _arrange(self, steps: tuple) -> tuple:
+        """What is left to do to the steps when it is known where everything lies."""
+        return steps
 
     def _emit(self, step: Step) -> emit_cpu.Source:
         return emit_cpu.emit(step.code)
@@ -213,7 +218,7 @@ class Binding:
         self._frames: list[Frame] = []
         self._arguments = [(slot, position) for slot, position in self.slots.items() if not slot.startswith("out:")]
         self._results = [(name, self.slots[f"out:{name}"]) for name in self.shapes]
-        self._table: list[tuple[int, int, int, int]] = []
+        self._table: list[Any] = []
         self._work = 0
         self._is_flat = flat
         self._words: list[int] = []

@@ -8,17 +8,20 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..runtime.cuda import contract, region
 from ..runtime.cuda.door import is_simulated
+from ..runtime.cuda.entry import with_kernel
 from ..runtime.cuda.program import Launch, lanes
 from ..runtime.tile import Axis
 from . import emit_cuda
 from .close_cuda import CudaClosing
 from .emit_cpu import Source
+from .epilogue import fuse_epilogues
 from .pipeline import ARENA, CONSTANTS, Binding, Executable
 from .programs import WEIGHTS
 from .schedule import ScanStep, Step
@@ -34,8 +37,13 @@ class CudaExecutable(Executable):
     CLOSING = CudaClosing()
     on_device = True                # takes arrays of the device
 
+    def _arrange(self, steps: tuple) -> tuple:
+        return fuse_epilogues(steps)
+
     def _emit(self, step: Step) -> Source:
-        return emit_cuda.emit(step.kernel, step.lanes)
+        if step.matrix is not None:
+            return emit_cuda.emit_epilogue(step.code, contract.WORDS)
+        return emit_cuda.emit(step.code, step.lanes)
 
     def _load(self) -> dict[str, int]:
         """Kernels are compiled when a program is first run: there may be no GPU to compile for before."""
@@ -46,13 +54,12 @@ class CudaExecutable(Executable):
 
     def all_kernels(self, sizes: Mapping[str, int]) -> list[tuple[str, str]]:
         """(name, source) of every distinct kernel, those of products too, whose tiles are chosen for these sizes."""
-        names = {text: name for name, text in self.kernels()}
-        texts = dict.fromkeys(launch.text for launch in self.bind(sizes).launches)
-        return [(names.get(text, "scan" if "def work_0(" in text else "contract"), text) for text in texts]
+        labels = {launch.text: launch.label for launch in self.bind(sizes).launches}
+        return [(f"{label} {number}", text) for number, (text, label) in enumerate(labels.items())]
 
     def run(self, arrays: Mapping[str, Any], sizes: Mapping[str, int], out: Mapping[str, Any] | None = None,
             device: bool = False) -> dict[str, Any]:
-        """As ``Executable.run``; results that ``out`` has no memory for lie on the host, or with ``device`` on the
+        """As ``Executable.run``; results that nobody gave memory for lie on the host, or with ``device`` on the
         device."""
         return self.bind(sizes).run(arrays, out or {}, device)
 
@@ -82,8 +89,10 @@ class CudaBinding(Binding):
             texts.append(text)
             made.append((units, units // samples * block, arguments))
         words = region.words(made, len(rows) // per_turn)
-        text = region.text(texts[:per_turn])
-        self._table.append((text, len(self._words), -(-samples // block), lanes(region.THREADS)))
+        self._launch(region.text(texts[:per_turn]), -(-samples // block), lanes(region.THREADS), "scan", words)
+
+    def _launch(self, text: str, units: int, threads: int, label: str, words: list[int]) -> None:
+        self._table.append(Launch(text, len(self._words), units, threads, label))
         self._words += words
 
     def _kernel(self, step: Step, sizes: Mapping[str, int]) -> tuple[str, int, int, list[int]]:
@@ -93,11 +102,11 @@ class CudaBinding(Binding):
 
     def _append(self, step: Step, sizes: Mapping[str, int]) -> None:
         if step.matrix is None:
-            super()._append(step, sizes)
-            return
-        for text, units, threads, arguments in self._products(step, sizes):
-            self._table.append((text, len(self._words), units, threads))
-            self._words += arguments
+            work, units, threads, arguments = self._kernel(step, sizes)
+            self._launch(with_kernel(work, threads), units, threads, step.label, arguments)
+        else:
+            for text, units, threads, arguments in self._products(step, sizes):
+                self._launch(text, units, threads, step.label, arguments)
 
     def _products(self, step: Step, sizes: Mapping[str, int],
                   whole: bool = False) -> Iterator[tuple[str, int, int, list[int]]]:
@@ -106,19 +115,25 @@ class CudaBinding(Binding):
         matrix = step.matrix
         batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
                              for group in (matrix.batch, matrix.rows, matrix.sums))
-        made = contract.plan(matrix.c.dtype.name, batch, rows, sums, evaluate(matrix.columns, sizes),
-                             evaluate(matrix.column_stride, sizes), is_simulated())
-        if not whole:
-            self._scratch = max(self._scratch, made.scratch * matrix.c.dtype.itemsize)
         # Steps run one after the other, so that they can share scratch memory, which lies where the arena's plan ends.
         places = {name: self._locate(view, sizes) for name, view in zip("abc", step.views)}
         places["scratch"] = [ARENA, self.arena_bytes]
+        epilogue, more = None, []
+        if step.kernel is not None:
+            source = self._sources[step]
+            epilogue = contract.Epilogue(source.text, source.opening, source.operands)
+            more = self._arguments_of(replace(step, views=step.views[2:]), source, sizes)
+            places["c"] = [0, evaluate(matrix.c.offset, sizes)]
+        made = contract.plan(matrix.c.dtype.name, batch, rows, sums, evaluate(matrix.columns, sizes),
+                             evaluate(matrix.column_stride, sizes), is_simulated(), epilogue=epilogue)
+        if not whole:
+            self._scratch = max(self._scratch, made.scratch * matrix.c.dtype.itemsize)
         for part in made.parts[-1:] if whole else made.parts:
             buffers = [word for name in ("abc" if whole else part.buffers) for word in places[name]]
-            yield part.text, part.units, part.threads, [*buffers, *part.words]
+            yield part.text, part.units, part.threads, [*buffers, *part.words, *more]
 
     def _finish(self) -> None:
-        self.launches = [Launch(text, first, units, threads) for text, first, units, threads in self._table]
+        self.launches = self._table
         self._argument_words = self._words
         self.arena_bytes += self._scratch
         self._program = None
@@ -132,8 +147,10 @@ class CudaBinding(Binding):
         from ..runtime.cuda.arrays import DeviceArray, empty
         with self._lock:
             self._prepare()
-            used = {slot: _on_device(slot, arrays[slot]) for slot, _ in self._arguments}
-            made = {name: out[name] if isinstance(out.get(name), DeviceArray) else empty(shape, dtype)
+            used = {slot: _on_device(slot, arrays[slot], slot not in self._in_place) for slot, _ in self._arguments}
+            given = {**out, **{name: arrays[name] for name in self._in_place}}
+            made = {name: used[name] if name in self._in_place else
+                    out[name] if isinstance(out.get(name), DeviceArray) else empty(shape, dtype)
                     for name, (shape, dtype) in self.shapes.items()}
             table = self._frame.table
             for slot, position in self._arguments:
@@ -142,7 +159,7 @@ class CudaBinding(Binding):
                 table[position] = made[name].address
             self._frame.bases.fill_from(table)
             self._program.run(self._frame.bases)
-            results = {name: array if device or out.get(name) is array else _on_host(array, out.get(name))
+            results = {name: array if device or given.get(name) is array else _on_host(array, given.get(name))
                        for name, array in made.items()}
             if any(used[slot] is not arrays[slot] for slot in used):
                 door.synchronize()          # what was copied for this run alone is freed now
@@ -180,12 +197,12 @@ def _on_host(array: DeviceArray, out: np.ndarray | None) -> np.ndarray:
 _resident: dict[int, tuple[weakref.ref, DeviceArray]] = {}
 
 
-def _on_device(slot: str, array) -> DeviceArray:
-    """The array on the device.  Weights, which never change, are copied there once."""
+def _on_device(slot: str, array, is_kept: bool) -> DeviceArray:
+    """The array on the device.  Weights that are kept as they are never change, and are copied there once."""
     from ..runtime.cuda.arrays import DeviceArray, upload
     if isinstance(array, DeviceArray):
         return array
-    if array.flags.writeable or not (slot == WEIGHTS or slot.startswith("state/")):
+    if not is_kept or array.flags.writeable or not (slot == WEIGHTS or slot.startswith("state/")):
         return upload(array)
     found = _resident.get(id(array))
     if found is None or found[0]() is not array:

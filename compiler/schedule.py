@@ -83,7 +83,8 @@ class Step:
     """One kernel on these views.  ``units`` is the extent of its parallel loop, ``work`` the rough number of scalar
     operations a unit; ``label`` names the primitive for profiles, ``values`` are what the step computes, or a part of
     it.  A step with a ``matrix`` runs the runtime's tile kernel, which plans units by itself.  On a GPU, ``lanes``
-    threads work on a unit together."""
+    threads work on a unit together; and a step with both does with the product's elements what its kernel says (see
+    ``epilogue``), the product itself has no memory then."""
 
     kernel: Kernel | None
     views: tuple[View, ...]

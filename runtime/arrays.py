@@ -72,3 +72,7 @@ class HostMemory:
     def fetch(self, array: np.ndarray) -> np.ndarray:
         """A copy on the host."""
         return array.copy()
+
+    def assign(self, array: np.ndarray, value) -> None:
+        """Overwrite an array with a value that broadcasts to it."""
+        array[...] = value

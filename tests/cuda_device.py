@@ -15,6 +15,7 @@ import pytest
 from cuda_models import EXAMPLES, SMALLER, batch_for, weights_for, write
 
 import netc
+from netc.compiler import pipeline_cuda
 from netc.runtime.cuda import contract, door
 from netc.runtime.cuda.arrays import DeviceArray, empty, upload
 from netc.runtime.cuda.program import Launch, Program
@@ -128,6 +129,43 @@ def test_another_batch_size_gives_the_same_rows(small, batch):
     for samples in (1, 2, 5):
         assert small(w, batch["x"][:samples]).p.tobytes() == whole[:samples].tobytes()
     assert small.bind(w)(batch["x"]).p.tobytes() == whole.tobytes()
+
+
+ADJUSTABLE = """net 1
+model Line(x: f32[N, 3]) -> (y: f32[N, 2]):
+    y = x |> Dense(4, tanh) |> Dense(2)
+train Line:
+    input target: f32[N, 2]
+    loss square = mean((y - target) ** 2)
+    optimizer = sgd(lr = adjustable(0.125), momentum = 0.9)
+"""
+
+
+def test_new_weights_and_moments_replace_the_old():
+    rng = np.random.default_rng(0)
+    host, device = netc.compile(ADJUSTABLE), netc.compile(ADJUSTABLE, target="cuda")
+    w = device.init(0)
+    before = w.flat.copy()
+    batch = {"x": rng.normal(size=(5, 3)).astype("f4"), "target": rng.normal(size=(5, 2)).astype("f4")}
+    step, there = host.trainer(w), device.trainer(w)
+    assert device.program("step").executable.in_place == host.program("step").executable.in_place
+    addresses = {slot: array.address for slot, array in there.slots.items()}
+    device(w, batch["x"])               # the host's weights have a copy on the device, which must stay as it is
+    for _ in range(2):
+        assert abs(step(batch)["loss"] - there(batch)["loss"]) < 1e-6
+    kept = device.program("step").executable.in_place
+    assert "weights" in kept and len(kept) > 1
+    assert all(there.slots[slot].address == addresses[slot] for slot in kept)
+    assert error(step.weights.flat, there.weights.flat) <= GRADIENTS and w.flat.tobytes() == before.tobytes()
+    # A step from the outside, whose arrays stay as they are, comes to the same bits.
+    new, moments = w, device.init_optimizer()
+    for _ in range(2):
+        new, moments, _ = device.step(new, moments, batch)
+    assert new.flat.tobytes() == there.weights.flat.tobytes()
+    for trainer in (step, there):
+        trainer.adjust({"optimizer.lr.scale": 0.5})
+        trainer(batch)
+    assert error(step.weights.flat, there.weights.flat) <= GRADIENTS
 
 
 # --- arrays of the device ---------------------------------------------------------------------------------------------
@@ -273,6 +311,42 @@ def test_a_contraction_is_the_sum_of_products(shape, dtype):
     expected = by_numpy(*indices, operands)
     found = product(dtype, *indices, operands)
     assert np.abs(found - expected).max() <= (1e-12 if dtype == "f64" else 1e-5)
+
+
+EPILOGUES = """net 1
+model Each(x: f32[N, 30], image: f32[N, 4, 4, 2]) -> (y: f32[N, 5], z: f32[N, 5, 5, 2], s: f32[N, 1]):
+    h = x |> Dense(30, gelu)
+    y = tanh(Dense(5)(h) + Dense(5)(x)) * 0.3
+    z = image |> Conv2D(3, 3, activation = relu) |> Conv2DTranspose(2, 3, strides = 2, activation = sigmoid)
+    s = x |> Dense(1, exp)
+train Each:
+    input target: f32[N, 5]
+    loss square = mean((y - target) ** 2) + mean(z ** 2) + mean(s)
+    optimizer = sgd(lr = 0.1)
+"""
+
+
+def test_what_follows_a_product_gives_the_same_bits_in_its_kernel(monkeypatch):
+    """Tiles, sums in chunks, phases of a transposed convolution, dot products, and a sum of two products."""
+    rng = np.random.default_rng(0)
+    batch = {"x": rng.normal(size=(3, 30)).astype("f4"), "image": rng.normal(size=(3, 4, 4, 2)).astype("f4"),
+             "target": rng.normal(size=(3, 5)).astype("f4")}
+    found, launches = [], []
+    for is_fused in (True, False):
+        if not is_fused:
+            monkeypatch.setattr(pipeline_cuda, "fuse_epilogues", lambda steps: steps)
+        fn = netc.compile(EPILOGUES, target="cuda")
+        w = weights_for(fn)
+        outputs = fn(w, x=batch["x"], image=batch["image"])
+        loss, slope = fn.value_and_grad(w, batch)
+        found.append([array.tobytes() for array in (*outputs, loss, slope.flat)])
+        launches.append(fn.program("predict").executable.bind({"N": 3}).launches)
+    assert found[0] == found[1]
+    fused = [launch for launch in launches[0] if "finish(" in launch.text]
+    assert len(fused) >= 7 and len(launches[0]) < len(launches[1])      # four phases are four launches
+    for part in ("slice_a[", "scratch[unit]", "shared[lane]"):           # a tile, chunks, dot products
+        assert any(part in launch.text for launch in fused), part
+    assert not any("finish(" in launch.text for launch in launches[1])
 
 
 RECURRENT = """net 1

@@ -21,6 +21,7 @@ from cuda_models import EXAMPLES, SMALLER
 
 import netc
 from netc.runtime.cuda import contract, door
+from netc.runtime.cuda.entry import with_kernel
 
 TESTS = Path(__file__).parent
 HAS_PACKAGE = importlib.util.find_spec("numba_cuda") is not None
@@ -74,6 +75,7 @@ import sys
 import netc
 from netc.compiler.pipeline import compile_graph
 from netc.runtime.cuda import contract, door
+from netc.runtime.cuda.entry import with_kernel
 part, parts, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 texts = {}
 for name in sys.argv[4:]:
@@ -84,9 +86,9 @@ for name in sys.argv[4:]:
             texts.setdefault(text, f"{name}, {program}: {label}")
 for dtype in ("f32", "f64"):
     for tile in (contract.LARGE, contract.MEDIUM, contract.FEW_ROWS, contract.FEW_COLUMNS):
-        texts.setdefault(contract.tile_text(dtype, tile), f"{dtype} {tile}")
-    texts.setdefault(contract.dot_text(dtype), f"{dtype} dot")
-    texts.setdefault(contract.sum_text(dtype), f"{dtype} sum")
+        texts.setdefault(with_kernel(contract.tile_text(dtype, tile), tile.threads), f"{dtype} {tile}")
+    texts.setdefault(with_kernel(contract.dot_text(dtype), 2), f"{dtype} dot")
+    texts.setdefault(with_kernel(contract.sum_text(dtype), 1), f"{dtype} sum")
 for number, text in enumerate(sorted(texts)):
     if number % parts == part:
         try:
@@ -135,7 +137,8 @@ def test_ptx_can_be_printed_without_a_gpu():
 @needs_compiler
 def test_the_inner_loop_of_a_tile_is_products():
     """64 of them a turn, 16 loads from shared memory, and little else."""
-    blocks = re.split(r"^\$L__BB\d+_\d+:", door.ptx(contract.tile_text("f32", contract.LARGE)), flags=re.MULTILINE)
+    blocks = re.split(r"^\$L__BB\d+_\d+:", door.ptx(with_kernel(contract.tile_text("f32", contract.LARGE), 2)),
+                      flags=re.MULTILINE)
     inner = max(blocks, key=lambda block: block.count("fma.rn.f32"))
     instructions = [line for line in inner.splitlines() if line.strip().endswith(";")]
     assert sum("fma.rn.f32" in line for line in instructions) == 64

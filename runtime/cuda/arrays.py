@@ -130,3 +130,7 @@ class DeviceMemory:
     def fetch(self, array) -> np.ndarray:
         """A copy on the host."""
         return array.copy_to_host()
+
+    def assign(self, array: DeviceArray, value) -> None:
+        """Overwrite an array with a value of the host that broadcasts to it."""
+        array.fill_from(np.broadcast_to(np.asarray(value, array.dtype), array.shape))

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from .entry import with_kernel
+
 LEVELS = 4              # nested indices of batch, rows and sums, outermost first; unused outer ones have size 1
 DOT_LANES = 64
 
@@ -29,6 +31,7 @@ CHUNK, SIMULATED_CHUNK = 2048, 24
 # CHUNK_STRIDE: elements of C from one to the next).
 (COLUMNS, COLUMN_STRIDE, ROWS, DEPTH, ROW_TILES, COLUMN_TILES, A_ALONG_SUM, B_ALONG_SUM, BATCH_COUNT, CHUNKS,
  CHUNK_TERMS, CHUNK_STRIDE) = range(6, 18)
+C_OFFSET = 5                        # of C's two words, where an epilogue takes its elements
 BATCHES = 18                        # LEVELS sizes, then LEVELS strides each in A, B and C
 ROW_INDEX = BATCHES + 4 * LEVELS    # sizes, strides in A, in C
 SUM_INDEX = ROW_INDEX + 3 * LEVELS  # sizes, strides in A, in B
@@ -46,8 +49,34 @@ class Tile:
     thread_columns: int
 
     @property
+    def down(self) -> int:
+        """Threads along a column of the tile."""
+        return self.rows // self.thread_rows
+
+    @property
+    def across(self) -> int:
+        """Threads along a row of the tile."""
+        return self.columns // self.thread_columns
+
+    @property
     def threads(self) -> int:
-        return self.rows // self.thread_rows * (self.columns // self.thread_columns)
+        return self.down * self.across
+
+    @property
+    def cells(self) -> list[tuple[int, int]]:
+        """A thread's elements."""
+        return [(i, j) for i in range(self.thread_rows) for j in range(self.thread_columns)]
+
+    # In shared memory a slice's rows are one element longer than they need be, so that neighbours along k lie in
+    # different banks.
+
+    @property
+    def high(self) -> int:
+        return self.rows + 1
+
+    @property
+    def wide(self) -> int:
+        return self.columns + 1
 
 
 LARGE, MEDIUM = Tile(128, 128, 8, 8, 8), Tile(64, 64, 16, 4, 4)
@@ -88,10 +117,12 @@ class Plan:
 
 
 def plan(dtype: str, batch: Sequence, rows: Sequence, sums: Sequence, columns: int, column_stride: int,
-         simulated: bool, tile: Tile | None = None) -> Plan:
+         simulated: bool, tile: Tile | None = None, epilogue: Epilogue | None = None) -> Plan:
     """The launches for these indices, each a sequence of at most four ``runtime.tile.Axis``.
 
     dtype: "f32" or "f64"; the column is contiguous in C and has ``column_stride`` in B; 0 for a dot product.
+    With an ``epilogue`` the word ``C_OFFSET`` of what finishes elements is where C's first lies, in elements; the words
+    of its own operands are the caller's, from ``WORDS`` on.
     """
     batches, row_count, depth = (prod(axis.size for axis in axes) for axes in (batch, rows, sums))
     is_dot = columns == 1 and column_stride == 0
@@ -106,14 +137,18 @@ def plan(dtype: str, batch: Sequence, rows: Sequence, sums: Sequence, columns: i
     words = head + _index_words(batch, rows, sums)
     if is_dot:
         lanes = 4 if simulated else DOT_LANES
-        return Plan((Part(dot_text(dtype), ("a", "b", "c"), words, batches * row_count, lanes),))
-    text, units = tile_text(dtype, tile), chunks * batches * row_tiles * column_tiles
+        return Plan((_part(dot_text(dtype, epilogue), ("a", "b", "c"), words, batches * row_count, lanes),))
+    units = chunks * batches * row_tiles * column_tiles
     if chunks == 1:
-        return Plan((Part(text, ("a", "b", "c"), words, units, tile.threads),))
+        return Plan((_part(tile_text(dtype, tile, epilogue), ("a", "b", "c"), words, units, tile.threads),))
     dense_batch, dense_rows = _dense(batch, row_count * columns), _dense(rows, columns)
     apart = head + _index_words(dense_batch, dense_rows, sums)
-    return Plan((Part(text, ("a", "b", "scratch"), apart, units, tile.threads),
-                 Part(sum_text(dtype), ("scratch", "scratch", "c"), words, cells, 1)), chunks * cells)
+    return Plan((_part(tile_text(dtype, tile), ("a", "b", "scratch"), apart, units, tile.threads),
+                 _part(sum_text(dtype, epilogue), ("scratch", "scratch", "c"), words, cells, 1)), chunks * cells)
+
+
+def _part(work: str, buffers: tuple[str, str, str], words: tuple[int, ...], units: int, threads: int) -> Part:
+    return Part(with_kernel(work, threads), buffers, words, units, threads)
 
 
 def _index_words(batch: Sequence, rows: Sequence, sums: Sequence) -> tuple[int, ...]:
@@ -154,32 +189,70 @@ def place(args, sizes, strides, index):
     return total + index * args[strides]
 """
 
-THREADS = """
-def kernel(bases, args, units):
-    work(words(bases), words(args), cuda.grid(1), units, cuda.gridsize(1))
-"""
+@dataclass(frozen=True)
+class Epilogue:
+    """What is done with each element of C instead of storing it.
 
-KERNEL = """
-def kernel(bases, args, units):
-    work(words(bases), words(args), cuda.blockIdx.x, units, cuda.gridDim.x)
-"""
+    ``text`` is the source of a function ``finish(*operands, unit, value)``; unit is the element's place in C as if C
+    lay there by itself.  ``opening`` are the statements that bring its operands, and ``operands`` their names.
+    """
+
+    text: str
+    opening: tuple[str, ...]
+    operands: tuple[str, ...]
+
+    def store(self, place: str, value: str) -> str:
+        return f"finish({', '.join((*self.operands, place, value))})"
 
 
-def tile_text(dtype: str, tile: Tile) -> str:
+@dataclass(frozen=True)
+class _Plain:
+    """C as it is."""
+
+    dtype: str
+    text = ""
+
+    @property
+    def opening(self) -> tuple[str, ...]:
+        return (f"c = buffer_{self.dtype}(bases, args, 4)",)
+
+    def store(self, place: str, value: str) -> str:
+        return f"c[{place}] = {value}"
+
+
+def _zero(dtype: str) -> str:
+    return f"{'float32' if dtype == 'f32' else 'float64'}(0.0)"
+
+
+def _work(finish: Epilogue | _Plain, body: Sequence[str]) -> str:
+    """The source of what may finish elements: what it calls, then its function ``work``."""
+    head = [*PLACE.splitlines(), "", *finish.text.splitlines(), "", "@device",
+            "def work(bases, args, unit, end, stride):", *(f"    {line}" for line in finish.opening)]
+    if isinstance(finish, Epilogue):
+        head += [f"    first_c = args[{C_OFFSET}]"]
+    return "\n".join([*head, *body]) + "\n"
+
+
+def _first_c(finish: Epilogue | _Plain) -> str:
+    """What an element's place begins with."""
+    return "first_c + " if isinstance(finish, Epilogue) else ""
+
+
+def tile_text(dtype: str, tile: Tile, epilogue: Epilogue | None = None) -> str:
     """The source of a product in tiles."""
-    across = tile.columns // tile.thread_columns            # threads along a row of the tile
-    down = tile.rows // tile.thread_rows
-    # A slice's rows are one element longer than they need be, so that neighbours along k lie in different banks.
-    high, wide = tile.rows + 1, tile.columns + 1
-    cells = [(i, j) for i in range(tile.thread_rows) for j in range(tile.thread_columns)]
-    lines = f"""
-@device
-def work(bases, args, unit, end, stride):
-    a = buffer_{dtype}(bases, args, 0)
+    finish = epilogue or _Plain(dtype)
+    return _work(finish, [*_tile_head(dtype, tile), *_tile_unit(tile, _first_c(finish)),
+                          *(f"        c{i}_{j} = zero" for i, j in tile.cells), *_slices(tile),
+                          *_products(dtype, tile), *_stores(tile, finish),
+                          "        cuda.syncthreads()", "        unit += stride", ""])
+
+
+def _tile_head(dtype: str, tile: Tile) -> list[str]:
+    """Operands, shared memory, sizes, and which part of the tile is the thread's."""
+    return f"""    a = buffer_{dtype}(bases, args, 0)
     b = buffer_{dtype}(bases, args, 2)
-    c = buffer_{dtype}(bases, args, 4)
-    slice_a = pointer_{dtype}(cuda.shared.array({tile.depth * high}, type_{dtype}))
-    slice_b = pointer_{dtype}(cuda.shared.array({tile.depth * wide}, type_{dtype}))
+    slice_a = pointer_{dtype}(cuda.shared.array({tile.depth * tile.high}, type_{dtype}))
+    slice_b = pointer_{dtype}(cuda.shared.array({tile.depth * tile.wide}, type_{dtype}))
     row_a = pointer_i64(cuda.shared.array({tile.rows}, type_i64))
     row_c = pointer_i64(cuda.shared.array({tile.rows}, type_i64))
     sum_a = pointer_i64(cuda.shared.array({tile.depth}, type_i64))
@@ -190,12 +263,16 @@ def work(bases, args, unit, end, stride):
     depth = args[{DEPTH}]
     row_tiles = args[{ROW_TILES}]
     column_tiles = args[{COLUMN_TILES}]
-    zero = {'float32' if dtype == 'f32' else 'float64'}(0.0)
+    zero = {_zero(dtype)}
     lane = cuda.threadIdx.x
-    down = lane // {across}
-    across = lane % {across}
-    while unit < end:
-        rest = quotient(unit, column_tiles)
+    down = lane // {tile.across}
+    across = lane % {tile.across}
+    while unit < end:""".splitlines()
+
+
+def _tile_unit(tile: Tile, first_c: str) -> list[str]:
+    """Which tile, of which chunk of the sum, a unit is, and where its rows lie."""
+    return f"""        rest = quotient(unit, column_tiles)
         first_column = (unit - rest * column_tiles) * {tile.columns}
         outer = quotient(rest, row_tiles)
         first_row = (rest - outer * row_tiles) * {tile.rows}
@@ -205,15 +282,19 @@ def work(bases, args, unit, end, stride):
         stop = min(depth, start + args[{CHUNK_TERMS}])
         batch_a = place(args, {BATCHES}, {BATCHES + LEVELS}, batch)
         batch_b = place(args, {BATCHES}, {BATCHES + 2 * LEVELS}, batch) + first_column * column_stride
-        batch_c = place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch) + first_column + chunk * args[{CHUNK_STRIDE}]
+        batch_c = {first_c}place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch)
+        batch_c += first_column + chunk * args[{CHUNK_STRIDE}]
         rows_here = min(rows - first_row, {tile.rows})
         columns_here = min(columns - first_column, {tile.columns})
         for i in range(lane, rows_here, {tile.threads}):
             row_a[i] = batch_a + place(args, {ROW_INDEX}, {ROW_INDEX + LEVELS}, first_row + i)
             row_c[i] = batch_c + place(args, {ROW_INDEX}, {ROW_INDEX + 2 * LEVELS}, first_row + i)
-""".splitlines()
-    lines += ["        cuda.syncthreads()", *(f"        c{i}_{j} = zero" for i, j in cells)]
-    lines += f"""        for first in range(start, stop, {tile.depth}):
+        cuda.syncthreads()""".splitlines()
+
+
+def _slices(tile: Tile) -> list[str]:
+    """The walk along the sum: a slice of either operand comes into shared memory."""
+    return f"""        for first in range(start, stop, {tile.depth}):
             depth_here = min(stop - first, {tile.depth})
             for i in range(lane, depth_here, {tile.threads}):
                 sum_a[i] = place(args, {SUM_INDEX}, {SUM_INDEX + LEVELS}, first + i)
@@ -226,7 +307,7 @@ def work(bases, args, unit, end, stride):
                 else:
                     k = i // {tile.rows}
                     m = i % {tile.rows}
-                slice_a[k * {high} + m] = a[row_a[m] + sum_a[k]] if (m < rows_here) & (k < depth_here) else zero
+                slice_a[k * {tile.high} + m] = a[row_a[m] + sum_a[k]] if (m < rows_here) & (k < depth_here) else zero
             for i in range(lane, {tile.columns * tile.depth}, {tile.threads}):
                 if args[{B_ALONG_SUM}] == 1:
                     k = i % {tile.depth}
@@ -235,33 +316,37 @@ def work(bases, args, unit, end, stride):
                     k = i // {tile.columns}
                     n = i % {tile.columns}
                 is_inside = (n < columns_here) & (k < depth_here)
-                slice_b[k * {wide} + n] = b[batch_b + n * column_stride + sum_b[k]] if is_inside else zero
-            cuda.syncthreads()
-            at_a = down
-            at_b = across
-            k = 0
-            while k < {tile.depth}:""".splitlines()
+                slice_b[k * {tile.wide} + n] = b[batch_b + n * column_stride + sum_b[k]] if is_inside else zero
+            cuda.syncthreads()""".splitlines()
+
+
+def _products(dtype: str, tile: Tile) -> list[str]:
+    """A slice's part of the thread's elements, which lie in registers."""
     pad = " " * 16
-    lines += [f"{pad}a{i} = slice_a[at_a + {i * down}]" for i in range(tile.thread_rows)]
-    lines += [f"{pad}b{j} = slice_b[at_b + {j * across}]" for j in range(tile.thread_columns)]
-    lines += [f"{pad}c{i}_{j} = fma_{dtype}(a{i}, b{j}, c{i}_{j})" for i, j in cells]
-    lines += [f"{pad}at_a += {high}", f"{pad}at_b += {wide}", f"{pad}k += 1", "            cuda.syncthreads()"]
+    return ["            at_a = down", "            at_b = across", "            k = 0",
+            f"            while k < {tile.depth}:",
+            *(f"{pad}a{i} = slice_a[at_a + {i * tile.down}]" for i in range(tile.thread_rows)),
+            *(f"{pad}b{j} = slice_b[at_b + {j * tile.across}]" for j in range(tile.thread_columns)),
+            *(f"{pad}c{i}_{j} = fma_{dtype}(a{i}, b{j}, c{i}_{j})" for i, j in tile.cells),
+            f"{pad}at_a += {tile.high}", f"{pad}at_b += {tile.wide}", f"{pad}k += 1", "            cuda.syncthreads()"]
+
+
+def _stores(tile: Tile, finish: Epilogue | _Plain) -> list[str]:
+    """The thread's elements that C has."""
+    lines = []
     for i in range(tile.thread_rows):
-        lines += [f"        if down + {i * down} < rows_here:"]
+        lines += [f"        if down + {i * tile.down} < rows_here:"]
         for j in range(tile.thread_columns):
-            lines += [f"            if across + {j * across} < columns_here:",
-                      f"                c[row_c[down + {i * down}] + across + {j * across}] = c{i}_{j}"]
-    lines += ["        cuda.syncthreads()", "        unit += stride", ""]
-    return PLACE + "\n" + "\n".join(lines) + "\n" + KERNEL
+            here = f"row_c[down + {i * tile.down}] + across + {j * tile.across}"
+            lines += [f"            if across + {j * tile.across} < columns_here:",
+                      f"                {finish.store(here, f'c{i}_{j}')}"]
+    return lines
 
 
-def sum_text(dtype: str) -> str:
+def sum_text(dtype: str, epilogue: Epilogue | None = None) -> str:
     """The source of what adds the chunks of a contraction."""
-    return PLACE + f"""
-@device
-def work(bases, args, unit, end, stride):
-    scratch = buffer_{dtype}(bases, args, 0)
-    c = buffer_{dtype}(bases, args, 4)
+    finish = epilogue or _Plain(dtype)
+    return _work(finish, f"""    scratch = buffer_{dtype}(bases, args, 0)
     columns = args[{COLUMNS}]
     rows = args[{ROWS}]
     while unit < end:
@@ -272,22 +357,18 @@ def work(bases, args, unit, end, stride):
         total = scratch[unit]
         for chunk in range(1, args[{CHUNKS}]):
             total = total + scratch[unit + chunk * args[{CHUNK_STRIDE}]]
-        here = place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch)
+        here = {_first_c(finish)}place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch)
         here += place(args, {ROW_INDEX}, {ROW_INDEX + 2 * LEVELS}, row)
-        c[here + column] = total
+        {finish.store("here + column", "total")}
         unit += stride
+""".splitlines())
 
-""" + THREADS
 
-
-def dot_text(dtype: str) -> str:
+def dot_text(dtype: str, epilogue: Epilogue | None = None) -> str:
     """The source of dot products, one a block."""
-    return PLACE + f"""
-@device
-def work(bases, args, unit, end, stride):
-    a = buffer_{dtype}(bases, args, 0)
+    finish = epilogue or _Plain(dtype)
+    return _work(finish, f"""    a = buffer_{dtype}(bases, args, 0)
     b = buffer_{dtype}(bases, args, 2)
-    c = buffer_{dtype}(bases, args, 4)
     shared = cuda.shared.array({DOT_LANES}, type_{dtype})
     rows = args[{ROWS}]
     depth = args[{DEPTH}]
@@ -299,9 +380,9 @@ def work(bases, args, unit, end, stride):
         here_a = place(args, {BATCHES}, {BATCHES + LEVELS}, batch)
         here_a += place(args, {ROW_INDEX}, {ROW_INDEX + LEVELS}, row)
         here_b = place(args, {BATCHES}, {BATCHES + 2 * LEVELS}, batch)
-        here_c = place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch)
+        here_c = {_first_c(finish)}place(args, {BATCHES}, {BATCHES + 3 * LEVELS}, batch)
         here_c += place(args, {ROW_INDEX}, {ROW_INDEX + 2 * LEVELS}, row)
-        total = {'float32' if dtype == 'f32' else 'float64'}(0.0)
+        total = {_zero(dtype)}
         for k in range(lane, depth, lanes):
             at_a = here_a + place(args, {SUM_INDEX}, {SUM_INDEX + LEVELS}, k)
             at_b = here_b + place(args, {SUM_INDEX}, {SUM_INDEX + 2 * LEVELS}, k)
@@ -315,8 +396,7 @@ def work(bases, args, unit, end, stride):
             cuda.syncthreads()
             half //= 2
         if lane == 0:
-            c[here_c] = shared[0]
+            {finish.store("here_c", "shared[0]")}
         cuda.syncthreads()
         unit += stride
-
-""" + KERNEL
+""".splitlines())

@@ -23,12 +23,14 @@ SIMULATED = 2               # the same of the simulator; lanes are twice as many
 
 @dataclass(frozen=True)
 class Launch:
-    """A step: its source, where its argument words begin, its units, and the threads that share a unit (1: none do)."""
+    """A step or a part of one: its source, where its argument words begin, its units, the threads that share a unit
+    (1: none do), and what it does."""
 
     text: str
     first_word: int
     units: int
     lanes: int
+    label: str = ""
 
 
 class Program:

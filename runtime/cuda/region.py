@@ -25,7 +25,7 @@ def samples_of_block(samples: int) -> int:
 def text(steps: Sequence[str]) -> str:
     """The source of a scan whose turn is these steps, each a source with a function ``work``."""
     distinct = list(dict.fromkeys(steps))
-    functions = [source.split("\ndef kernel(")[0].replace("def work(", f"def work_{number}(").strip("\n")
+    functions = [source.replace("def work(", f"def work_{number}(").strip("\n")
                  for number, source in enumerate(distinct)]
     calls = []
     for position, source in enumerate(steps):
