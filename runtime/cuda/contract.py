@@ -333,13 +333,12 @@ def _products(dtype: str, tile: Tile) -> list[str]:
 
 def _stores(tile: Tile, finish: Epilogue | _Plain) -> list[str]:
     """The thread's elements that C has."""
-    lines = []
+    lines = [f"        column{j} = across + {j * tile.across}" for j in range(tile.thread_columns)]
+    lines += [f"        has{j} = column{j} < columns_here" for j in range(tile.thread_columns)]
     for i in range(tile.thread_rows):
-        lines += [f"        if down + {i * tile.down} < rows_here:"]
+        lines += [f"        m = down + {i * tile.down}", "        if m < rows_here:", "            here = row_c[m]"]
         for j in range(tile.thread_columns):
-            here = f"row_c[down + {i * tile.down}] + across + {j * tile.across}"
-            lines += [f"            if across + {j * tile.across} < columns_here:",
-                      f"                {finish.store(here, f'c{i}_{j}')}"]
+            lines += [f"            if has{j}:", f"                {finish.store(f'here + column{j}', f'c{i}_{j}')}"]
     return lines
 
 

@@ -7,6 +7,7 @@ rounding, not to the bit.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 
 from numba import cuda
 from numba.cuda import libdevice, types
@@ -140,12 +141,21 @@ def _functions_of_any() -> dict:
     def sign(x):
         return (x > 0) - (x < 0)
     return {"maximum": maximum, "minimum": minimum, "floordiv": floordiv, "mod": mod, "sign_i32": sign,
-            "sign_i64": sign,            "random_bits": philox.define(types.uint64, types.int32)}
+            "sign_i64": sign, "random_bits": philox.define(types.uint64, types.int32)}
+
+
+_devices: dict[tuple, Callable] = {}
 
 
 def device(function):
-    """A function for kernels to call."""
-    return cuda.jit(function, device=True)
+    """A function for kernels to call.  The same text over the same globals gives the same one, whose types are inferred
+    once: that is most of what compiling takes."""
+    code = function.__code__
+    used = tuple(id(function.__globals__.get(name)) for name in code.co_names)
+    key = (code.co_code, repr(code.co_consts), code.co_names, code.co_varnames, code.co_freevars, used)
+    if key not in _devices or code.co_freevars:
+        _devices[key] = cuda.jit(function, device=True)     # lives on, so that an id stands for one object
+    return _devices[key]
 
 
 def namespace() -> dict:
