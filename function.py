@@ -407,10 +407,10 @@ class Function:
         from .runtime import cache
         from .runtime.explanation import Explanation, ProgramExplanation
         found = [(name, compiled, compiled.executable) for name, compiled in self._compiled.items()
-                 if self._is_native]
+                 if self.target != "numpy"]
         return Explanation(self.model.name, self.model.is_kept, tuple(
             ProgramExplanation(name, compiled.is_kept, len(executable.steps), executable.pieces,
-                               tuple(executable.sizes))
+                               tuple(executable.sizes), getattr(executable, "on_device", False))
             for name, compiled, executable in found), cache.info().fault)
 
     def __repr__(self) -> str:

@@ -17,6 +17,7 @@ from ..runtime.cuda import contract, region
 from ..runtime.cuda.door import is_simulated
 from ..runtime.cuda.entry import with_kernel
 from ..runtime.cuda.program import Launch, lanes
+from ..runtime.explanation import CACHED, COMPILED, LOADED, Piece
 from ..runtime.tile import Axis
 from . import emit_cuda
 from .close_cuda import CudaClosing
@@ -61,13 +62,20 @@ class CudaExecutable(Executable):
             device: bool = False) -> dict[str, Any]:
         """As ``Executable.run``; results that nobody gave memory for lie on the host, or with ``device`` on the
         device."""
-        return self.bind(sizes).run(arrays, out or {}, device)
+        binding = self.bind(sizes)
+        results = binding.run(arrays, out or {}, device)
+        if binding.pieces:
+            known = {piece.text for piece in self.pieces or ()}
+            self.pieces = (*(self.pieces or ()), *(piece for piece in binding.pieces if piece.text not in known))
+            binding.pieces = ()
+        return results
 
 
 class CudaBinding(Binding):
     """A program whose sizes are numbers, as launches."""
 
     _scratch = 0            # bytes of memory beyond the arena that some step needs for itself
+    pieces: tuple[Piece, ...] = ()      # what its first run made or found, until the program has noted it
 
     # --- the table
 
@@ -168,11 +176,17 @@ class CudaBinding(Binding):
     def _prepare(self) -> None:
         """Compile, and allocate what every run needs, at the first one.  Raises DeviceError."""
         if self._program is None:
-            from ..runtime.cuda import door
+            from ..runtime.cuda import door, kernels
             from ..runtime.cuda.program import Frame, Program
             door.require()
+            before = kernels.loaded()
             self._frame = Frame(self.arena_bytes, CONSTANTS + 1 + len(self.slots), self.constants, ARENA, CONSTANTS)
             self._program = Program(self.launches, self._argument_words)
+            found = kernels.load(launch.text for launch in self.launches if launch.units > 0)
+            labels = {launch.text: launch.label for launch in self.launches}
+            self.pieces = tuple(Piece(labels[text], text, *(
+                (LOADED, None) if text in before else (CACHED if kernel.seconds is None else COMPILED, kernel.seconds)))
+                for text, kernel in found.items())
 
 
 def _fits_region(step) -> bool:

@@ -26,13 +26,14 @@ class Piece:
 class ProgramExplanation:
     """A program that was compiled.  ``is_kept``: its steps came from the cache, they were not derived from the model
     anew.  ``pieces`` is None as long as it has not run; ``sizes`` are the sizes that it ran with, of which only the
-    first may compile anything."""
+    first may compile anything, but on a GPU (``on_device``), where the tiles of products are chosen by size."""
 
     name: str
     is_kept: bool
     steps: int
     pieces: tuple[Piece, ...] | None
     sizes: tuple[dict[str, int], ...]
+    on_device: bool = False
 
     def count(self, origin: str) -> int:
         return sum(piece.origin == origin for piece in self.pieces or ())
@@ -51,7 +52,9 @@ class ProgramExplanation:
             if names:
                 lines += [f"  {origin}, {why}", *_wrapped(names)]
         sizes = [", ".join(f"{symbol} = {size}" for symbol, size in found.items()) for found in self.sizes if found]
-        if len(sizes) > 1:
+        if self.on_device and len(sizes) > 1:
+            lines.append(f"  {len(sizes)} sizes, whose products may take other tiles: {'; '.join(sizes)}")
+        elif len(sizes) > 1:
             lines.append(f"  {len(sizes) - 1} other sizes compiled nothing: {'; '.join(sizes[1:])}")
         return "\n".join(lines)
 

@@ -437,6 +437,22 @@ def test_a_program_is_recorded_when_it_runs_again(small, batch, monkeypatch):
     assert other(w, batch["x"]).p.tobytes() == found[0]
 
 
+def test_what_was_compiled_is_told(batch):
+    fn = netc.compile(SOURCE.replace("relu", "softplus"), target="cuda")
+    assert fn.explain().compiled == 0
+    w = fn.init(0)
+    fn(w, batch["x"])
+    predict = fn.explain()["predict"]
+    assert predict.count("compiled") + predict.count("cached") + predict.count("loaded") == len(predict.pieces) >= 4
+    assert predict.count("compiled") >= 1 or not SIMULATED      # the simulator keeps nothing on disk
+    assert any(piece.name == "contract and map" and "finish(" in piece.text for piece in predict.pieces)
+    fn(w, batch["x"][:2])
+    fn.value_and_grad(w, **batch)
+    found = fn.explain()
+    assert found["gradient"].count("loaded") >= 1 and len(found["predict"].sizes) == 2
+    assert "2 sizes, whose products may take other tiles: N = 6; N = 2" in str(found)
+
+
 def test_a_kernel_that_leaves_its_memory_is_found_out():
     if not SIMULATED:
         pytest.skip("a GPU does not check")

@@ -145,6 +145,67 @@ def test_the_inner_loop_of_a_tile_is_products():
     assert sum("ld.shared" in line for line in instructions) == 16 and len(instructions) < 64 + 16 + 24
 
 
+# --- machine code -----------------------------------------------------------------------------------------------------
+
+KEPT = """
+import sys
+import netc
+from netc.compiler.pipeline import compile_graph
+from netc.runtime.cuda import contract, door, kernels
+fn = netc.compile(sys.argv[1])
+lowered, sizes = fn._sized("step", None)
+texts = [text for _, text in compile_graph(lowered.graph, lowered.layout, "cuda", lowered.replaced).all_kernels(sizes)]
+made = [kernels.code(text) for text in texts[:3]]
+assert all(code.content[:4] == b"\\x7fELF" and code.entry.encode() in code.content for code in made)
+print(sum(code.seconds is not None for code in made), sum(hash(code.content) for code in made))
+"""
+
+
+@needs_compiler
+def test_a_second_process_compiles_no_kernel_and_believes_nothing_that_was_altered(tmp_path):
+    def compiled() -> list[str]:
+        done = python("-c", KEPT, SOURCE, NETC_CACHE_DIR=str(tmp_path), PYTHONHASHSEED="1")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+    first, second = compiled(), compiled()
+    assert first[0] == "3" and second == ["0", first[1]]
+    entry = next(path for path in tmp_path.iterdir() if b"\x7fELF" in path.read_bytes())
+    content = bytearray(entry.read_bytes())
+    content[-1] ^= 1
+    entry.write_bytes(content)
+    assert compiled()[0] == "1"
+
+
+LAUNCHED = """
+from cuda.bindings import driver
+from netc import DeviceError
+from netc.runtime.cuda import contract, door, driver as ours
+calls = []
+def fake(name, *results):
+    def call(*arguments):
+        calls.append((name, *arguments))
+        return (driver.CUresult.CUDA_SUCCESS if name != "cuLaunchKernel" or len(calls) < 4 else
+                driver.CUresult.CUDA_ERROR_INVALID_VALUE, *results)
+    setattr(driver, name, call)
+fake("cuModuleLoadData", "module"), fake("cuModuleGetFunction", "function"), fake("cuLaunchKernel")
+launch = ours.load(b"code", "kernel")
+launch(5, 256, 0, 4096, 8192, 1000)
+print(*calls[0], *calls[1], *calls[2][:10], calls[2][10][0], calls[2][11])
+try:
+    launch(5, 256, 0, 4096, 8192, 1000)
+except DeviceError as error:
+    print(error)
+"""
+
+
+@needs_package
+def test_a_kernel_is_loaded_and_launched_by_the_driver():
+    told = python("-c", LAUNCHED).stdout.splitlines()
+    calls = ("cuModuleLoadData b'code'", "cuModuleGetFunction module b'kernel'",
+             "cuLaunchKernel function 5 1 1 256 1 1 0 0 (4096, 8192, 1000) 0")
+    assert told == [" ".join(calls), "the driver's cuLaunchKernel failed: CUDA_ERROR_INVALID_VALUE"]
+
+
 # --- what is missing --------------------------------------------------------------------------------------------------
 
 HOW = 'To run on the CPU: target="cpu", or `--target cpu`'

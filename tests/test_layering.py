@@ -23,7 +23,7 @@ FACE = {"function", "bound", "trainer", "inputs", "profiling", "tracing", "fitti
 # kernels.
 BENCH = {("bench.__main__", "compiler.cli"), ("bench.peers.netc_peer", "runtime.machine")}
 # What runtime.cuda.door opens: the only other modules that know numba-cuda.
-CUDA_ROOMS = {"runtime.cuda.device", "runtime.cuda.simulated"}
+CUDA_ROOMS = {"runtime.cuda.device", "runtime.cuda.driver", "runtime.cuda.simulated"}
 # The only other module that knows Numba, and those that may import it, for the target "numba" alone.
 REFERENCE, REFERRING = "runtime.numba_backend", {"function", "compiler.pipeline"}
 HEAVY = {"numba", "llvmlite", "torch", "keras", "jax", "tensorflow", "sklearn", "scipy"}

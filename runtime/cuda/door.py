@@ -19,10 +19,12 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..errors import DeviceError
+from .driver import checked, linker
 
 LEAST_CAPABILITY = (8, 0)           # what kernels are compiled for where there is no GPU to ask
+_NO_COMPILER = ("needs NVIDIA's compiler libraries (NVVM, NVRTC, nvJitLink), which were not found: "
+                "pip install 'netc[cuda]'")
 _lock = threading.RLock()
-_compiled: dict[str, Callable] = {}
 
 
 def missing(what: str) -> DeviceError:
@@ -60,16 +62,17 @@ def require() -> None:
     if not cuda.is_available() or not len(cuda.gpus):
         raise missing("needs an NVIDIA GPU, and the driver sees none")
     if not _has_compiler():
-        raise missing("needs NVIDIA's compiler libraries (NVVM, NVRTC), which were not found: pip install 'netc[cuda]'")
+        raise missing(_NO_COMPILER)
 
 
 def _has_compiler() -> bool:
-    """Whether the libraries that make PTX are there."""
+    """Whether the libraries that make PTX and machine code are there."""
     from numba.cuda.cuda_paths import get_cuda_paths
     from numba.cuda.cudadrv import nvvm
     try:
         get_cuda_paths()
         nvvm.NVVM()
+        linker()
     except (ImportError, RuntimeError, OSError):        # whichever of NVIDIA's packages is missing
         return False
     return True
@@ -109,13 +112,25 @@ def _kernel_of(text: str) -> Callable:
     return scope["kernel"]
 
 
-def kernel(text: str) -> Callable:
-    """What runs a source: ``kernel(text)[blocks, threads](bases, args, units)``; compiled once in a process."""
-    with _lock:
-        if text not in _compiled:
-            cuda, function = package(), _kernel_of(text)
-            _compiled[text] = cuda.jit(function) if is_simulated() else cuda.jit("void(int64, int64, int64)")(function)
-        return _compiled[text]
+def simulate(text: str) -> Callable:
+    """What runs a source in the simulator: ``simulate(text)[blocks, threads, stream](bases, args, units)``."""
+    return package().jit(_kernel_of(text))
+
+
+def capability() -> tuple[int, int]:
+    """The compute capability of the current GPU, whose context is this thread's from here on."""
+    return tuple(package().current_context().device.compute_capability)
+
+
+def compilers() -> tuple[str, ...]:
+    """What tells NVIDIA's compiler and linker from others."""
+    from numba.cuda.cuda_paths import get_cuda_paths
+    found = [linker()]
+    for part in ("nvvm", "libdevice"):
+        path = get_cuda_paths()[part].info
+        status = os.stat(path)
+        found.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+    return tuple(found)
 
 
 def ptx(text: str, capability: tuple[int, int] = LEAST_CAPABILITY) -> str:
@@ -125,7 +140,7 @@ def ptx(text: str, capability: tuple[int, int] = LEAST_CAPABILITY) -> str:
     if is_simulated():
         raise missing("makes no PTX in the simulator: unset NUMBA_ENABLE_CUDASIM")
     if not _has_compiler():
-        raise missing("needs NVIDIA's compiler libraries (NVVM, NVRTC), which were not found: pip install 'netc[cuda]'")
+        raise missing(_NO_COMPILER)
     from numba.cuda import types as kinds
     with _lock, _compiling_for(capability):
         made, _ = cuda.compile_ptx(_kernel_of(text), (kinds.int64,) * 3, cc=capability)
@@ -201,28 +216,21 @@ def can_capture() -> bool:
 
 
 def capture(launch: Callable) -> Callable[[], None]:
-    """What repeats ``launch(stream)``, which must only launch kernels that ran before, as one launch of a CUDA graph on
-    the default stream.  Raises DeviceError where the driver refuses."""
+    """What repeats ``launch(stream)``, a stream by its number, as one launch of a CUDA graph on the default stream; it
+    must only launch kernels that ran before.  Raises DeviceError where the driver refuses."""
     from cuda.bindings import driver
-    stream = package().stream()
+    owner = package().stream()
+    stream = int(owner.handle)
     mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-    _checked("cuStreamBeginCapture", driver.cuStreamBeginCapture(int(stream.handle), mode))
+    checked("cuStreamBeginCapture", driver.cuStreamBeginCapture(stream, mode))
     try:
         launch(stream)
     finally:
-        ended = driver.cuStreamEndCapture(int(stream.handle))       # a stream that went on capturing would be lost
-    graph = _checked("cuStreamEndCapture", ended)
-    made = _checked("cuGraphInstantiate", driver.cuGraphInstantiate(graph, 0))
-    _checked("cuGraphDestroy", driver.cuGraphDestroy(graph))
-    return lambda: _checked("cuGraphLaunch", driver.cuGraphLaunch(made, 0))
-
-
-def _checked(name: str, answer: tuple):
-    """What a call of the driver gave beside its status.  Raises DeviceError."""
-    status, *results = answer
-    if int(status) != 0:
-        raise DeviceError(f"the driver's {name} failed: {status.name if hasattr(status, 'name') else status}")
-    return results[0] if results else None
+        ended = driver.cuStreamEndCapture(stream)       # a stream that went on capturing would be lost
+    graph = checked("cuStreamEndCapture", ended)
+    made = checked("cuGraphInstantiate", driver.cuGraphInstantiate(graph, 0))
+    checked("cuGraphDestroy", driver.cuGraphDestroy(graph))
+    return lambda: checked("cuGraphLaunch", driver.cuGraphLaunch(made, 0))
 
 
 def synchronize() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import DeviceError
-from . import door
+from . import door, kernels
 from .arrays import DeviceArray, empty, upload
 
 THREADS = 256               # of a block whose threads take units of their own
@@ -41,8 +41,10 @@ class Program:
         self._runs = 0
         self._replay: Callable[[], None] | None = None
         first = self._words.address
-        self._launches = [(door.kernel(launch.text), _shape(launch), first + 8 * launch.first_word, launch.units)
-                          for launch in launches if launch.units > 0]
+        launches = [launch for launch in launches if launch.units > 0]
+        found = kernels.load(launch.text for launch in launches)
+        self._launches = [(found[launch.text].launch, _shape(launch), first + 8 * launch.first_word, launch.units)
+                          for launch in launches]
 
     def run(self, bases: DeviceArray) -> None:
         """Launch every step; they run in order, and this may return before they are done.
@@ -61,10 +63,10 @@ class Program:
         else:
             self._launch(bases, 0)
 
-    def _launch(self, bases: DeviceArray, stream) -> None:
+    def _launch(self, bases: DeviceArray, stream: int) -> None:
         with door.launching():
-            for kernel, (blocks, threads), words, units in self._launches:
-                kernel[blocks, threads, stream](bases.address, words, units)
+            for launch, (blocks, threads), words, units in self._launches:
+                launch(blocks, threads, stream, bases.address, words, units)
 
 
 def _shape(launch: Launch) -> tuple[int, int]:
