@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lark import Token
-
 from .diagnostics import Diagnostic, Source, Span, nearest
+from .lalr import Token
 from .layout import token_span
 
 RESERVED = {"_IF": "if", "_ELIF": "elif", "_ELSE": "else", "_FOR": "for", "_IN": "in", "_AND": "and", "_OR": "or",

@@ -116,7 +116,7 @@ def formatted(text: str, filename: str) -> str:
     content = cache.get(key)
     if content is not None:
         return content.decode()
-    from .format import format_text  # imports Lark
+    from .format import format_text
     made = format_text(text, filename)
     cache.put(key, made.encode())
     return made

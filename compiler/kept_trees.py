@@ -1,5 +1,5 @@
 """Syntax trees in the cache, by the text that they stand for: a file that was parsed once is not parsed again, and a
-process that only meets such files never imports Lark.
+process that only meets such files never imports the parser.
 
 A tree is kept as rows, one a node, children before parents: the node's class, then its fields in order.  A span is four
 numbers, a child is the number of its row, everything else stands for itself; so nothing is executed to read it back,
@@ -28,7 +28,7 @@ def parse(text: str | bytes, filename: str) -> syntax.File:
     content = cache.get(key)
     if content is not None:
         return decode(content, source)
-    from .parser import parse as parse_text  # imports Lark
+    from .parser import parse as parse_text
     tree = parse_text(text, filename)
     cache.put(key, encode(tree))
     return tree

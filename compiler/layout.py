@@ -15,9 +15,8 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass, field
 
-from lark import Token
-
 from .diagnostics import TAB, Diagnostic, Source, Span
+from .lalr import Token
 
 MAX_BRACKETS = 200
 
@@ -194,12 +193,11 @@ class Layout:
         token = self.tokens[i]
         if token.type in HEADS and self.line.tokens == []:
             following = self.tokens[i + 1].type if i + 1 < len(self.tokens) else ""
-            return Token.new_borrow_pos("NAME", token.value, token) if following in ("EQUAL", "COMMA", "DOT", "LSQB") \
-                else token
+            return token.retyped("NAME") if following in ("EQUAL", "COMMA", "DOT", "LSQB") else token
         if token.type in HEADS:
-            return Token.new_borrow_pos("NAME", token.value, token)
+            return token.retyped("NAME")
         if token.type in CLAUSES and (self.brackets or self.line.head not in CLAUSES[token.type]):
-            return Token.new_borrow_pos("NAME", token.value, token)
+            return token.retyped("NAME")
         return token
 
 

@@ -1,4 +1,4 @@
-"""From text to the syntax tree: Lark's tables, fed line by line, with recovery at the next statement.
+"""From text to the syntax tree: the grammar's tables, fed line by line, with recovery at the next statement.
 
 The parser's state is copied before each logical line. A line that does not parse is explained (`explain.py`), the copy
 is taken back, and a harmless line of the same shape (a block opener, or a simple statement) takes its place, so that
@@ -7,63 +7,18 @@ all that follows is parsed as if that line had been right. One run so reports ev
 
 from __future__ import annotations
 
-import functools
-import sys
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 
-import lark.lexer
-from lark import Lark, Token, Tree
-from lark.exceptions import UnexpectedToken
-from lark.lark import PostLex
-
-from ..runtime import cache
 from .diagnostics import Diagnostic, Diagnostics, Source, Span
 from .explain import explain, likely_opener
+from .lalr import Cursor, Token, Tree
 from .layout import Line, after, layout, token_span
 from .source import read
 from .syntax import File
+from .tables import tables
 from .tree import build
 
 MAX_ERRORS = 50
-GRAMMAR = Path(__file__).resolve().parent.parent / "grammar" / "net.lark"
-
-
-class KeepBadTokens(PostLex):
-    """Changes nothing. Makes Lark keep the terminals that no rule mentions, which stand for what is no token at all."""
-
-    always_accept = ("BAD_NUMBER", "BAD_STRING", "BAD_CHARACTER")
-
-    def process(self, stream):
-        return stream
-
-
-@functools.cache
-def grammar() -> Lark:
-    """The tables, made on first use and once a process: read from the cache if they are there, which takes a fiftieth
-    of the time of making them."""
-    key = cache.key_of("grammar tables", lark.__version__, sys.version, GRAMMAR.read_bytes(),
-                       Path(__file__).read_bytes())
-    kept = cache.get(key)
-    if kept is not None:
-        return Lark.load(BytesIO(kept))         # a pickle: it is safe because it carries the cache's signature
-    made, tables = load_grammar(), BytesIO()
-    made.save(tables)
-    cache.put(key, tables.getvalue())
-    return made
-
-
-def load_grammar(strict: bool = False) -> Lark:
-    """The tables, made anew.  ``strict`` looks for rules and terminals that collide, which is a test's job."""
-    text = GRAMMAR.read_text(encoding="utf-8")
-    # Where interegular is installed, Lark looks at terminals in any case, for three times as long as all else takes.
-    found, lark.lexer.has_interegular = lark.lexer.has_interegular, strict and lark.lexer.has_interegular
-    try:
-        return Lark(text, parser="lalr", lexer="basic", postlex=KeepBadTokens(), propagate_positions=True,
-                    strict=strict)
-    finally:
-        lark.lexer.has_interegular = found
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +28,7 @@ class Parsed:
 
     source: Source
     lines: list[Line]           # every token of the text, in logical lines
-    concrete: Tree              # Lark's tree: each rule of the grammar that was used
+    concrete: Tree              # each rule of the grammar that was used
     file: File
     errors: list[Diagnostic]
 
@@ -90,7 +45,7 @@ def parse_stages(text: str | bytes, filename: str = "<text>") -> Parsed:
     """The tree with what it was made from, and with what is wrong; raises Diagnostics only for what is not text at
     all."""
     source = read(text, filename)
-    lines = layout(tokens_of(source.text), source)
+    lines = layout(tables().tokens(source.text), source)
     tree, errors = Parsing(source, lines).run()
     file, more = build(tree, source)
     # Recovery takes the parser's stack back but not the lists on it: beside an error, a good statement may stand in the
@@ -103,12 +58,6 @@ def parse_stages(text: str | bytes, filename: str = "<text>") -> Parsed:
     return Parsed(source, lines, tree, file, errors)
 
 
-def tokens_of(text: str) -> list[Token]:
-    """The flat tokens of a text, comments and layout aside."""
-    cursor = grammar().parse_interactive(text)
-    return list(cursor.lexer_thread.lex(cursor.parser_state))
-
-
 class Parsing:
     """One parse of the lines of a source."""
 
@@ -116,7 +65,7 @@ class Parsing:
         self.source = source
         self.lines = lines
         self.errors: list[Diagnostic] = []
-        self.cursor = grammar().parse_interactive()
+        self.cursor = Cursor(tables())
         self.blocks: list[bool] = []  # per open indentation: whether the parser knows of it
         self.failed = False           # whether the line before was wrong
         self.header: Token | None = None  # the colon of the line before, where that line opens a block
@@ -139,26 +88,24 @@ class Parsing:
                     said = self.errors[-1]
                     hint = said.hint or ""
                     self.foreign = said.message.startswith("there is no statement") and "did you mean" not in hint
-        return self.cursor.feed_eof(), self.errors
+        return self.cursor.finish(), self.errors
 
     # -- feeding --
 
     def feed(self, tokens: list[Token]) -> int | None:
         """Feeds all tokens, or none and gives the index of the first that does not fit."""
-        trial = self.cursor.copy(deepcopy_values=False)
+        trial = self.cursor.copy()
         for i, token in enumerate(tokens):
-            try:
-                trial.feed_token(token)
-            except UnexpectedToken:
+            if not trial.feed(token):
                 return i
         self.cursor = trial
         return None
 
     def accepted(self, tokens: list[Token]) -> set[str]:
         """The kinds of tokens that can follow the given ones."""
-        trial = self.cursor.copy(deepcopy_values=False)
+        trial = self.cursor.copy()
         for token in tokens:
-            trial.feed_token(token)
+            trial.feed(token)
         return trial.accepts()
 
     def version(self) -> None:
@@ -242,7 +189,7 @@ def placeholder(words: str, origin: Token) -> list[Token]:
         kind, value = PLACEHOLDER_TOKENS[word]
         if word == "}":
             tokens.append(after(origin, "_NEWLINE"))
-        tokens.append(Token.new_borrow_pos(kind, value, origin))
+        tokens.append(origin.retyped(kind, value))
     if words[-1] != "}":
         tokens.append(after(origin, "_NEWLINE"))
     return tokens

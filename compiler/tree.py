@@ -1,5 +1,5 @@
-"""From Lark's tree to the syntax tree (`syntax.py`), children first and without recursion, whatever the depth of the
-text.
+"""From the concrete tree to the syntax tree (`syntax.py`), children first and without recursion, whatever the depth of
+the text.
 
 What the grammar leaves open is checked here: what may be assigned to, the order of arguments, where a statement may
 stand, the range of numbers, the depth of nesting.
@@ -11,10 +11,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from lark import Token, Tree
-
 from . import syntax as ast
 from .diagnostics import Diagnostic, Source, Span, did_you_mean
+from .lalr import Token, Tree
 from .layout import token_span
 
 MAX_DEPTH = 200                 # of the tree; whoever walks it by recursion may count on it
@@ -25,14 +24,14 @@ STATEMENT_WORDS = ("if", "elif", "else", "for", "return", "param", "state", "pen
 
 
 def build(root: Tree, source: Source) -> tuple[ast.File, list[Diagnostic]]:
-    """The file of a Lark tree, and what is wrong with it; with errors the file is only good for finding more of
+    """The file of a concrete tree, and what is wrong with it; with errors the file is only good for finding more of
     them."""
     builder = Builder(source)
     return builder.run(root), builder.errors
 
 
 class Builder:
-    """A method a rule: it gets the Lark tree and its children's results (tokens and None stay as they are)."""
+    """A method a rule: it gets the concrete tree and its children's results (tokens and None stay as they are)."""
 
     def __init__(self, source: Source):
         self.source = source
@@ -42,7 +41,7 @@ class Builder:
 
     def run(self, root: Tree) -> ast.File:
         results: dict[int, Any] = {}
-        for tree in root.iter_subtrees():
+        for tree in root.subtrees():
             children = [results[id(child)] if isinstance(child, Tree) else child for child in tree.children]
             results[id(tree)] = getattr(self, "on_" + tree.data)(tree, children)
         return results[id(root)]
@@ -55,10 +54,9 @@ class Builder:
     def span(self, tree: Tree | Token) -> Span:
         if isinstance(tree, Token):
             return token_span(tree, self.source)
-        meta = tree.meta
-        if meta.empty:
+        if tree.start is None or tree.end is None:
             return Span(self.source, 1, 1, 1, 1)
-        return Span(self.source, meta.line, meta.column, meta.end_line, meta.end_column)
+        return Span(self.source, *tree.start[1:], *tree.end[1:])
 
     def make(self, kind: type, where: Tree | Token | Span, *fields):
         """A node, unless it stands too deep: then a plain number, which keeps what is above it shallow."""

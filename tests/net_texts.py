@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import random
 
 from netc.compiler.diagnostics import Diagnostics
-from netc.compiler.parser import grammar
 from netc.compiler.syntax import parse
+from netc.compiler.tables import load_grammar
 
 NAMES = ["x", "y", "h", "N", "K", "units", "state", "loss", "model", "relu", "Dense", "a_rather_long_name", "along",
          "gradients",
@@ -19,6 +20,9 @@ MISPLACED = {"model": {"bare", "input", "loss", "metric"}, "def": {"bare", "inpu
                                                                    "penalty"},
              "train": {"bare", "return", "param", "state", "scan"}}
 COMMENTS = ["# one", "#two", "# a longer comment, (with brackets] and |> signs", "##", "# \"text\" = 1"]
+
+
+grammar = functools.cache(load_grammar)
 
 
 class Generator:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from lark import Token
-
 from .. import syntax as ast
 from ..build.builtins import scope_names
 from ..build.scope import prelude_index
 from ..build.values import Builtin, Instance, Record
-from ..parser import tokens_of
+from ..lalr import Token
+from ..tables import tables
 from ..types import DTYPES
 from .analysis import Analysis, Place, prelude_place
 from .bindings import Scope, Symbol
@@ -47,7 +46,7 @@ def complete(analysis: Analysis, line: int, column: int) -> list[Item]:
     """Proposals for a place (counted from 1) in the analysis's text."""
     lines = analysis.text.split("\n")
     row = lines[line - 1][:column - 1] if line <= len(lines) else ""
-    tokens = tokens_of("\n".join([*lines[:line - 1], row]))
+    tokens = tables().tokens("\n".join([*lines[:line - 1], row]))
     if tokens and tokens[-1].type == "BAD_STRING":
         return files(analysis) if re.match(r"\s*import\s", row) else []
     if "#" in row[tokens[-1].end_column - 1 if tokens and tokens[-1].line == line else 0:]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lark import Tree
-
+from ..lalr import Tree
 from ..parser import Parsed
 from .doc import HARD, WIDTH, Align, Concat, Doc, Fill, Flat, Group, Here, Line, Nest, Row, Text, line_end, render
 from .trivia import Tokens
@@ -92,7 +91,7 @@ class Style:
         """Widths of word and name in a run of losses and metrics without a blank line, which stand as a table."""
         run = [first]
         for i in range(first + 1, len(statements)):
-            at = self.starts[statements[i].meta.start_pos]
+            at = self.starts[statements[i].start[0]]
             if statements[i].data not in REPORTS or self.tokens.blank[at] or any(c.blank for c in self.tokens.gaps[at]):
                 break
             run.append(i)

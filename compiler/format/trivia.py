@@ -10,9 +10,8 @@ import re
 from dataclasses import dataclass
 from itertools import chain
 
-from lark import Token
-
 from ..diagnostics import TAB
+from ..lalr import Token
 from ..parser import Parsed
 
 COMMENT = re.compile(r"#[^\n]*")
