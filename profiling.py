@@ -145,11 +145,13 @@ class Profile:
     def describe(self) -> str:
         """The program, its sizes, the machine and the whole, in a few lines."""
         sizes = ", ".join(f"{name} = {size}" for name, size in sorted(self.sizes.items()))
-        limits, cores = self.roofline, f"{self.roofline.threads} thread{'s' * (self.roofline.threads > 1)}"
+        limits = self.roofline
+        cores = limits.name or f"{limits.threads} thread{'s' * (limits.threads > 1)}"
         return "\n".join([
             f"{self.model}, program {self.program}{', ' if sizes else ''}{sizes}, {cores}",
             (f"machine: {limits.flops / 1e9:.0f} GFLOP/s, {limits.bandwidth(self.memory) / 1e9:.0f} GB/s with the "
-             f"{self.memory / 2 ** 20:.1f} MiB that the program uses (measured now)"),
+             f"{self.memory / 2 ** 20:.1f} MiB that the program uses "
+             f"({'by its clocks' if limits.name else 'measured now'})"),
             (f"a call: {_time(self.seconds)}; its {_count(self.work_flops)}FLOP of products alone would take "
              f"{_time(self.floor_seconds)} at the machine's peak: "
              f"{_percent(self.floor_seconds, self.seconds)} reached")])
@@ -219,9 +221,10 @@ def cost(function: Function, program: str, data: Mapping[str, Any] | None, batch
 def profile(function: Function, program: str, data: Mapping[str, Any] | None, batch: int | None,
             sizes: Mapping[str, int] | None, weights, seed: int) -> Profile:
     """See ``Function.profile``."""
+    limits = _device_roofline() if function.target == "cuda" else None      # first: there may be no GPU
     ready = _Ready(function, program, data, batch, sizes, weights, seed)
     seconds, steps = ready.run()
-    limits, found = roofline(), ready.cost()
+    limits, found = limits or roofline(), ready.cost()
     rows = []
     for kernel, values, taken, one in zip(ready.kernels(), ready.names(), steps, ready.costs):
         least = limits.seconds(one.flops, one.bytes, found.memory)
@@ -230,13 +233,20 @@ def profile(function: Function, program: str, data: Mapping[str, Any] | None, ba
                    found.memory)
 
 
+def _device_roofline() -> Roofline:
+    """The limits of the GPU.  Raises DeviceError."""
+    from .runtime.cuda.door import limits
+    name, flops, bandwidth = limits()
+    return Roofline(0, flops, ((1, bandwidth),), name)
+
+
 class _Ready:
     """A program with all that it needs to run."""
 
     def __init__(self, function: Function, program: str, data, batch: int | None, sizes, weights=None, seed: int = 0):
         if program not in PROGRAMS:
             raise ModelError(f"there is no program {program!r} to profile: there are {listing(PROGRAMS)}")
-        if not function._is_native:
+        if function.target == "numpy":
             raise ModelError(f"the target {function.target!r} has no kernels to profile")
         self.function, self.program = function, program
         compiled = function.program(program)
@@ -248,7 +258,9 @@ class _Ready:
         key = convert_seed(seed) if compiled.uses_seed else None
         self.slots, self.sizes = compiled.slots_of(signature.collect((data,), {}), key)
         weights = function.init(seed) if weights is None else weights
-        self.slots |= function.trainer(weights).slots if program == "step" else function._slots(weights)
+        self.slots |= function._slots(weights)
+        if program == "step":
+            self.slots |= function._optimizer_slots(function.init_optimizer())
         self.binding = self.executable.bind(self.sizes)
         self.flat = self.executable.bind(self.sizes, flat=True)         # a row for every kernel of every turn of a scan
 
@@ -271,7 +283,8 @@ class _Ready:
         """The name of each row's kernel."""
         from .compiler.cost import format_product
         names = self.executable.kernel_names()
-        return [names[step] if step.matrix is None else f"product {format_product(step.matrix, sizes)}"
+        return [names[step] if step.matrix is None else
+                f"product {format_product(step.matrix, sizes)}{' and map' if step.kernel is not None else ''}"
                 for step, sizes in self.flat.rows]
 
     def names(self) -> list[tuple[str, ...]]:
@@ -283,16 +296,28 @@ class _Ready:
 
     def run(self) -> tuple[float, list[float]]:
         """Seconds of a run, and of each row: medians of runs without and with clocks, in turns."""
-        out = self.binding.run(self.slots, {})      # once untimed, into memory that later runs take too
+        # In memory of its own: a step replaces what it updates.
+        self.slots = {slot: self.function.memory.place(array) for slot, array in self.slots.items()}
+        on_device = self.function.target == "cuda"
+        # Once untimed, into memory that later runs take too.
+        out = self.binding.run(self.slots, {}, **{"device": True} if on_device else {})
+        wait = _device_wait if on_device else lambda: None
         plain: list[float] = []
         clocked = []
         started = time.perf_counter()
         while len(plain) < FEWEST_RUNS or len(plain) < MOST_RUNS and time.perf_counter() - started < ENOUGH_SECONDS:
+            wait()
             before = time.perf_counter()
             self.binding.run(self.slots, out)
+            wait()
             plain.append(time.perf_counter() - before)
             clocked.append(self.flat.profile(self.slots, out))
         return float(np.median(plain)), [float(taken) / 1e9 for taken in np.median(clocked, axis=0)]
+
+
+def _device_wait() -> None:
+    from .runtime.cuda.door import synchronize
+    synchronize()
 
 
 def random_inputs(signature: Signature, batch: int | None, sizes: Mapping[str, int],

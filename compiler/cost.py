@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .loops import Affine, Divide, For, If, Let, Load, Range, Store, Units
+from .loops import Affine, Divide, Follow, For, If, Let, Load, Range, Share, Store, Units
 from .schedule import Extent, Product, Step
 from .types import evaluate, product
 
@@ -36,12 +36,21 @@ class Cost:
 
 def cost_of(step: Step, sizes: Mapping[str, int], function_flops: Callable[[str], int]) -> Cost:
     """What one run of the step costs.  ``function_flops``: how many FLOPs an elementary function takes, by name."""
-    if step.matrix is not None:
+    if step.matrix is not None and step.kernel is None:
         return _product_cost(step.matrix, sizes)
     counter = _Counter(sizes, function_flops)
     counter.body(step.code.body, {}, 1)
     itemsizes = [dtype.itemsize for dtype in step.code.buffers]
-    return Cost(counter.flops, _bytes(counter.loads, itemsizes), _bytes(counter.stores, itemsizes))
+    own = Cost(counter.flops, _bytes(counter.loads, itemsizes), _bytes(counter.stores, itemsizes))
+    return own if step.matrix is None else _with_product(step.matrix, own, evaluate(step.units, sizes), sizes)
+
+
+def _with_product(matrix: Product, own: Cost, units: int, sizes: Mapping[str, int]) -> Cost:
+    """A product and what is done with its elements, a part of the kernel's units, in place of storing them."""
+    whole = _product_cost(matrix, sizes)
+    cells = product(evaluate(e.size, sizes) for e in (*matrix.batch, *matrix.rows)) * evaluate(matrix.columns, sizes)
+    share = [part * cells // max(units, 1) for part in (own.flops, own.loaded, own.stored)]
+    return Cost(whole.flops, whole.loaded, 0) + Cost(*share)
 
 
 def _product_cost(matrix: Product, sizes: Mapping[str, int]) -> Cost:
@@ -97,10 +106,13 @@ class _Counter:
             match statement:
                 case For():
                     self._loop([(statement.variable, statement.extent)], statement.body, ranges, turns)
-                case Units():
+                case Units() | Share():
                     self._loop(statement.split, statement.body, ranges, turns)
                 case Range() | If():
                     self.body(statement.body, ranges, turns)
+                case Follow():              # a chain has one link at least; how many more, the data say
+                    last = evaluate(statement.extent, self.sizes) - 1
+                    self.body(statement.body, {**ranges, statement.variable: (0, last)}, turns)
                 case Divide():
                     low, high = self._range(statement.value, ranges)
                     ranges[statement.name] = (low // statement.divisor, high // statement.divisor)

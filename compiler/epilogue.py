@@ -93,7 +93,7 @@ def _fused(made: Step, step: Step) -> Step:
     number = {k: new for new, k in enumerate(kept)}
     kernel = Kernel(tuple(step.code.buffers[k] for k in kept), _renumbered(step.code.body, number))
     views: tuple[View, ...] = (matrix.a, matrix.b, *(step.views[k] for k in kept))
-    return replace(made, kernel=kernel, views=views, label=f"{made.label} and {step.label}",
+    return replace(made, kernel=kernel, views=views, units=step.units, label=f"{made.label} and {step.label}",
                    values=tuple(dict.fromkeys((*made.values, *step.values))))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,7 @@ class CudaBinding(Binding):
         self._launch(region.text(texts[:per_turn]), -(-samples // block), lanes(region.THREADS), "scan", words)
 
     def _launch(self, text: str, units: int, threads: int, label: str, words: list[int]) -> None:
-        self._table.append(Launch(text, len(self._words), units, threads, label))
+        self._table.append(Launch(text, len(self._words), units, threads, label, len(self.rows) - 1))
         self._words += words
 
     def _kernel(self, step: Step, sizes: Mapping[str, int]) -> tuple[str, int, int, list[int]]:
@@ -109,6 +109,7 @@ class CudaBinding(Binding):
         return source.text, evaluate(step.units, sizes), lanes(step.lanes), self._arguments_of(step, source, sizes)
 
     def _append(self, step: Step, sizes: Mapping[str, int]) -> None:
+        self.rows.append((step, sizes))
         if step.matrix is None:
             work, units, threads, arguments = self._kernel(step, sizes)
             self._launch(with_kernel(work, threads), units, threads, step.label, arguments)
@@ -151,6 +152,17 @@ class CudaBinding(Binding):
 
     def run(self, arrays: Mapping[str, Any], out: Mapping[str, Any], device: bool = False) -> dict[str, Any]:
         """Launch every step; results as ``CudaExecutable.run`` says."""
+        return self._run(arrays, out, device, lambda program, bases: program.run(bases))[0]
+
+    def profile(self, arrays: Mapping[str, Any], out: Mapping[str, Any]) -> np.ndarray:
+        """One run with an event between the launches: the nanoseconds of each row, int64."""
+        _, seconds = self._run(arrays, out, True, lambda program, bases: program.profile(bases))
+        taken = np.zeros(len(self.rows))
+        np.add.at(taken, [launch.row for launch in self.launches if launch.units > 0], seconds)
+        return np.rint(1e9 * taken).astype(np.int64)
+
+    def _run(self, arrays: Mapping[str, Any], out: Mapping[str, Any], device: bool, launch: Callable):
+        """The results, and what ``launch(program, bases)`` gives."""
         from ..runtime.cuda import door
         from ..runtime.cuda.arrays import DeviceArray, empty
         with self._lock:
@@ -166,12 +178,12 @@ class CudaBinding(Binding):
             for name, position in self._results:
                 table[position] = made[name].address
             self._frame.bases.fill_from(table)
-            self._program.run(self._frame.bases)
+            given_back = launch(self._program, self._frame.bases)
             results = {name: array if device or given.get(name) is array else _on_host(array, given.get(name))
                        for name, array in made.items()}
             if any(used[slot] is not arrays[slot] for slot in used):
                 door.synchronize()          # what was copied for this run alone is freed now
-        return results
+        return results, given_back
 
     def _prepare(self) -> None:
         """Compile, and allocate what every run needs, at the first one.  Raises DeviceError."""

@@ -28,11 +28,13 @@ STREAM_BYTES = 28       # an element: four floats read, three written
 
 @dataclass(frozen=True)
 class Roofline:
-    """FLOP/s of f32 multiply-adds, and bytes/s for working sets of some sizes, both with ``threads`` threads."""
+    """FLOP/s of f32 multiply-adds, and bytes/s for working sets of some sizes, both with ``threads`` threads; or those
+    that a GPU of this ``name`` has by its clocks."""
 
     threads: int
     flops: float
     bandwidths: tuple[tuple[int, float], ...]
+    name: str = ""
 
     def bandwidth(self, working_set: int) -> float:
         """Bytes/s where this many bytes are in use, between the measured sizes in proportion to their logarithm."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import time
 
 import numpy as np
 import pytest
 from cuda_models import EXAMPLES, SMALLER, batch_for, weights_for, write
 
 import netc
+from netc import profiling
 from netc.compiler import pipeline_cuda
-from netc.runtime.cuda import contract, door
+from netc.runtime.cuda import contract, door, driver
 from netc.runtime.cuda.arrays import DeviceArray, empty, upload
 from netc.runtime.cuda.program import Launch, Program
 from netc.runtime.tile import Axis
@@ -435,6 +437,27 @@ def test_a_program_is_recorded_when_it_runs_again(small, batch, monkeypatch):
     with pytest.warns(RuntimeWarning, match="launched one by one.*cuStreamBeginCapture failed"):
         assert other(w, batch["x"]).p.tobytes() == found[0]
     assert other(w, batch["x"]).p.tobytes() == found[0]
+
+
+def test_a_profile_has_the_times_of_launches(small, batch, monkeypatch):
+    if SIMULATED:
+        with pytest.raises(netc.DeviceError, match=r"simulated, whose times say nothing.*`--target cpu`"):
+            small.profile()
+        # The same with a clock of Python's and a GPU of any speed.
+        monkeypatch.setattr(door, "limits", lambda: ("A GPU", 1e12, 1e11))
+        monkeypatch.setattr(driver, "mark", time.perf_counter)
+        monkeypatch.setattr(driver, "between", lambda marks: [b - a for a, b in itertools.pairwise(marks)])
+        monkeypatch.setattr(profiling, "ENOUGH_SECONDS", 0)
+        monkeypatch.setattr(profiling, "FEWEST_RUNS", 2)
+    found = small.profile("step", batch)
+    binding = small.program("step").executable.bind({"N": 6}, flat=True)
+    assert len(found.steps) == len(binding.rows) and found.seconds > 0 and found.roofline.name
+    assert all(step.seconds > 0 for step in found.steps)
+    assert sum("and map" in step.kernel and step.flops > 0 for step in found.steps) >= 2
+    assert found.roofline.name in str(found) and "by its clocks" in str(found)
+    # As many FLOPs as on the CPU, or a few more: what is shared out is added in other trees.
+    host = netc.compile(SOURCE).cost("step", batch)
+    assert found.work_flops == host.work_flops and 0.8 < found.flops / host.flops < 1.25
 
 
 def test_what_was_compiled_is_told(batch):

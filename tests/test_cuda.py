@@ -239,6 +239,48 @@ def test_without_a_gpu_one_error_says_so(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@needs_package
+def test_a_profile_without_a_gpu_is_one_error(tmp_path):
+    if has_gpu():
+        pytest.skip("there is a GPU")
+    (tmp_path / "line.net").write_text(SOURCE)
+    done = python("-m", "netc", "profile", tmp_path / "line.net", "--target", "cuda",
+                  PYTHONPATH=str(Path(netc.__file__).parent.parent) + os.pathsep + os.environ.get("PYTHONPATH", ""))
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith('error: the target "cuda" needs') and HOW in done.stderr
+
+
+CLOCKED = """
+from cuda.bindings import driver
+from netc.runtime.cuda import contract, door, driver as ours
+rates = {"MULTIPROCESSOR_COUNT": 10, "CLOCK_RATE": 1_000_000, "MEMORY_CLOCK_RATE": 2_000_000,
+         "GLOBAL_MEMORY_BUS_WIDTH": 256, "COMPUTE_CAPABILITY_MAJOR": 9, "COMPUTE_CAPABILITY_MINOR": 0}
+calls, events = [], iter("abc")
+def fake(name, result):
+    def call(*arguments):
+        calls.append((name, *arguments))
+        return driver.CUresult.CUDA_SUCCESS, *result(*arguments)
+    setattr(driver, name, call)
+fake("cuDeviceGetAttribute", lambda which, device: [rates[which.name.removeprefix("CU_DEVICE_ATTRIBUTE_")]])
+fake("cuDeviceGetName", lambda size, device: [b"A GPU" + bytes(size - 5)])
+fake("cuEventCreate", lambda flags: [next(events)])
+fake("cuEventElapsedTime", lambda a, b: [{"ab": 2.0, "bc": 3.0}[a + b]])
+for name in ("cuEventRecord", "cuEventSynchronize", "cuEventDestroy"):
+    fake(name, lambda *arguments: [])
+print(*ours.limits(0), sep="; ")
+del calls[:]
+print(ours.between([ours.mark() for _ in range(3)]))
+print(*(call[0][7:] + str(call[1]) for call in calls if call[0] not in ("cuEventCreate", "cuEventElapsedTime")))
+"""
+
+
+@needs_package
+def test_the_driver_tells_limits_and_times():
+    assert python("-c", CLOCKED).stdout.splitlines() == [
+        "A GPU; 2560000000000.0; 128000000000.0", "[0.002, 0.003]",
+        "Recorda Recordb Recordc Synchronizec Destroya Destroyb Destroyc"]
+
+
 MEMORY = """
 from numba.cuda.cudadrv.driver import CudaAPIError
 from netc import DeviceError

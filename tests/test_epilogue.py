@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from netc.compiler import ops
+from netc.compiler.cost import cost_of
 from netc.compiler.ir import Graph
 from netc.compiler.pipeline import compile_graph
 from netc.compiler.types import Dim, f32
@@ -32,6 +33,14 @@ def test_a_map_of_the_products_elements_is_done_with_them():
     assert steps == [FUSED]
     step, = executable.steps
     assert step.label == "contract and map" and executable.bind({"N": 5}).arena_bytes == 0
+
+
+def test_its_cost_is_that_of_both_without_the_memory_between():
+    executable, _ = steps_of({"y": ops.tanh(BIASED)})
+    step, = executable.steps
+    found = cost_of(step, {"N": 5}, lambda name: 10)
+    assert found.flops == 2 * 5 * 6 * 6 + 5 * 6 * (1 + 10)
+    assert (found.loaded, found.stored) == (4 * (5 * 6 + 6 * 6 + 6), 4 * 5 * 6)
 
 
 def test_the_last_of_two_products_takes_it():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, MODEL, PRECISION, SEED, THREADS, compile_file
+from .options import FILE, MODEL, PRECISION, SEED, TARGET, THREADS, compile_file
 
 
 def _sizes(context, parameter, values: tuple[str, ...]) -> dict[str, int]:
@@ -35,16 +35,18 @@ def _sizes(context, parameter, values: tuple[str, ...]) -> dict[str, int]:
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 @MODEL
 @SEED
+@TARGET
 @PRECISION
 @THREADS
-def profile(file, program, batch, sizes, data, weights, steps, top, as_json, model, seed, precision, threads) -> None:
+def profile(file, program, batch, sizes, data, weights, steps, top, as_json, model, seed, target, precision,
+            threads) -> None:
     """Show where the time goes, kernel by kernel.
 
     FLOPs and bytes are counted from the kernels' loops, "of roofline" sets the time against what this machine, measured
-    at the same time, would need for them.
+    at the same time, would need for them; on a GPU, what its clocks allow.
     """
     from rich.console import Console
-    function = compile_file(file, model, precision=precision, threads=threads)
+    function = compile_file(file, model, None, target, precision, threads)
     found = function.profile(program, _data(function, program, data, batch), batch=batch if data is None else None,
                              sizes=sizes, weights=function.load(weights) if weights is not None else None, seed=seed)
     if as_json:

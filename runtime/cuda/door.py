@@ -29,7 +29,7 @@ _lock = threading.RLock()
 
 def missing(what: str) -> DeviceError:
     """The error that says what is missing, and what to do without."""
-    return DeviceError(f"the target \"cuda\" {what}. To run on the CPU: target=\"cpu\", or `--target cpu`")
+    return DeviceError(f"the target \"cuda\" {what.rstrip('.')}. To run on the CPU: target=\"cpu\", or `--target cpu`")
 
 
 @functools.cache
@@ -120,6 +120,16 @@ def simulate(text: str) -> Callable:
 def capability() -> tuple[int, int]:
     """The compute capability of the current GPU, whose context is this thread's from here on."""
     return tuple(package().current_context().device.compute_capability)
+
+
+def limits() -> tuple[str, float, float]:
+    """Name, FLOP/s and bytes/s of the current GPU.  Raises DeviceError, in the simulator too: it has no times that say
+    anything."""
+    require()
+    if is_simulated():
+        raise missing("is simulated, whose times say nothing of a GPU's: unset NUMBA_ENABLE_CUDASIM")
+    from .driver import limits as limits_of
+    return limits_of(package().current_context().device.id)
 
 
 def compilers() -> tuple[str, ...]:

@@ -24,13 +24,14 @@ SIMULATED = 2               # the same of the simulator; lanes are twice as many
 @dataclass(frozen=True)
 class Launch:
     """A step or a part of one: its source, where its argument words begin, its units, the threads that share a unit
-    (1: none do), and what it does."""
+    (1: none do), what it does, and the number of its step among all."""
 
     text: str
     first_word: int
     units: int
     lanes: int
     label: str = ""
+    row: int = 0
 
 
 class Program:
@@ -62,6 +63,16 @@ class Program:
             self._replay()
         else:
             self._launch(bases, 0)
+
+    def profile(self, bases: DeviceArray) -> list[float]:
+        """One run with an event after each launch: the seconds of those that have units, in order."""
+        from . import driver
+        marks = [driver.mark()]
+        with door.launching():
+            for launch, (blocks, threads), words, units in self._launches:
+                launch(blocks, threads, 0, bases.address, words, units)
+                marks.append(driver.mark())
+        return driver.between(marks)
 
     def _launch(self, bases: DeviceArray, stream: int) -> None:
         with door.launching():
