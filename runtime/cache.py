@@ -26,6 +26,7 @@ DEFAULT_LIMIT = 512             # MiB; the least recently used entries go first
 STALE_SECONDS = 3600            # a temporary file older than this was left by a process that died
 TOUCH_SECONDS = 3600            # an entry's time of use is noted this often
 EVICT_EVERY = 64                # entries written by a process between two looks at the folder's size
+EVICT_SECONDS = 600             # a process looks at its first entry, too, unless one has looked this lately
 
 # Only files of these names are ever removed: the folder may be one that holds other things too.
 _ENTRY = re.compile(r"[0-9a-f]{48}")
@@ -229,8 +230,11 @@ def _evict(path: Path) -> None:
     """Now and then: remove the least recently used entries beyond the limit, and what dead processes left."""
     global _written
     _written += 1
-    if _written % EVICT_EVERY != 1:
+    secret = path / "secret"            # its time is that of the last look, which takes long where there is much
+    is_due = _written % EVICT_EVERY == 0 or _written == 1 and abs(time.time() - secret.stat().st_mtime) > EVICT_SECONDS
+    if not is_due:
         return
+    os.utime(secret)
     total = 0
     for entry in sorted(_entries(path), key=lambda entry: -entry.used):
         total += entry.size

@@ -58,7 +58,7 @@ def prepare(dtype: str) -> None:
 
 
 def _discard() -> None:
-    """End a process that was started ahead and never used."""
+    """End a process that was started ahead and is of no use."""
     while _ahead:
         _end(_ahead.pop().process)
 
@@ -85,6 +85,8 @@ def build_all(texts: list[str]) -> Iterator[Built]:
     count = min(MOST_WORKERS, threads() - 1, sum(map(_cost, texts)) // (2 * START_COST)) if sys.executable else 0
     results: SimpleQueue[tuple[str, Object | None, float]] = SimpleQueue()
     workers = []
+    if _ahead and _ahead[0].process.poll() is not None:     # nobody needed it for too long
+        _discard()
     if _ahead:
         ahead = _ahead.pop()
         for text in {*ahead.texts} & {*texts}:      # it is at them, or has made them

@@ -45,7 +45,7 @@ def forget():
 
 def evict(monkeypatch):
     """Put one entry more, with a look at the folder's size."""
-    monkeypatch.setattr(cache, "_written", 0)
+    monkeypatch.setattr(cache, "_written", cache.EVICT_EVERY - 1)
     cache.put(cache.key_of("the last"), b"")
 
 
@@ -385,6 +385,25 @@ def test_the_least_recently_used_go_first(folder, monkeypatch):
     assert cache.get(entry(1)) is not None      # used now
     evict(monkeypatch)
     assert [number for number in range(6) if cache.get(entry(number)) is not None] == [1, 4, 5]
+
+
+def test_a_process_looks_at_its_first_entry_unless_one_has_lately(folder, monkeypatch):
+    """A folder may hold tens of thousands of entries; a command that adds one shall not look at all of them each
+    time."""
+    monkeypatch.setenv("NETC_CACHE_LIMIT", "1")
+    fill(folder, 6)
+
+    def first_of_a_process():
+        monkeypatch.setattr(cache, "_written", 0)
+        cache.put(cache.key_of("the last"), b"")
+        return [number for number in range(6) if cache.get(entry(number)) is not None]
+    secret = folder / "secret"
+    assert first_of_a_process() == [0, 1, 2, 3, 4, 5]
+    for moment in (time.time() - 2 * cache.EVICT_SECONDS, time.time() + 2 * cache.EVICT_SECONDS):
+        fill(folder, 6)
+        os.utime(secret, (moment, moment))
+        assert first_of_a_process() == [3, 4, 5]
+        assert abs(secret.stat().st_mtime - time.time()) < 60
 
 
 def test_a_time_of_the_future_is_no_time_of_use(folder, monkeypatch):
