@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .compiler import programs
+from .compiler.collector import paused
 from .compiler.interpret import interpret
 from .compiler.ir import Graph
 from .compiler.model import Model, Variable
@@ -64,8 +65,10 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
         if target == "cpu":
             from .runtime import workers
             workers.prepare(precision)
-    return Function(elaborate(text, name, prepare, model=model, precision=precision,
-                              settings=dict(settings or {}), optimizer=optimizer, lr=lr), outputs, target, text)
+    with paused():
+        found = elaborate(text, name, prepare, model=model, precision=precision, settings=dict(settings or {}),
+                          optimizer=optimizer, lr=lr)
+        return Function(found, outputs, target, text)
 
 
 def _require_numba() -> None:
@@ -469,13 +472,14 @@ class Function:
         """What ``make`` gives, of the cache if that knows the model, and whether it is from there."""
         from .compiler import kept
         key = self._key("program", kind, self._paths) if self.target == "cpu" else None
-        found = kept.get(key) if key is not None else None
-        if found is not None:
-            return *found, True
-        made = make()
-        if key is not None:
-            kept.put(key, made)
-        return *made, False
+        with paused():
+            found = kept.get(key) if key is not None else None
+            if found is not None:
+                return *found, True
+            made = make()
+            if key is not None:
+                kept.put(key, made)
+            return *made, False
 
     def _key(self, *parts) -> str | None:
         """The key of what is made from the model and these, in the cache; None for a model that is not known there."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime import cache
 from . import kept
+from .collector import paused
 
 if TYPE_CHECKING:
     from .model import Model  # with all of the graph and NumPy, which a kept report does not need
@@ -49,6 +50,7 @@ class Report:
     read: list[str]
 
 
+@paused()
 def report(data: bytes, filename: str, model: str | None, precision: str) -> Report:
     """The report on a file, of the cache if it is there."""
     key = kept.key_of("report", data, filename, repr(model), precision)
@@ -110,6 +112,7 @@ def shown(data: bytes, filename: str, options: tuple, make: Callable[[], tuple[A
     return made
 
 
+@paused()
 def formatted(text: str, filename: str) -> str:
     """As ``format.format_text``, but what is in the cache is taken from there."""
     key = kept.key_of("formatted", text)
