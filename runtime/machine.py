@@ -19,8 +19,8 @@ import numpy as np
 from . import cache
 
 # The modules beside this one that shape machine code; their texts are part of every key.
-EMITTERS = ("builders", "kinds", "machine", "math", "native", "random", "roofline", "roofline_code", "runner",
-            "scalar", "simd", "tile", "tile_code", "translate", "walker")
+EMITTERS = ("builders", "elementary", "kinds", "machine", "math", "native", "random", "roofline", "roofline_code",
+            "runner", "scalar", "simd", "tile", "tile_code", "translate", "walker")
 
 
 @dataclass(frozen=True)

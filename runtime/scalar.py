@@ -8,6 +8,7 @@ import functools
 import numpy as np
 
 from . import cache, math as vector_math, native
+from .elementary import floordiv, maximum, minimum, mod, sign_integer
 from .kinds import Typed, boolean, float32, float64, int32, int64, template
 from .machine import Object
 from .random import random_bits
@@ -33,34 +34,12 @@ def fma(a: Typed, b: Typed, c: Typed):
     return emit, a.kind, a.kind, a.kind, a.kind
 
 
-def maximum(a, b):
-    """The larger one; NaN if either is."""
-    return a if (a > b) | (a != a) else b
-
-
-def minimum(a, b):
-    """The smaller one; NaN if either is."""
-    return a if (a < b) | (a != a) else b
-
-
-def floordiv(a, b):
-    return a // b
-
-
-def mod(a, b):
-    return a - (a // b) * b
-
-
 def sign_f32(x):
     return float32(1) if x > float32(0) else (float32(-1) if x < float32(0) else x)
 
 
 def sign_f64(x):
     return 1.0 if x > 0.0 else (-1.0 if x < 0.0 else x)
-
-
-def sign_i32(x):
-    return (x > 0) - (x < 0)
 
 
 @functools.cache
@@ -71,7 +50,7 @@ def namespace() -> dict:
     return names | {
         "float32": float32, "float64": float64, "int32": int32, "int64": int64, "boolean": boolean, "fma": fma,
         "add_any_order": add_any_order, "maximum": maximum, "minimum": minimum, "floordiv": floordiv, "mod": mod,
-        "sign_f32": sign_f32, "sign_f64": sign_f64, "sign_i32": sign_i32, "sign_i64": sign_i32, "sqrt": np.sqrt,
+        "sign_f32": sign_f32, "sign_f64": sign_f64, "sign_i32": sign_integer, "sign_i64": sign_integer, "sqrt": np.sqrt,
         "floor": np.floor, "ceil": np.ceil, "rint": np.rint, "random_bits": random_bits,
     }
 

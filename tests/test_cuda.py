@@ -176,6 +176,33 @@ def test_a_second_process_compiles_no_kernel_and_believes_nothing_that_was_alter
     assert compiled()[0] == "1"
 
 
+REGISTERS = """
+import re
+from cuda.bindings import nvjitlink
+import netc
+from netc.compiler.pipeline import compile_graph
+from netc.runtime.cuda import contract, door
+fn = netc.compile("net 1\\nmodel M(x: f32[N, 64]) -> f32[N, 1024]:\\n    return x |> Dense(1024, gelu)\\n")
+program = fn.lower("predict")
+launch, = compile_graph(program.graph, program.layout, "cuda").bind({"N": 4096}).launches
+assert launch.lanes == contract.LARGE.threads and "finish(" in launch.text
+ptx = door.ptx(launch.text).encode()
+handle = nvjitlink.create(2, ["-arch=sm_80", "-verbose"])
+nvjitlink.add_data(handle, nvjitlink.InputType.PTX, ptx, len(ptx), "kernel")
+nvjitlink.complete(handle)
+log = bytearray(nvjitlink.get_info_log_size(handle))
+nvjitlink.get_info_log(handle, log)
+print(*re.findall(r"(\\d+) bytes spill", log.decode()), re.search(r"Used (\\d+) registers", log.decode())[1])
+"""
+
+
+@needs_compiler
+def test_a_tile_and_what_follows_it_lie_in_registers():
+    """Of 65,536 that a multiprocessor has for a block's 256 threads, as NVIDIA's assembler counts them."""
+    *spilled, registers = map(int, python("-c", REGISTERS).stdout.split())
+    assert spilled == [0, 0] and registers * contract.LARGE.threads <= 65536
+
+
 LAUNCHED = """
 from cuda.bindings import driver
 from netc import DeviceError

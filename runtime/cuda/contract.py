@@ -224,9 +224,9 @@ def _zero(dtype: str) -> str:
     return f"{'float32' if dtype == 'f32' else 'float64'}(0.0)"
 
 
-def _work(finish: Epilogue | _Plain, body: Sequence[str]) -> str:
-    """The source of what may finish elements: what it calls, then its function ``work``."""
-    head = [*PLACE.splitlines(), "", *finish.text.splitlines(), "", "@device",
+def _work(finish: Epilogue | _Plain, body: Sequence[str], more: Sequence[str] = ()) -> str:
+    """The source of what may finish elements: what it calls (``more``: beside that), then its function ``work``."""
+    head = [*PLACE.splitlines(), "", *more, "", *finish.text.splitlines(), "", "@device",
             "def work(bases, args, unit, end, stride):", *(f"    {line}" for line in finish.opening)]
     if isinstance(finish, Epilogue):
         head += [f"    first_c = args[{C_OFFSET}]"]
@@ -244,7 +244,7 @@ def tile_text(dtype: str, tile: Tile, epilogue: Epilogue | None = None) -> str:
     return _work(finish, [*_tile_head(dtype, tile), *_tile_unit(tile, _first_c(finish)),
                           *(f"        c{i}_{j} = zero" for i, j in tile.cells), *_slices(tile),
                           *_products(dtype, tile), *_stores(tile, finish),
-                          "        cuda.syncthreads()", "        unit += stride", ""])
+                          "        cuda.syncthreads()", "        unit += stride", ""], _bring(tile))
 
 
 def _tile_head(dtype: str, tile: Tile) -> list[str]:
@@ -292,31 +292,45 @@ def _tile_unit(tile: Tile, first_c: str) -> list[str]:
         cuda.syncthreads()""".splitlines()
 
 
+def _bring(tile: Tile) -> list[str]:
+    """The functions that bring a slice of either operand into shared memory: the same whatever becomes of the
+    elements, so that their types are inferred once."""
+    return f"""@device
+def bring_a(a, slice_a, row_a, sum_a, is_along_sum, rows_here, depth_here, lane, zero):
+    for i in range(lane, {tile.rows * tile.depth}, {tile.threads}):
+        if is_along_sum == 1:
+            k = i % {tile.depth}
+            m = i // {tile.depth}
+        else:
+            k = i // {tile.rows}
+            m = i % {tile.rows}
+        slice_a[k * {tile.high} + m] = a[row_a[m] + sum_a[k]] if (m < rows_here) & (k < depth_here) else zero
+
+@device
+def bring_b(b, slice_b, batch_b, column_stride, sum_b, is_along_sum, columns_here, depth_here, lane, zero):
+    for i in range(lane, {tile.columns * tile.depth}, {tile.threads}):
+        if is_along_sum == 1:
+            k = i % {tile.depth}
+            n = i // {tile.depth}
+        else:
+            k = i // {tile.columns}
+            n = i % {tile.columns}
+        is_inside = (n < columns_here) & (k < depth_here)
+        slice_b[k * {tile.wide} + n] = b[batch_b + n * column_stride + sum_b[k]] if is_inside else zero
+""".splitlines()
+
+
 def _slices(tile: Tile) -> list[str]:
-    """The walk along the sum: a slice of either operand comes into shared memory."""
+    """The walk along the sum, a slice of either operand at a time."""
     return f"""        for first in range(start, stop, {tile.depth}):
             depth_here = min(stop - first, {tile.depth})
             for i in range(lane, depth_here, {tile.threads}):
                 sum_a[i] = place(args, {SUM_INDEX}, {SUM_INDEX + LEVELS}, first + i)
                 sum_b[i] = place(args, {SUM_INDEX}, {SUM_INDEX + 2 * LEVELS}, first + i)
             cuda.syncthreads()
-            for i in range(lane, {tile.rows * tile.depth}, {tile.threads}):
-                if args[{A_ALONG_SUM}] == 1:
-                    k = i % {tile.depth}
-                    m = i // {tile.depth}
-                else:
-                    k = i // {tile.rows}
-                    m = i % {tile.rows}
-                slice_a[k * {tile.high} + m] = a[row_a[m] + sum_a[k]] if (m < rows_here) & (k < depth_here) else zero
-            for i in range(lane, {tile.columns * tile.depth}, {tile.threads}):
-                if args[{B_ALONG_SUM}] == 1:
-                    k = i % {tile.depth}
-                    n = i // {tile.depth}
-                else:
-                    k = i // {tile.columns}
-                    n = i % {tile.columns}
-                is_inside = (n < columns_here) & (k < depth_here)
-                slice_b[k * {tile.wide} + n] = b[batch_b + n * column_stride + sum_b[k]] if is_inside else zero
+            bring_a(a, slice_a, row_a, sum_a, args[{A_ALONG_SUM}], rows_here, depth_here, lane, zero)
+            bring_b(b, slice_b, batch_b, column_stride, sum_b, args[{B_ALONG_SUM}], columns_here, depth_here, lane,
+                    zero)
             cuda.syncthreads()""".splitlines()
 
 

@@ -14,6 +14,7 @@ from numba.cuda import libdevice, types
 from numba.cuda.extending import intrinsic, lower_builtin, models, register_model
 from numba.cuda.typing.templates import AbstractTemplate, infer_global, signature
 
+from ..elementary import floordiv, maximum, minimum, mod, sign_integer
 from . import philox
 
 DTYPES = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64, "bool": types.boolean}
@@ -125,25 +126,6 @@ def _functions_of(exp, fabs, zero, one) -> dict:
     return {"sigmoid": sigmoid, "sign": sign}
 
 
-def _functions_of_any() -> dict:
-    def maximum(a, b):
-        return a if (a > b) | (a != a) else b
-
-    def minimum(a, b):
-        return a if (a < b) | (a != a) else b
-
-    def floordiv(a, b):
-        return a // b
-
-    def mod(a, b):
-        return a - (a // b) * b
-
-    def sign(x):
-        return (x > 0) - (x < 0)
-    return {"maximum": maximum, "minimum": minimum, "floordiv": floordiv, "mod": mod, "sign_i32": sign,
-            "sign_i64": sign, "random_bits": philox.define(types.uint64, types.int32)}
-
-
 _devices: dict[tuple, Callable] = {}
 
 
@@ -171,4 +153,6 @@ def namespace() -> dict:
     for kind, exp, fabs in (("f32", libdevice.expf, libdevice.fabsf), ("f64", libdevice.exp, libdevice.fabs)):
         made = _functions_of(exp, fabs, DTYPES[kind](0), DTYPES[kind](1))
         names |= {f"{name}_{kind}": device(function) for name, function in made.items()}
-    return names | {name: device(function) for name, function in _functions_of_any().items()}
+    of_any = {"maximum": maximum, "minimum": minimum, "floordiv": floordiv, "mod": mod, "sign_i32": sign_integer,
+              "sign_i64": sign_integer, "random_bits": philox.define(types.uint64, types.int32)}
+    return names | {name: device(function) for name, function in of_any.items()}

@@ -19,8 +19,8 @@ from pathlib import Path
 from .. import cache
 from . import door, driver
 
-# The modules beside this one that shape machine code; their texts are part of every key.
-EMITTERS = ("device", "door", "driver", "kernels", "philox")
+# The modules, as seen from this one, that shape machine code; their texts are part of every key.
+EMITTERS = ("device", "door", "driver", "kernels", "philox", "../elementary")
 PACKAGES = ("numba-cuda", "numba", "llvmlite", "cuda-bindings")
 _ENTRY = re.compile(r"\.visible \.entry (\w+)\(")
 _lock = threading.RLock()
@@ -94,7 +94,7 @@ def _simulated(text: str) -> Kernel:
 @functools.cache
 def _environment() -> tuple[str, ...]:
     """All that shapes machine code beside its source: our own modules, the packages, NVIDIA's compiler and linker."""
-    own = cache.key_of(*((Path(__file__).with_name(f"{name}.py")).read_bytes() for name in EMITTERS))
+    own = cache.key_of(*((Path(__file__).parent / f"{name}.py").read_bytes() for name in EMITTERS))
     return (own, *(f"{name} {_version(name)}" for name in PACKAGES), *door.compilers(), sys.version)
 
 
