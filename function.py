@@ -471,7 +471,7 @@ class Function:
     def _kept(self, kind: str, make):
         """What ``make`` gives, of the cache if that knows the model, and whether it is from there."""
         from .compiler import kept
-        key = self._key("program", kind, self._paths) if self.target == "cpu" else None
+        key = self._key("program", self.target, kind, self._paths) if self.target in ("cpu", "cuda") else None
         with paused():
             found = kept.get(key) if key is not None else None
             if found is not None:

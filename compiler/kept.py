@@ -49,5 +49,5 @@ def _version() -> tuple[str | bytes, ...]:
     """Everything beside its input that determines what the compiler makes."""
     files = sorted([*(ROOT / "compiler").rglob("*.py"), *(ROOT / "grammar").rglob("*.net"),
                     ROOT / "grammar" / "net.lark",
-                    ROOT / "runtime" / "weights.py"])
+                    ROOT / "runtime" / "weights.py", ROOT / "runtime" / "cuda" / "contract.py"])
     return sys.version, *(file.read_bytes() for file in files if file.parent.name != "cli")

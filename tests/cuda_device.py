@@ -337,7 +337,8 @@ def test_what_follows_a_product_gives_the_same_bits_in_its_kernel(monkeypatch):
     for is_fused in (True, False):
         if not is_fused:
             monkeypatch.setattr(pipeline_cuda, "fuse_epilogues", lambda steps: steps)
-        fn = netc.compile(EPILOGUES, target="cuda")
+        # Another text, since what was lowered is kept.
+        fn = netc.compile(EPILOGUES if is_fused else EPILOGUES + "# apart\n", target="cuda")
         w = weights_for(fn)
         outputs = fn(w, x=batch["x"], image=batch["image"])
         loss, slope = fn.value_and_grad(w, batch)
@@ -458,6 +459,19 @@ def test_a_profile_has_the_times_of_launches(small, batch, monkeypatch):
     # As many FLOPs as on the CPU, or a few more: what is shared out is added in other trees.
     host = netc.compile(SOURCE).cost("step", batch)
     assert found.work_flops == host.work_flops and 0.8 < found.flops / host.flops < 1.25
+
+
+def test_what_was_lowered_is_kept(batch):
+    source = SOURCE.replace("relu", "tanh")
+    first, second = (netc.compile(source, target="cuda") for _ in range(2))
+    w = first.init(0)
+    expected = first.value_and_grad(w, **batch)
+    found = second.value_and_grad(w, **batch)
+    assert second.explain()["gradient"].is_kept
+    assert found[0] == expected[0] and found[1].flat.tobytes() == expected[1].flat.tobytes()
+    before = second.program("gradient").executable
+    assert before is not first.program("gradient").executable and any(
+        step.matrix is not None and step.kernel is not None for step in before.steps)
 
 
 def test_what_was_compiled_is_told(batch):
