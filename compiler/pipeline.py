@@ -151,8 +151,8 @@ class Executable:
         for matrix in (step.matrix for step in _flat(self.steps) if step.matrix is not None):
             rows = prod(extent.size for extent in matrix.rows)
             texts = tile.texts(matrix.c.dtype.name, None if isinstance(rows, Dim) else rows,
-                               None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.columns,
-                               matrix.panels)
+                               None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.all_columns,
+                               matrix.columns if matrix.panels else 0)
             names |= {text: text for text in texts}
         before = machine.loaded()
         has_scans = any(isinstance(step, ScanStep) for step in self.steps)
@@ -305,17 +305,19 @@ class Binding:
     def _product(self, step: Step, sizes: Mapping[str, int],
                  block_rows: int | None = None) -> tuple[int, int, int, list[int]]:
         """The same of a step of the runtime's tile kernel, which plans tiles and units for these sizes."""
-        from ..runtime.tile import Axis, plan as plan_product
+        from ..runtime.tile import Axis, Panel, plan as plan_product
         matrix = step.matrix
         assert matrix is not None
         batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
                              for group in (matrix.batch, matrix.rows, matrix.sums))
-        columns = evaluate(matrix.columns, sizes)
+        columns, panel = evaluate(matrix.all_columns, sizes), None
+        if matrix.panels is not None:
+            batch, panel = [], Panel(evaluate(matrix.columns, sizes), evaluate(matrix.panels.b, sizes))
         any_rows = isinstance(prod(extent.size for extent in matrix.rows), Dim)
         made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, evaluate(matrix.column_stride, sizes),
                             any_columns=isinstance(matrix.columns, Dim),
                             any_rows=any_rows, block_rows=block_rows,
-                            panels=matrix.panels > 0)
+                            panel=panel)
         self._work += prod(axis.size for axis in (*batch, *rows, *sums)) * columns // PRODUCT_RATE
         arguments = [word for view in step.views for word in self._locate(view, sizes)]
         return made.address, made.units, made.grain, arguments + list(made.words)

@@ -107,14 +107,14 @@ def _access(view: View, statement: Load | Store, variable: str, extents: Mapping
 
 
 def _product_accesses(matrix: Product, samples: int, sizes: Mapping[str, int], written) -> Iterator[tuple | None]:
-    if matrix.batch or len(matrix.rows) != 1 or evaluate(matrix.rows[0].size, sizes) != samples \
+    if (matrix.batch and not matrix.panels) or len(matrix.rows) != 1 or evaluate(matrix.rows[0].size, sizes) != samples \
             or matrix.b.buffer in written:
         yield None
         return
     row = matrix.rows[0]
     if matrix.a.buffer in written:
         yield _operand(matrix.a, evaluate(row.a, sizes), [(e, e.a) for e in matrix.sums], sizes)
-    yield _operand(matrix.c, evaluate(row.c, sizes), [(Extent(matrix.columns, 0, 0, 1), 1)], sizes)
+    yield _operand(matrix.c, evaluate(row.c, sizes), [(Extent(matrix.all_columns, 0, 0, 1), 1)], sizes)
 
 
 def _operand(view: View, span: int, extents, sizes: Mapping[str, int]) -> tuple:

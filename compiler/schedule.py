@@ -67,15 +67,20 @@ class Product:
         return self.columns == 1 and self.column_stride == 0
 
     @property
-    def panels(self) -> int:
-        """How many panels of columns, side by side in the result, the one batch index counts; 0 if it does not."""
+    def panels(self) -> Extent | None:
+        """The one batch index, where it counts panels of columns that lie side by side in the result."""
         if len(self.batch) != 1 or self.column_stride != 1:
-            return 0
+            return None
         only = self.batch[0]
         if not (isinstance(only.size, int) and isinstance(only.b, int) and isinstance(self.columns, int)):
-            return 0
+            return None
         whole = self.columns * self.c.dtype.itemsize % 64 == 0      # vectors, whatever their length
-        return only.size if whole and only.a == 0 and only.c == self.columns else 0
+        return only if whole and only.a == 0 and only.c == self.columns else None
+
+    @property
+    def all_columns(self) -> Size:
+        """How many columns there are, those of all panels together."""
+        return self.columns if self.panels is None else self.columns * self.panels.size
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,8 +52,9 @@ LEVELS = 4              # nested indices of batch, rows and sums, outermost firs
 # the tiles: addresses for TALL, HALF and one row of WIDE columns, then for as many rows of the rest of the columns;
 # a tile for the rest of the columns is LAST_WIDE wide, as many whole vectors as it takes.
 TILES, HEIGHTS = 18, 3
-PANEL = 24              # elements of B between the panels that a tile reads side by side
-BATCH = 25              # LEVELS sizes, then LEVELS strides each in A, B and C
+# of a B that lies in panels, each of so many columns (0: it does not), so many elements apart
+PANEL_COLUMNS, PANEL_STRIDE = 24, 25
+BATCH = 26              # LEVELS sizes, then LEVELS strides each in A, B and C
 ROWS = BATCH + 4 * LEVELS       # sizes, strides in A, in C
 SUMS = ROWS + 3 * LEVELS        # sizes, strides in A, in B
 CHUNKS = SUMS + 3 * LEVELS      # how much of each sum index a chunk takes
@@ -94,6 +95,15 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """How B lies in panels: each has so many columns (whole vectors) whose rows lie together, and begins ``stride``
+    elements after the one before."""
+
+    columns: int
+    stride: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """A contraction as a step: the kernel's address, the argument words after the three buffers, units and grain."""
 
@@ -125,9 +135,9 @@ def tile_heights(rows: int, vectors: int) -> tuple[int, int, int]:
     return tall, -(-tall // 2), 1
 
 
-def _tile_vectors(width: int, rows: int, columns: int) -> int:
+def _tile_vectors(width: int, rows: int, columns: int, multiple: int = 1) -> int:
     """The width, in vectors (of ``width`` columns), of the tile that covers one row, or many, of these columns
-    fastest."""
+    fastest; a multiple of ``multiple``."""
     needed = -(-columns // width)
 
     def cost(vectors: int) -> tuple:
@@ -135,7 +145,7 @@ def _tile_vectors(width: int, rows: int, columns: int) -> int:
         whole, last = divmod(needed, vectors)
         turns = MANY_ROWS / tall if rows > 1 else 1
         return turns * (whole * _tile_cost(tall, vectors) + _tile_cost(tall, last)), -tall * vectors
-    return min(WIDTHS, key=cost)
+    return min((vectors for vectors in WIDTHS if vectors % multiple == 0), key=cost)
 
 
 def _pad(axes, count: int = LEVELS) -> list[Axis]:
@@ -158,41 +168,37 @@ def _chunks(sums: list[Axis], room: int) -> list[int]:
 
 def plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int = 1, accumulate: bool = False,
          any_columns: bool = False, any_rows: bool = True, block_rows: int | None = None,
-         panels: bool = False) -> Plan:
+         panel: Panel | None = None) -> Plan:
     """The step for C = (or, with ``accumulate``, +=) sum of A * B; sizes are numbers here.
 
     dtype: "f32" or "f64"; batch, rows, sums: sequences of at most four Axis, outermost first; the column is contiguous
     in C, has ``column_stride_b`` in B (1 is fast, any other is packed; 0 for a single column whose last sum index is
     contiguous in A and B), and does not occur in A.  An empty sum gives zeros.  C must not overlap A or B.
     ``any_columns``, ``any_rows``: use tiles that serve every number of them.  ``block_rows``: a unit is exactly so many
-    rows (the last one fewer) and all columns.  ``panels``: the one batch index counts panels of columns that lie side
-    by side in C.  The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
+    rows (the last one fewer) and all columns.  ``panel``: how the columns lie in B, if not in one row.  The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
     """
     return _plan(dtype, tuple(batch), tuple(rows), tuple(sums), columns, column_stride_b, accumulate,
-                 any_columns, any_rows, threads(), block_rows, panels)
+                 any_columns, any_rows, threads(), block_rows, panel)
 
 
 @functools.lru_cache(4096)
 def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, accumulate: bool, any_columns: bool,
-          any_rows: bool, thread_count: int, unit_rows: int | None, panels: bool) -> Plan:
+          any_rows: bool, thread_count: int, unit_rows: int | None, panel: Panel | None) -> Plan:
     itemsize = 8 if dtype == "f64" else 4
-    panel_stride, panel_columns = 0, 0
-    if panels and _count(rows) == 1:
-        panel_stride, panel_columns = batch[0].b, columns
-        batch, columns = _side_by_side(dtype, batch[0], columns)
     batch, rows, sums = _pad(batch), _pad(rows), _pad(sums)
     row_count, depth, batches = (_count(axes) for axes in (rows, sums, batch))
     if depth == 0:
         sums = [Axis(1)] * (LEVELS - 1) + [Axis(0)]
     is_dot = columns == 1 and column_stride_b == 0
-    if panel_columns:
-        tiles = _compiled(_panel_choice(dtype, panel_columns, columns))
+    if panel is not None:
+        tiles = _compiled(_panel_choice(dtype, row_count, columns, panel.columns))
     else:
         tiles = _dot_tiles(dtype) if is_dot else _tiles(dtype, row_count, max(columns, 1), any_columns, any_rows)
     (tall, half, _), wide, last_wide = tiles.heights, tiles.wide, tiles.last_wide
     # A row of B that is long makes a panel's rows fall into few cache sets; copying it pays if enough rows use it.
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
     must_pack = not is_dot and (tiles.is_padded or column_stride_b != 1)
+    far = far and panel is None
     if unit_rows is None:
         # Every unit packs, or at least reads, its part of B and of A by itself.
         units_a_thread = 2 if must_pack or far or depth >= LONG_SUM else 4
@@ -207,7 +213,7 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     chunks = _chunks(sums, MAX_DEPTH if stride == 1 else PACKED_DEPTH if packs_a else STRIDED_DEPTH)
     words = [columns, column_stride_b, int(accumulate), group if packs else 0, int(packs_a),
              _lanes(dtype), block_rows, block_columns, tall, half, wide, last_wide,
-             *tiles.addresses, panel_stride]
+             *tiles.addresses, *((panel.columns, panel.stride) if panel is not None else (0, 0))]
     for axes, strides in ((batch, "abc"), (rows, "ac"), (sums, "ab")):
         words += [axis.size for axis in axes]
         for stride in strides:
@@ -309,33 +315,30 @@ def _dot_tiles(dtype: str) -> Tiles:
     return _compiled(_dot_choice(dtype))
 
 
-MOST_SIDE_BY_SIDE = 4       # panels whose columns a tile of one row covers: enough sums to keep the multipliers busy
-
-
-def _side_by_side(dtype: str, panels: Axis, columns: int) -> tuple[list[Axis], int]:
-    """Panels taken together, for a tile of one row: the batch that is left, and its columns."""
-    width = _lanes(dtype)
-    together = next(count for count in range(MOST_SIDE_BY_SIDE, 0, -1)
-                    if panels.size % count == 0 and count * columns <= WIDTHS[-1] * width or count == 1)
-    return [Axis(panels.size // together, panels.a, panels.b * together, panels.c * together)], columns * together
-
-
 @functools.cache
-def _panel_choice(dtype: str, panel_columns: int, columns: int) -> _Choice:
-    """The tile of one row for panels that are taken together."""
+def _panel_choice(dtype: str, rows: int, columns: int, panel_columns: int) -> _Choice:
+    """The tiles for a B in panels, each whole vectors wide: of one panel, or several side by side."""
+    rows = MANY_ROWS if rows > 1 else 1
     width = _lanes(dtype)
-    text = tile_text(dtype, 1, columns // width, WHOLE, panel_columns // width)
-    return _Choice((1, 1, 1), columns, 0, (*[text] * HEIGHTS, *[None] * HEIGHTS))
+    part, panels = panel_columns // width, columns // panel_columns
+    vectors = _tile_vectors(width, rows, columns, part)
+    heights = tile_heights(rows, vectors)
+    rest = panels * part % vectors
+    texts = [tile_text(dtype, height, here, WHOLE, part if here > part else 0) if needed else None
+             for here, needed in ((vectors, panels * part >= vectors), (rest, rest > 0)) for height in heights]
+    return _Choice(heights, vectors * width, rest * width, tuple(texts))
 
 
-def texts(dtype: str, rows: int | None, columns: int | None, panels: int = 0) -> list[str]:
+def texts(dtype: str, rows: int | None, columns: int | None, panel_columns: int = 0) -> list[str]:
     """What stands for the code that contractions of so many rows (None: any number) and columns (None: any number; 0:
-    dot products), with the columns in so many panels, need."""
-    choices = [_dot_choice(dtype)] if columns == 0 else [
-        _choice(dtype, number, columns or 1, columns is None, rows is None)
-        for number in ((1, MANY_ROWS) if rows is None else (rows,))]
-    if panels and columns is not None and rows in (None, 1):
-        choices.append(_panel_choice(dtype, columns, _side_by_side(dtype, Axis(panels), columns)[1]))
+    dot products) need; with B in panels of ``panel_columns``, if that is not 0."""
+    numbers = (1, MANY_ROWS) if rows is None else (rows,)
+    if panel_columns and columns is not None:
+        choices = [_panel_choice(dtype, number, columns, panel_columns) for number in numbers]
+    elif columns == 0:
+        choices = [_dot_choice(dtype)]
+    else:
+        choices = [_choice(dtype, number, columns or 1, columns is None, rows is None) for number in numbers]
     return [f"contract {dtype}", *(text for choice in choices for text in choice.texts if text)]
 
 

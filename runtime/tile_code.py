@@ -32,7 +32,8 @@ from .tile import (
     PACKS,
     PACKS_A,
     PADDED,
-    PANEL,
+    PANEL_COLUMNS,
+    PANEL_STRIDE,
     PREFETCH_ROWS,
     ROWS,
     SUMS,
@@ -640,6 +641,8 @@ def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packe
         for column in range(group_column, group_end, wide):
             here = least(wide, group_end - column)
             tile_b = offset(b, column)
+            if args[PANEL_COLUMNS] != 0:
+                tile_b = offset(b, column // args[PANEL_COLUMNS] * args[PANEL_STRIDE])
             if packs != 0:
                 tile_b = offset(panels, (column - group_column) * depth[0] * size1 * size0)
                 width = wide if here == wide else last_wide
@@ -662,7 +665,7 @@ def _define_contract(is_double):
         rows_a, rows_c, position = stack_words(MAX_ROWS), stack_words(MAX_ROWS), stack_words(LEVELS)
         packed_rows, runs = stack_words(MAX_ROWS), stack_words(MAX_RUNS)
         depth, tile_depth = stack_words(DEPTH_WORDS), stack_words(DEPTH_WORDS)
-        depth[PANEL_WORD] = args[PANEL]
+        depth[PANEL_WORD] = args[PANEL_STRIDE]
         panel, packed_a = stack_floats(panel_size, is_double), stack_floats(PACKED_A, is_double)
         rows, columns = _product(args, ROWS), args[COLUMNS]
         column_blocks = (columns + args[BLOCK_COLUMNS] - 1) // args[BLOCK_COLUMNS]

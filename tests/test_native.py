@@ -22,7 +22,7 @@ from netc.runtime.native import (
     compile_module,
     compile_native,
 )
-from netc.runtime.tile import Axis, plan, tile_rows
+from netc.runtime.tile import Axis, Panel, plan, tile_rows
 
 
 def bases_of(*arrays) -> np.ndarray:
@@ -503,10 +503,10 @@ def test_panels_side_by_side(count):
     for m in (1, 5):
         a, b = numbers.normal(size=(m, 40)).astype(np.float32), numbers.normal(size=(count, 40, 16)).astype(np.float32)
         results = []
-        for panels in (True, False):
+        for batch, columns, panel in (([], 16 * count, Panel(16, 640)), ([Axis(count, b=640, c=16)], 16, None)):
             guarded = np.full(m * count * 16 + 16, 2.0, np.float32)
-            run_plan(plan("f32", [Axis(count, b=640, c=16)], [Axis(m, a=40, c=count * 16)], [Axis(40, a=1, b=16)], 16,
-                          panels=panels), a, b, guarded)
+            run_plan(plan("f32", batch, [Axis(m, a=40, c=count * 16)], [Axis(40, a=1, b=16)], columns,
+                          panel=panel), a, b, guarded)
             assert (guarded[m * count * 16:] == 2).all()
             results.append(guarded[:m * count * 16].reshape(m, count * 16))
         np.testing.assert_array_equal(*results)
