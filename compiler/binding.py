@@ -21,6 +21,7 @@ from .programs import Program
 from .types import Dim
 
 PANEL_BYTES = 64            # a cache line: two vectors of AVX2
+FEWEST_COLUMNS = 9          # in a panel: fewer would fill less than half of it with zeros
 LEAST_BYTES = 4 * 1024      # a smaller kernel lies in the first-level cache whatever its form
 MOST_TABLE_BYTES = 64 * 1024 * 1024
 # what reads operands that stand in memory; another value of the weights is computed where it is read
@@ -130,8 +131,8 @@ def _scan_by_panels(given: set[Node], current: Node, made: Node) -> Node:
 
 
 def _dense_kernel(current: Node) -> int | None:
-    """Which operand of a product is a matrix whose columns only the result's last index reads, wide enough for panels;
-    None if neither is."""
+    """Which operand of a product is a matrix whose columns only the result's last index reads, and that panels serve
+    better; None if neither is."""
     if current.op.name != "contract" or len(current.args) != 2 or len(current.attrs["reduce"]) != 1:
         return None
     column = current.type.rank - 1
@@ -140,7 +141,7 @@ def _dense_kernel(current: Node) -> int | None:
             continue
         maps, columns = current.attrs["maps"], current.shape[-1]
         width = PANEL_BYTES // kernel.dtype.itemsize
-        if (columns % width == 0 and columns > width
+        if (columns >= FEWEST_COLUMNS and columns != width
                 and kernel.shape[0] * kernel.shape[1] * kernel.dtype.itemsize >= LEAST_BYTES
                 and set(maps[position]) == {ops.plain(column), ops.plain(column + 1)}
                 and all(column not in index.indices for index in maps[1 - position])):
@@ -154,13 +155,12 @@ def _is_transposed(product: Node, place: int) -> bool:
 
 
 def _panels_of(kernel: Node, is_transposed: bool) -> Node:
-    """[K, P * p], or its transpose, as [P, K, p]."""
+    """[K, columns], or its transpose, as [P, K, p], with zeros where the last panel has no columns."""
     width = PANEL_BYTES // kernel.dtype.itemsize
-    if is_transposed:
-        columns, depth = kernel.shape
-        return ops.transpose(ops.reshape(kernel, (columns // width, width, depth)), (0, 2, 1))
-    depth, columns = kernel.shape
-    return ops.transpose(ops.reshape(kernel, (depth, columns // width, width)), (1, 0, 2))
+    matrix = kernel if is_transposed else ops.transpose(kernel, (1, 0))
+    columns, depth = matrix.shape
+    matrix = ops.pad(matrix, (0, 0), (-columns % width, 0))
+    return ops.transpose(ops.reshape(matrix, (matrix.shape[0] // width, width, depth)), (0, 2, 1))
 
 
 def _on_panels(current: Node, place: int, panels: Node) -> Node:
@@ -172,4 +172,6 @@ def _on_panels(current: Node, place: int, panels: Node) -> Node:
     count, _, width = panels.shape
     product = ops.contract([current.args[1 - place], panels], (*current.shape[:-1], count, width),
                            current.attrs["reduce"], [other, own])
-    return ops.reshape(product, current.shape)
+    outer = current.shape[:-1]
+    whole = ops.reshape(product, (*outer, count * width))
+    return ops.slice(whole, (0,) * rank, current.shape)

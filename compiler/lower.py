@@ -60,7 +60,7 @@ class Lowering:
                     self.border(current, self.views[current], self.placement.bordered[current])
             self.lower(group)
         for name, value in fusion.outputs.items():
-            if self.views.get(value) != outputs[name]:
+            if self.views.get(through_reshapes(value)) != outputs[name]:
                 self.computed = (scan,) if scan is not None else (value,)
                 self.copy(value, outputs[name])
 

@@ -1,6 +1,6 @@
 """Where every stored value of a graph lies, decided before any step is made.
 
-A value that is an output lies in the output's memory.  A piece of a concatenation is computed in its part of it, and
+A value that is an output, as it is or in another shape, lies in the output's memory.  A piece of a concatenation is computed in its part of it, and
 what a convolution or a pooling reads beyond its edges is computed inside a border of fillers: neither is copied.
 Every other value has a dense buffer of its own.
 """
@@ -35,8 +35,9 @@ def place(fusion: Fusion, views: Mapping[Node, View], outputs: Mapping[str, View
     """``views``: memory of leaves; ``outputs``: that of results, dense."""
     made = Placement(dict(views), margins=_margins(fusion))
     for name, value in fusion.outputs.items():
-        if value in fusion and value not in made.views:
-            made.views[value] = outputs[name]
+        stored = through_reshapes(value)
+        if stored in fusion and stored not in made.views and (stored is value or stored.op.name != "scan"):
+            made.views[stored] = outputs[name]
     dense = _dense(fusion)
     for current in reversed(fusion.stored):
         if current.op.name == "scan":
@@ -84,7 +85,7 @@ def _place_pieces(made: Placement, fusion: Fusion, current: Node, dense: set[Nod
 
 def _dense(fusion: Fusion) -> set[Node]:
     """Values that some reader, or the way they are made, needs without gaps."""
-    dense = set(fusion.outputs.values())
+    dense = {through_reshapes(value) for value in fusion.outputs.values()}
     for current in topological(fusion.outputs.values()):
         name = current.op.name
         if name in CONTIGUOUS:
