@@ -70,6 +70,8 @@ Signature = tuple           # what emits, given a builder and values; the kind o
 class Intrinsic:
     """A function that is emitted in place: ``rule`` maps its arguments, each Typed, to a Signature."""
 
+    is_long = False         # whether it is so long a chain of operations that a loop should do two turns side by side
+
     def __init__(self, rule: Callable[..., Signature], described):
         self.rule = rule
         self.__name__, self.__doc__ = described.__name__, described.__doc__

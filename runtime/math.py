@@ -49,14 +49,11 @@ def _power_of_two(n: Value) -> Value:
     return ((n + 127) << 23).as_float()
 
 
-def _exp_parts(x: Value) -> tuple[Value, Value, Value]:
-    """(n, r, lost): x = n ln 2 + r + lost with |r| <= ln 2 / 2, n an int32; x must be clamped, or NaN (so is r)."""
+def _reduced(x: Value) -> tuple[Value, Value, Value]:
+    """The nearest multiple n of ln 2, as int32 and as float, and x without n times the first part of ln 2."""
     shifted = x.fma(LOG2_E, ROUND_F32)
     n = shifted - ROUND_F32
-    high = n.fma(-LN2_HIGH, x)
-    r = n.fma(-LN2_LOW, high)
-    lost = n.fma(-LN2_LOW, high - r)        # to rounding
-    return shifted.bits() - _bits_of(ROUND_F32), r, lost
+    return shifted.bits() - _bits_of(ROUND_F32), n, n.fma(-LN2_HIGH, x)
 
 
 def _clamp(x: Value, low: float, high: float) -> Value:
@@ -66,17 +63,29 @@ def _clamp(x: Value, low: float, high: float) -> Value:
 
 
 def exp(x: Value) -> Value:
-    n, r, lost = _exp_parts(_clamp(x, -104.5, 89.0))
+    n, multiple, high = _reduced(_clamp(x, -104.5, 89.0))
+    r = multiple.fma(-LN2_LOW, high)
     q = r.estrin(0.5, 0.16666515171527863, 0.04166845604777336, 0.008369418792426586, 0.0013813144760206342)
     # In two factors: one alone would overflow below the largest result, and lose the denormals.
     half = n >> 1
     factor = _power_of_two(half)
-    return (r + (r * r).fma(q, lost)).fma(factor, factor) * _power_of_two(n - half)
+    return (r * r).fma(q, r).fma(factor, factor) * _power_of_two(n - half)
+
+
+def _exp_roughly(x: Value) -> Value:
+    """exp to 2**-22, for x between -80 and 80 (or NaN): enough for what is subtracted from 1."""
+    shifted = x.fma(LOG2_E, ROUND_F32)
+    r = (shifted - ROUND_F32).fma(-math.log(2), x)
+    q = r.estrin(0.4999922811985016, 0.16667117178440094, 0.04189065098762512, 0.0083124665543437)
+    scale = ((shifted.bits() << 23) + (127 << 23)).as_float()       # the sum's low bits are the power of two
+    return (r * r).fma(q, r).fma(scale, scale)
 
 
 def _expm1_of(x: Value) -> Value:
     """expm1 but for the sign of zero."""
-    n, r, lost = _exp_parts(_clamp(x, -20.0, 89.0))
+    n, multiple, high = _reduced(_clamp(x, -20.0, 89.0))
+    r = multiple.fma(-LN2_LOW, high)
+    lost = multiple.fma(-LN2_LOW, high - r)         # to rounding
     q = r.estrin(0.5, 0.1666666567325592, 0.04166628047823906, 0.00833350419998169, 0.0013945752289146185,
                  0.0001978926156880334)
     e = r + (r * r).fma(q, lost)
@@ -131,13 +140,16 @@ def log1p(x: Value) -> Value:
 
 
 def tanh(x: Value) -> Value:
-    e = _expm1_of(x.call("fabs") * 2.0)
-    e = e.gt(1e9).where(1e9, e)             # beyond, the quotient is 1; infinity over infinity is not
-    below = e + 2.0
-    quotient = e / below
-    # What rounding took from the denominator, over the denominator, which is 2 / (1 - tanh); near 1 it would do harm.
-    lost = e.lt(1.0).where(e - (below - 2.0), 0.0) * (1.0 - quotient) * 0.5
-    return (quotient - quotient * lost).sign_of(x)
+    # t + t r, with r a quotient of polynomials in t**2 for small t; for large ones 1 - 2 / (exp(2 t) + 1).  Either way
+    # what is added is small beside the first term, and its rounding errors with it.
+    t = x.call("fabs")
+    s = t * t
+    is_large = t.gt(1.1)
+    above = is_large.where(-2.0, s * s.fma(-0.014660079963505268, -0.3333333134651184))
+    e = _exp_roughly(t.gt(10.0).where(10.0, t) * 2.0)
+    below = is_large.where(e + 1.0, s.fma(0.01568816974759102, 0.4439799189567566).fma(s, 1.0))
+    first = is_large.where(1.0, t)
+    return first.fma(above / below, first).sign_of(x)
 
 
 def sigmoid(x: Value) -> Value:
@@ -155,7 +167,7 @@ def erf(x: Value) -> Value:
     # 1 - exp(polynomial) for large arguments, an odd polynomial for small ones (N. Juffa's coefficients).
     large = (t.fma(-1.72853470e-5, 3.83197126e-4)).fma(s, t.fma(-3.88396438e-3, 2.42546219e-2))
     large = large.fma(t, -1.06777877e-1).fma(t, -6.34846687e-1).fma(t, -1.28717512e-1)
-    large = 1.0 - exp(large.fma(t, 0.0 - t))
+    large = 1.0 - _exp_roughly(large.fma(t, 0.0 - t))
     small = s.estrin(1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4)
     return t.gt(0.927734375).where(large.sign_of(x), small.fma(x, x))
 
@@ -384,6 +396,8 @@ def _inline(name: str, emit, kind):
 (exp_f32, expm1_f32, log_f32, log1p_f32, tanh_f32, sigmoid_f32, erf_f32, sin_f32, cos_f32, pow_f32, sqrt_f32,
  rsqrt_f32, abs_f32, floor_f32, ceil_f32, round_f32, sign_f32, maximum_f32, minimum_f32) = (
     _inline(name, emit, float32) for name, emit in EMIT.items())
+for _function in (exp_f32, expm1_f32, log_f32, log1p_f32, tanh_f32, sigmoid_f32, erf_f32):
+    _function.is_long = True
 (sqrt_f64, rsqrt_f64, abs_f64, floor_f64, ceil_f64, round_f64, sign_f64, maximum_f64, minimum_f64) = (
     _inline(name, emit, float64) for name, emit in EXACT.items())
 

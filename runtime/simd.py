@@ -70,6 +70,15 @@ def allocate(builder, type_: ir.Type, name: str = "") -> ir.Value:
         return builder.alloca(type_, name=name)
 
 
+def loop_hint(module, *option) -> ir.values.MDValue:
+    """The metadata of a loop's last branch (a node that begins with itself): an option of LLVM's, a name and perhaps a
+    number."""
+    option = module.add_metadata([ir.Constant(I32, part) if isinstance(part, int) else part for part in option])
+    node = ir.values.MDValue(module, [option], name=str(len(module.metadata)))
+    node.operands = (node, option)
+    return node
+
+
 @contextmanager
 def counting(builder, start, stop, step) -> Iterator[tuple[ir.Value, ir.Block]]:
     """A loop over the int64 start, start + step, ... below stop, for a positive step; gives the number and the block

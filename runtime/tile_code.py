@@ -10,7 +10,7 @@ from llvmlite import ir
 from .kinds import Kind, Pointer, Typed, float32, float64, int64, template
 from .machine import Object
 from .native import ARGS, BASES, KERNEL, address, compile_native, least, most
-from .simd import F64, I1, I8, I32, I64, allocate, call_intrinsic, counting, declared, lanes, suffix
+from .simd import F64, I1, I8, I32, I64, allocate, call_intrinsic, counting, declared, lanes, loop_hint, suffix
 from .tile import (
     ACCUMULATE,
     BATCH,
@@ -167,11 +167,7 @@ class _Tile:
     def as_written(self):
         """A loop's metadata (a node that begins with itself) that keeps LLVM from unrolling it: the unrolled loop needs
         twice the row pointers, more than there are registers."""
-        module = self.builder.module
-        option = module.add_metadata(["llvm.loop.unroll.disable"])
-        node = ir.values.MDValue(module, [option], name=str(len(module.metadata)))
-        node.operands = (node, option)
-        return node
+        return loop_hint(self.builder.module, "llvm.loop.unroll.disable")
 
 
 class _OuterTile(_Tile):

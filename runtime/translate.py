@@ -29,7 +29,7 @@ import numpy as np
 from llvmlite import ir
 
 from .kinds import Intrinsic, Kind, Pointer, Typed, boolean, constant, float32, float64, int32, int64
-from .simd import F64, I32, I64, allocate, call_intrinsic, call_library, counting
+from .simd import F64, I32, I64, allocate, call_intrinsic, call_library, counting, loop_hint
 
 # Alias scopes are lists of "all the others": a bound keeps them short.  Pointers beyond it may alias, as far as LLVM
 # knows, which costs only speed.
@@ -108,6 +108,7 @@ class _Expansion:
         self.values: dict[str, Typed] = {}
         self.variables: dict[str, tuple[Kind | Pointer, ir.Value]] = {}
         self.ends: list[ir.Block] = []          # of the loops around
+        self.is_long = False                    # whether the innermost loop so far calls a long function
         self.result: Typed = Typed(None)
         self.changing = _assigned_often(defined.node)
         # Conditions on which more than a choice of values depends: loads that one guards shall be under one branch.
@@ -231,8 +232,13 @@ class _Expansion:
         with counting(self.builder, start, bounds[min(1, len(bounds) - 1)], step) as (index, after):
             self.values[name] = Typed(int64, index)
             self.ends.append(after)
+            self.is_long = False
             self.block(s.body)
             self.ends.pop()
+            last, is_open = self.builder.block, not self.builder.block.is_terminated
+        if self.is_long and is_open:
+            last.terminator.set_metadata("llvm.loop", loop_hint(self.builder.module, "llvm.loop.interleave.count", 2))
+        self.is_long = False            # of a loop around this one
         del self.values[name]           # its last value is not kept
 
     def repeat(self, s: ast.While) -> None:
@@ -419,6 +425,7 @@ class _Expansion:
         called = self.static(e.func)
         arguments = [self.expression(argument) for argument in e.args]
         if isinstance(called, Intrinsic):
+            self.is_long = self.is_long or called.is_long
             emit, result, *kinds = called.signature(arguments)
             values = [self.convert(value, kind, e).value for value, kind in zip(arguments, kinds, strict=True)]
             return Typed(result, emit(self.builder, *values))
