@@ -47,14 +47,14 @@ LEVELS = 4              # nested indices of batch, rows and sums, outermost firs
 
 # Argument words of a contraction: three buffers, then (PACKS: how many columns of B are packed at once, 0 for none;
 # PACKS_A: whether A is packed; LANES: of a vector)
-(COLUMNS, COLUMN_STRIDE_B, ACCUMULATE, PACKS, PACKS_A, LANES, BLOCK_ROWS, BLOCK_COLUMNS, TALL, HALF, WIDE,
- LAST_WIDE) = range(6, 18)
-# the tiles: addresses for TALL, HALF and one row of WIDE columns, then for as many rows of the rest of the columns;
+(COLUMNS, COLUMN_STRIDE_B, ACCUMULATE, PACKS, PACKS_A, LANES, BLOCK_ROWS, BLOCK_COLUMNS, TALL, NEAR, HALF, WIDE,
+ LAST_WIDE) = range(6, 19)
+# the tiles: addresses for TALL, NEAR, HALF and one row of WIDE columns, then for as many rows of the rest of the columns;
 # a tile for the rest of the columns is LAST_WIDE wide, as many whole vectors as it takes.
-TILES, HEIGHTS = 18, 3
+TILES, HEIGHTS = 19, 4
 # of a B that lies in panels, each of so many columns (0: it does not), so many elements apart
-PANEL_COLUMNS, PANEL_STRIDE = 24, 25
-BATCH = 26              # LEVELS sizes, then LEVELS strides each in A, B and C
+PANEL_COLUMNS, PANEL_STRIDE = 27, 28
+BATCH = 29              # LEVELS sizes, then LEVELS strides each in A, B and C
 ROWS = BATCH + 4 * LEVELS       # sizes, strides in A, in C
 SUMS = ROWS + 3 * LEVELS        # sizes, strides in A, in B
 CHUNKS = SUMS + 3 * LEVELS      # how much of each sum index a chunk takes
@@ -129,10 +129,12 @@ LONG_SUM = 1024         # terms from which on reading the operands costs more th
 MANY_ROWS = 240         # stands for "many" where a tile is chosen: which tile must not depend on how many rows come
 
 
-def tile_heights(rows: int, vectors: int) -> tuple[int, int, int]:
-    """The heights of tiles of this width for one row or for any larger number of rows: tall, half and one."""
+def tile_heights(rows: int, vectors: int) -> tuple[int, ...]:
+    """The heights of tiles of this width for one row or for any larger number of rows: tall, one less, half and one.
+
+    Tiles of the first two cover most numbers of rows without waste."""
     tall = tile_rows(vectors) if rows > 1 else 1
-    return tall, -(-tall // 2), 1
+    return tall, max(tall - 1, 1), -(-tall // 2), 1
 
 
 def _tile_vectors(width: int, rows: int, columns: int, multiple: int = 1) -> int:
@@ -141,7 +143,7 @@ def _tile_vectors(width: int, rows: int, columns: int, multiple: int = 1) -> int
     needed = -(-columns // width)
 
     def cost(vectors: int) -> tuple:
-        tall, _, _ = tile_heights(rows, vectors)
+        tall = tile_heights(rows, vectors)[0]
         whole, last = divmod(needed, vectors)
         turns = MANY_ROWS / tall if rows > 1 else 1
         return turns * (whole * _tile_cost(tall, vectors) + _tile_cost(tall, last)), -tall * vectors
@@ -194,7 +196,7 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
         tiles = _compiled(_panel_choice(dtype, row_count, columns, panel.columns))
     else:
         tiles = _dot_tiles(dtype) if is_dot else _tiles(dtype, row_count, max(columns, 1), any_columns, any_rows)
-    (tall, half, _), wide, last_wide = tiles.heights, tiles.wide, tiles.last_wide
+    (tall, near, half, _), wide, last_wide = tiles.heights, tiles.wide, tiles.last_wide
     # A row of B that is long makes a panel's rows fall into few cache sets; copying it pays if enough rows use it.
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
     must_pack = not is_dot and (tiles.is_padded or column_stride_b != 1)
@@ -212,7 +214,7 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     packs_a = _packs_a(rows, stride * itemsize, min(depth, STRIDED_DEPTH), min(block_columns, columns))
     chunks = _chunks(sums, MAX_DEPTH if stride == 1 else PACKED_DEPTH if packs_a else STRIDED_DEPTH)
     words = [columns, column_stride_b, int(accumulate), group if packs else 0, int(packs_a),
-             _lanes(dtype), block_rows, block_columns, tall, half, wide, last_wide,
+             _lanes(dtype), block_rows, block_columns, tall, near, half, wide, last_wide,
              *tiles.addresses, *((panel.columns, panel.stride) if panel is not None else (0, 0))]
     for axes, strides in ((batch, "abc"), (rows, "ac"), (sums, "ab")):
         words += [axis.size for axis in axes]
@@ -248,7 +250,7 @@ class Tiles:
     would cost more.
     """
 
-    heights: tuple[int, int, int]
+    heights: tuple[int, ...]
     wide: int
     last_wide: int
     addresses: tuple[int, ...]
@@ -260,7 +262,7 @@ class _Choice:
     """Tiles before they are compiled: their heights and widths, and the text of each, None for one that is not
     needed."""
 
-    heights: tuple[int, int, int]
+    heights: tuple[int, ...]
     wide: int
     last_wide: int
     texts: tuple[str | None, ...]
@@ -296,7 +298,7 @@ DOT_ROWS = 8            # rows of a tile of one column: as many sums are under w
 @functools.cache
 def _dot_choice(dtype: str) -> _Choice:
     """The tiles for a single column, with vectors along k."""
-    heights = DOT_ROWS, DOT_ROWS // 2, 1
+    heights = DOT_ROWS, DOT_ROWS, DOT_ROWS // 2, 1
     return _Choice(heights, 1, 1, (*(tile_text(dtype, height, 0, WHOLE) for height in heights), *[None] * HEIGHTS))
 
 

@@ -27,6 +27,7 @@ from .tile import (
     MASKED,
     MAX_DEPTH,
     MAX_ROWS,
+    NEAR,
     PACKED_A,
     PACKED_BYTES,
     PACKS,
@@ -644,12 +645,17 @@ def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packe
                 width = wide if here == wide else last_wide
                 tile_depth[6], tile_depth[7], tile_depth[8] = size1 * size0 * width, size0 * width, width
             tile = TILES if here == wide else TILES + HEIGHTS
-            for row in range(0, count, tall):
-                # The last rows get the smallest tile that covers them; rows that are too many repeat the last one.
+            row = 0
+            while row < count:
+                # As many tall tiles and ones of a row less as fit; else the last rows get the smallest tile that covers
+                # them, and rows that are too many repeat the last one.
                 rest = count - row
-                height = 0 if rest > args[HALF] else (1 if rest > 1 else 2)
+                height = 0 if rest > args[HALF] else (2 if rest > 1 else 3)
+                fits = rest % tall != 0 and rest >= (rest + tall - 1) // tall * args[NEAR]
+                height = 1 if fits else height
                 _call_tile(args, tile + height, a, offset(rows_a, row), tile_b, offset(c, column),
                            offset(rows_c, row), tile_depth, here, accumulate)
+                row += args[NEAR] if fits else tall
 
 
 def _define_contract(is_double):
