@@ -38,6 +38,8 @@ ARENA, CONSTANTS = 0, 1            # slots that every program has; externals fol
 GRAIN_WORK = 20_000                # scalar operations that are worth claiming by themselves
 MOST_CLAIMS = 32                   # of a step's units: threads that claim often fight for the counters' cache line
 PARALLEL_WORK = 100_000            # scalar operations below which a program is not worth a second thread: some 20 us
+MEETING, PASSING = 2_500, 500      # the time, in scalar operations, of threads that share a step; that leave it to one
+WORTH = 0.9                        # of the time of one thread, which several must beat
 REGION_SAMPLES = 48                # of a block that a thread takes through a scan
 PRODUCT_RATE = 4                   # multiply-adds of the tile kernel in the time of a scalar operation
 BINDINGS_KEPT = 32                 # argument tables kept, one for each combination of sizes
@@ -219,7 +221,7 @@ class Binding:
         self._arguments = [(slot, position) for slot, position in self.slots.items() if not slot.startswith("out:")]
         self._results = [(name, self.slots[f"out:{name}"]) for name in self.shapes]
         self._table: list[Any] = []
-        self._work = 0
+        self._work = self._shared_work = 0
         self._is_flat = flat
         self._words: list[int] = []
         self._expand(executable.steps, dict(sizes))
@@ -231,7 +233,16 @@ class Binding:
         """Make what runs of the table."""
         from ..runtime.runner import Runner
         self.runner = Runner(np.array(self._table, np.int64).reshape(-1, 4), np.array(self._words or [0], np.int64),
-                             self._work >= PARALLEL_WORK)
+                             self._is_worth_threads())
+
+    def _is_worth_threads(self) -> bool:
+        """Whether several threads are faster than one: what they share must be worth their meetings."""
+        from ..runtime.pool import threads
+        meetings = sum(units > grain for _, _, units, grain in self._table)
+        alone = self._work - self._shared_work
+        together = (alone + self._shared_work / threads() + meetings * MEETING
+                    + (len(self._table) - meetings) * PASSING)
+        return self._work >= PARALLEL_WORK and together < WORTH * self._work
 
     # --- the table
 
@@ -264,7 +275,7 @@ class Binding:
         from ..runtime.pool import threads
         from ..runtime.runner import region_address
         block = min(-(-samples // threads()), REGION_SAMPLES)
-        start, words = len(self._words), [len(rows)]
+        start, words, work = len(self._words), [len(rows)], self._work
         inner: list[int] = []
         first = 1 + STEP_WORDS * len(rows)
         for step, sizes in rows:
@@ -276,23 +287,29 @@ class Binding:
             words += [address, first + len(inner), units, each]
             inner += arguments
         self._words += words + inner
-        self._table.append((region_address(), start, -(-samples // block), 1))
+        self._add_row(region_address(), start, -(-samples // block), 1, work)
 
     def _append(self, step: Step, sizes: Mapping[str, int]) -> None:
+        work = self._work
         address, units, grain, arguments = (self._kernel if step.matrix is None else self._product)(step, sizes)
-        self._table.append((address, len(self._words), units, grain))
+        self._add_row(address, len(self._words), units, grain, work)
         self._words += arguments
         self.rows.append((step, sizes))
+
+    def _add_row(self, address: int, first_word: int, units: int, grain: int, work_before: int) -> None:
+        self._table.append((address, first_word, units, grain))
+        if units > grain:
+            self._shared_work += self._work - work_before
 
     def _kernel(self, step: Step, sizes: Mapping[str, int]) -> tuple[int, int, int, list[int]]:
         """Address, units, grain and argument words of a step of a generated kernel."""
         source = self._sources[step]
         units = evaluate(step.units, sizes)
         work = max(1, evaluate(step.work, sizes))
-        self._work += units * work
         grain = max(1, GRAIN_WORK // work, units // MOST_CLAIMS)
         if step.vector:
             grain = -(-grain // 64) * 64       # whole vectors, and no cache line in two threads
+        self._work += units * work
         return self._addresses[source.text], units, grain, self._arguments_of(step, source, sizes)
 
     def _arguments_of(self, step: Step, source: emit_cpu.Source, sizes: Mapping[str, int]) -> list[int]:
