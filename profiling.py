@@ -267,9 +267,10 @@ class _Ready:
     @cached_property
     def costs(self):
         """Of each row of the table."""
-        from .compiler.cost import cost_of
+        from .compiler.cost import cost_of, cost_of_total
         from .runtime.math import flops
-        return [cost_of(step, sizes, flops) for step, sizes in self.flat.rows]
+        return [cost_of_total(row.step.matrix, row.parts) if row.parts else cost_of(row.step, row.sizes, flops)
+                for row in self.flat.rows]
 
     def cost(self) -> ProgramCost:
         from .compiler.graph_cost import contraction_flops
@@ -281,18 +282,25 @@ class _Ready:
 
     def kernels(self) -> list[str]:
         """The name of each row's kernel."""
-        from .compiler.cost import format_product
         names = self.executable.kernel_names()
-        return [names[step] if step.matrix is None else
-                f"product {format_product(step.matrix, sizes)}{' and map' if step.kernel is not None else ''}"
-                for step, sizes in self.flat.rows]
+        return [self._kernel_name(row, names) for row in self.flat.rows]
+
+    @staticmethod
+    def _kernel_name(row, names: Mapping) -> str:
+        from .compiler.cost import format_product
+        matrix = row.step.matrix
+        if matrix is None:
+            return names[row.step]
+        if row.parts:
+            return f"sum of {row.parts} parts"
+        return f"product {format_product(matrix, row.sizes)}{' and map' if row.step.kernel is not None else ''}"
 
     def names(self) -> list[tuple[str, ...]]:
         """What each row computes, in the words of the model."""
         from .compiler.names import Names
         training = self.program in ("gradient", "step")
         names = Names(self.function.model, self.function.lower(self.program), self.executable.graph, training)
-        return [names.of(step.values) for step, _ in self.flat.rows]
+        return [names.of(row.step.values) for row in self.flat.rows]
 
     def run(self) -> tuple[float, list[float]]:
         """Seconds of a run, and of each row: medians of runs without and with clocks, in turns."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .loops import Affine, Divide, Follow, For, If, Let, Load, Range, Share, Store, Units
+from .parts import cells_of
 from .schedule import Extent, Product, Step
 from .types import evaluate, product
 
@@ -62,6 +63,12 @@ def _product_cost(matrix: Product, sizes: Mapping[str, int]) -> Cost:
                                           for e in extents]) for which in "abc"}
     flops = 2 * product(evaluate(e.size, sizes) for e in extents)
     return Cost(flops, moved["a"] + moved["b"], moved["c"])
+
+
+def cost_of_total(matrix: Product, parts: int) -> Cost:
+    """What it costs to add up the parts of a product."""
+    cells, itemsize = cells_of(matrix), matrix.c.dtype.itemsize
+    return Cost((parts - 1) * cells, parts * cells * itemsize, cells * itemsize)
 
 
 def format_product(matrix: Product, sizes: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -27,6 +28,7 @@ from .loops import format_kernel
 from .lower import Lowering
 from .memory import lifetimes, live_bound, plan
 from .nest import View
+from .parts import cells_of, count_parts, may_have_parts
 from .prepare import prepare
 from .regions import samples_of
 from .schedule import CPU, Buffer, External, ScanStep, Step
@@ -155,7 +157,7 @@ class Executable:
             texts = tile.texts(matrix.c.dtype.name, None if isinstance(rows, Dim) else rows,
                                None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.all_columns,
                                matrix.columns if matrix.panels else 0)
-            names |= {text: text for text in texts}
+            names |= {text: text for text in texts + [tile.total_text(matrix.c.dtype.name)] * may_have_parts(matrix)}
         before = machine.loaded()
         has_scans = any(isinstance(step, ScanStep) for step in self.steps)
         found = machine.codes([*names, *runner.texts(with_regions=has_scans)])
@@ -202,6 +204,15 @@ class NumbaExecutable(Executable):
         return numba_backend
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: a step, at the sizes of its turn; where ``parts`` is not 0, what adds up so many parts of it."""
+
+    step: Step
+    sizes: Mapping[str, int]
+    parts: int = 0
+
+
 class Binding:
     """A program whose sizes are numbers: a table of steps and an arena."""
 
@@ -214,8 +225,8 @@ class Binding:
         nbytes = {buffer: evaluate(buffer.size, sizes) * buffer.dtype.itemsize for buffer in spans}
         self.offsets, self.arena_bytes = plan(spans, nbytes)
         self.live_bytes = live_bound(spans, nbytes)
-        # of a flat table: the step, and the sizes of its turn
-        self.rows: list[tuple[Step, Mapping[str, int]]] = []
+        self.rows: list[Row] = []           # of a flat table
+        self._scratch = 0                   # bytes beyond the arena's plan, for one step at a time
         self._constants: dict[tuple[float, ...], int] = {}
         self._frames: list[Frame] = []
         self._arguments = [(slot, position) for slot, position in self.slots.items() if not slot.startswith("out:")]
@@ -232,6 +243,7 @@ class Binding:
     def _finish(self) -> None:
         """Make what runs of the table."""
         from ..runtime.runner import Runner
+        self.arena_bytes += self._scratch
         self.runner = Runner(np.array(self._table, np.int64).reshape(-1, 4), np.array(self._words or [0], np.int64),
                              self._is_worth_threads())
 
@@ -290,11 +302,33 @@ class Binding:
         self._add_row(region_address(), start, -(-samples // block), 1, work)
 
     def _append(self, step: Step, sizes: Mapping[str, int]) -> None:
+        parts = 1 if step.matrix is None else count_parts(step.matrix, sizes)
         work = self._work
-        address, units, grain, arguments = (self._kernel if step.matrix is None else self._product)(step, sizes)
+        address, units, grain, arguments = (self._kernel(step, sizes) if step.matrix is None else
+                                            self._product(step, sizes, parts=parts))
         self._add_row(address, len(self._words), units, grain, work)
         self._words += arguments
-        self.rows.append((step, sizes))
+        self.rows.append(Row(step, sizes))
+        if parts > 1:
+            self._append_total(step, sizes, parts)
+
+    def _append_total(self, step: Step, sizes: Mapping[str, int], parts: int) -> None:
+        """Add up the parts of a product."""
+        from ..runtime.tile import TOTAL_CHUNK, total_kernel
+        matrix = step.matrix
+        assert matrix is not None
+        cells, work = cells_of(matrix), self._work
+        self._scratch = max(self._scratch, parts * cells * matrix.c.dtype.itemsize)
+        self._work += parts * cells
+        self._add_row(total_kernel(matrix.c.dtype.name).address, len(self._words), -(-cells // TOTAL_CHUNK),
+                      GRAIN_WORK // TOTAL_CHUNK // parts, work)
+        self._words += [ARENA, self._scratch_offset, *self._locate(matrix.c, sizes), parts, cells]
+        self.rows.append(Row(step, sizes, parts))
+
+    @property
+    def _scratch_offset(self) -> int:
+        """Where in the arena a step's scratch memory begins: behind its plan."""
+        return self.arena_bytes
 
     def _add_row(self, address: int, first_word: int, units: int, grain: int, work_before: int) -> None:
         self._table.append((address, first_word, units, grain))
@@ -319,9 +353,10 @@ class Binding:
             arguments += [CONSTANTS, 8 * self._constant_row(source.constants)]
         return arguments + [evaluate(size, sizes) for size in source.integers]
 
-    def _product(self, step: Step, sizes: Mapping[str, int],
-                 block_rows: int | None = None) -> tuple[int, int, int, list[int]]:
-        """The same of a step of the runtime's tile kernel, which plans tiles and units for these sizes."""
+    def _product(self, step: Step, sizes: Mapping[str, int], block_rows: int | None = None,
+                 parts: int = 1) -> tuple[int, int, int, list[int]]:
+        """The same of a step of the runtime's tile kernel, which plans tiles and units for these sizes.  Several
+        ``parts`` of its sum go to scratch memory."""
         from ..runtime.tile import Axis, Panel, plan as plan_product
         matrix = step.matrix
         assert matrix is not None
@@ -330,14 +365,19 @@ class Binding:
         columns, panel = evaluate(matrix.all_columns, sizes), None
         if matrix.panels is not None:
             batch, panel = [], Panel(evaluate(matrix.columns, sizes), evaluate(matrix.panels.b, sizes))
+        places = [self._locate(view, sizes) for view in (matrix.a, matrix.b, matrix.c)]
+        if parts > 1:
+            outer = sums[0]
+            sums[0] = Axis(outer.size // parts, outer.a, outer.b)
+            batch = [Axis(parts, sums[0].size * outer.a, sums[0].size * outer.b, cells_of(matrix))]
+            places[2] = [ARENA, self._scratch_offset]
         any_rows = isinstance(prod(extent.size for extent in matrix.rows), Dim)
         made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, evaluate(matrix.column_stride, sizes),
                             any_columns=isinstance(matrix.columns, Dim),
                             any_rows=any_rows, block_rows=block_rows,
                             panel=panel)
         self._work += prod(axis.size for axis in (*batch, *rows, *sums)) * columns // PRODUCT_RATE
-        arguments = [word for view in step.views for word in self._locate(view, sizes)]
-        return made.address, made.units, made.grain, arguments + list(made.words)
+        return made.address, made.units, made.grain, [word for place in places for word in place] + list(made.words)
 
     def _constant_row(self, constants: tuple[float, ...]) -> int:
         """Where a kernel's constants stand in the table of constants."""

@@ -23,7 +23,7 @@ from . import emit_cuda
 from .close_cuda import CudaClosing
 from .emit_cpu import Source
 from .epilogue import fuse_epilogues
-from .pipeline import ARENA, CONSTANTS, Binding, Executable
+from .pipeline import ARENA, CONSTANTS, Binding, Executable, Row
 from .programs import WEIGHTS
 from .schedule import ScanStep, Step
 from .types import evaluate
@@ -74,8 +74,6 @@ class CudaExecutable(Executable):
 class CudaBinding(Binding):
     """A program whose sizes are numbers, as launches."""
 
-    _scratch = 0            # bytes of memory beyond the arena that some step needs for itself
-    pieces: tuple[Piece, ...] = ()      # what its first run made or found, until the program has noted it
 
     # --- the table
 
@@ -109,7 +107,7 @@ class CudaBinding(Binding):
         return source.text, evaluate(step.units, sizes), lanes(step.lanes), self._arguments_of(step, source, sizes)
 
     def _append(self, step: Step, sizes: Mapping[str, int]) -> None:
-        self.rows.append((step, sizes))
+        self.rows.append(Row(step, sizes))
         if step.matrix is None:
             work, units, threads, arguments = self._kernel(step, sizes)
             self._launch(with_kernel(work, threads), units, threads, step.label, arguments)

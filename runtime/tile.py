@@ -81,6 +81,20 @@ def contract_kernel(dtype: str) -> machine.Code:
     return machine.code(f"contract {dtype}")
 
 
+TOTAL_CHUNK = 1024      # elements of a unit of what adds up parts
+
+
+def total_text(dtype: str) -> str:
+    """What stands for the kernel that adds up the parts of a product."""
+    return f"total {dtype}"
+
+
+def total_kernel(dtype: str) -> machine.Code:
+    """The kernel C = parts[0] + parts[1] + ..., for "f32" or "f64".  Its arguments: the buffers of the parts and of C,
+    how many parts, elements of C, which lie one behind the other in each; a unit is TOTAL_CHUNK elements."""
+    return machine.code(total_text(dtype))
+
+
 # --- choosing tiles and blocks ------------------------------------------------------------------------------------
 
 

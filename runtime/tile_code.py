@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from .kinds import Kind, Pointer, Typed, float32, float64, int64, template
 from .machine import Object
-from .native import ARGS, BASES, KERNEL, address, compile_native, least, most
+from .native import ARGS, BASES, KERNEL, address, buffer_f32, buffer_f64, compile_native, least, most
 from .simd import F64, I1, I8, I32, I64, allocate, call_intrinsic, counting, declared, lanes, loop_hint, suffix
 from .tile import (
     ACCUMULATE,
@@ -40,6 +40,7 @@ from .tile import (
     SUMS,
     TALL,
     TILES,
+    TOTAL_CHUNK,
     WHOLE,
     WIDE,
 )
@@ -714,3 +715,26 @@ def _define_contract(is_double):
 def build_contract(dtype: str) -> Object:
     """The contraction kernel for "f32" or "f64"."""
     return compile_native(_define_contract(dtype == "f64"), KERNEL, f"contract_{dtype}")
+
+
+# --- sums in parts ------------------------------------------------------------------------------------------------
+
+
+def _define_total(is_double):
+    buffer = buffer_f64 if is_double else buffer_f32
+
+    def total(bases, args, begin, end):
+        parts, c = buffer(bases, args, 0), buffer(bases, args, 2)
+        count, cells = args[4], args[5]
+        first, last = begin * TOTAL_CHUNK, least(end * TOTAL_CHUNK, cells)
+        for i in range(first, last):
+            c[i] = parts[i] + parts[cells + i]
+        for part in range(2, count):
+            for i in range(first, last):
+                c[i] = c[i] + parts[part * cells + i]
+    return total
+
+
+def build_total(dtype: str) -> Object:
+    """The kernel that adds up parts, for "f32" or "f64"."""
+    return compile_native(_define_total(dtype == "f64"), KERNEL, f"total_{dtype}")
