@@ -21,7 +21,7 @@ from .programs import Program
 from .types import Dim
 
 PANEL_BYTES = 64            # a cache line: two vectors of AVX2
-FEWEST_COLUMNS = 9          # in a panel: fewer would fill less than half of it with zeros
+MOST_ZEROS = 1 / 8          # of a kernel's columns that may be added to fill its last panel
 LEAST_BYTES = 4 * 1024      # a smaller kernel lies in the first-level cache whatever its form
 MOST_TABLE_BYTES = 64 * 1024 * 1024
 # what reads operands that stand in memory; another value of the weights is computed where it is read
@@ -141,7 +141,7 @@ def _dense_kernel(current: Node) -> int | None:
             continue
         maps, columns = current.attrs["maps"], current.shape[-1]
         width = PANEL_BYTES // kernel.dtype.itemsize
-        if (columns >= FEWEST_COLUMNS and columns != width
+        if (columns > width and -columns % width <= MOST_ZEROS * columns
                 and kernel.shape[0] * kernel.shape[1] * kernel.dtype.itemsize >= LEAST_BYTES
                 and set(maps[position]) == {ops.plain(column), ops.plain(column + 1)}
                 and all(column not in index.indices for index in maps[1 - position])):

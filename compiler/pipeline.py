@@ -32,6 +32,7 @@ from .parts import cells_of, count_parts, may_have_parts
 from .prepare import prepare
 from .regions import samples_of
 from .schedule import CPU, Buffer, External, ScanStep, Step
+from .siblings import merge_siblings
 from .simplify import erase_gradient_marks, simplify_graph
 from .types import Dim, TensorType, evaluate
 from .verify import verify
@@ -68,6 +69,7 @@ def optimize(graph: Graph) -> Graph:
     """The passes between gradients and kernels."""
     graph = erase_gradient_marks(graph)
     graph = simplify_graph(graph)
+    graph = merge_siblings(graph)
     graph = prepare(graph)
     verify(graph)
     return graph
