@@ -113,8 +113,8 @@ def _scan_by_panels(given: set[Node], current: Node, made: Node) -> Node:
         products = uses.get(leaf, [])
         ways = {_is_transposed(product, place) if place is not None and product.args[place] is leaf else None
                 for product in products for place in [_dense_kernel(product)]}
-        if current.args[position] in given and len(ways) == 1 and None not in ways and leaf not in body.results:
-            args[position] = _panels_of(args[position], ways.pop())
+        if current.args[position] in given and ways in ({True}, {False}) and leaf not in body.results:
+            args[position] = _panels_of(args[position], True in ways)
             leaves[position] = in_panels[leaf] = ops.local(position, leaf.dtype, args[position].shape)
     if not in_panels:
         return made

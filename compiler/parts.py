@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .schedule import Product
-from .types import Dim, Size, evaluate, product
+from .schedule import Extent, Product
+from .types import Dim, evaluate, product
 
 # elements of a result that is cut into so many parts at most
 MOST_PARTS = {8 * 1024: 8, 24 * 1024: 4}
@@ -24,12 +24,12 @@ def may_have_parts(matrix: Product) -> bool:
     """
     if matrix.batch or matrix.is_dot or not matrix.rows or not matrix.sums or not isinstance(matrix.columns, int):
         return False
-    inner: Size = matrix.columns
+    cells = matrix.columns
     for extent in reversed(matrix.rows):
-        if not isinstance(extent.size, int) or extent.c != inner:
+        if not isinstance(extent.size, int) or extent.c != cells:
             return False
-        inner = inner * extent.size
-    return isinstance(matrix.sums[0].size, Dim) and inner <= max(MOST_PARTS)
+        cells *= extent.size
+    return isinstance(matrix.sums[0].size, Dim) and cells <= max(MOST_PARTS)
 
 
 def count_parts(matrix: Product, sizes: Mapping[str, int]) -> int:
@@ -43,7 +43,7 @@ def count_parts(matrix: Product, sizes: Mapping[str, int]) -> int:
 
 def cells_of(matrix: Product) -> int:
     """Elements of the result of a product that may have parts."""
-    return product(extent.size for extent in matrix.rows) * matrix.columns
+    return evaluate(product(extent.size for extent in (*matrix.rows, Extent(matrix.columns, 0, 0, 1))), {})
 
 
 def _divisors(number: int, most: int) -> Sequence[int]:

@@ -208,7 +208,7 @@ class NumbaExecutable(Executable):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: a step, at the sizes of its turn; where ``parts`` is not 0, what adds up so many parts of it."""
+    """A row of a table: a step, at the sizes of its turn; or where ``parts`` is not 0, what adds up its parts."""
 
     step: Step
     sizes: Mapping[str, int]

@@ -1,8 +1,8 @@
 """Where every stored value of a graph lies, decided before any step is made.
 
-A value that is an output, as it is or in another shape, lies in the output's memory.  A piece of a concatenation is computed in its part of it, and
-what a convolution or a pooling reads beyond its edges is computed inside a border of fillers: neither is copied.
-Every other value has a dense buffer of its own.
+A value that is an output, as it is or in another shape, lies in the output's memory.  A piece of a concatenation is
+computed in its part of it, and what a convolution or a pooling reads beyond its edges is computed inside a border of
+fillers: neither is copied.  Every other value has a dense buffer of its own.
 """
 
 from __future__ import annotations

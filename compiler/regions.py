@@ -107,8 +107,8 @@ def _access(view: View, statement: Load | Store, variable: str, extents: Mapping
 
 
 def _product_accesses(matrix: Product, samples: int, sizes: Mapping[str, int], written) -> Iterator[tuple | None]:
-    if (matrix.batch and not matrix.panels) or len(matrix.rows) != 1 or evaluate(matrix.rows[0].size, sizes) != samples \
-            or matrix.b.buffer in written:
+    is_plain = (not matrix.batch or matrix.panels) and len(matrix.rows) == 1 and matrix.b.buffer not in written
+    if not is_plain or evaluate(matrix.rows[0].size, sizes) != samples:
         yield None
         return
     row = matrix.rows[0]

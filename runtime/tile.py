@@ -46,11 +46,11 @@ def tile_rows(vectors: int) -> int:
 LEVELS = 4              # nested indices of batch, rows and sums, outermost first; unused outer ones have size 1
 
 # Argument words of a contraction: three buffers, then (PACKS: how many columns of B are packed at once, 0 for none;
-# PACKS_A: whether A is packed; LANES: of a vector)
+# PACKS_A: whether A is packed; LANES: of a vector; TALL, NEAR and HALF: heights of tiles)
 (COLUMNS, COLUMN_STRIDE_B, ACCUMULATE, PACKS, PACKS_A, LANES, BLOCK_ROWS, BLOCK_COLUMNS, TALL, NEAR, HALF, WIDE,
  LAST_WIDE) = range(6, 19)
-# the tiles: addresses for TALL, NEAR, HALF and one row of WIDE columns, then for as many rows of the rest of the columns;
-# a tile for the rest of the columns is LAST_WIDE wide, as many whole vectors as it takes.
+# the tiles: addresses for TALL, NEAR, HALF and one row of WIDE columns, then for as many rows of the rest of the
+# columns; a tile for the rest of the columns is LAST_WIDE wide, as many whole vectors as it takes.
 TILES, HEIGHTS = 19, 4
 # of a B that lies in panels, each of so many columns (0: it does not), so many elements apart
 PANEL_COLUMNS, PANEL_STRIDE = 27, 28
@@ -191,7 +191,8 @@ def plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int = 1, 
     in C, has ``column_stride_b`` in B (1 is fast, any other is packed; 0 for a single column whose last sum index is
     contiguous in A and B), and does not occur in A.  An empty sum gives zeros.  C must not overlap A or B.
     ``any_columns``, ``any_rows``: use tiles that serve every number of them.  ``block_rows``: a unit is exactly so many
-    rows (the last one fewer) and all columns.  ``panel``: how the columns lie in B, if not in one row.  The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
+    rows (the last one fewer) and all columns.  ``panel``: how the columns lie in B, if not in one row.  The kernel's
+    arguments are the buffers A, B, C (two words each), then ``words``.
     """
     return _plan(dtype, tuple(batch), tuple(rows), tuple(sums), columns, column_stride_b, accumulate,
                  any_columns, any_rows, threads(), block_rows, panel)
