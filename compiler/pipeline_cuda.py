@@ -74,7 +74,6 @@ class CudaExecutable(Executable):
 class CudaBinding(Binding):
     """A program whose sizes are numbers, as launches."""
 
-
     # --- the table
 
     def _samples(self, scan: ScanStep, turns: list[Mapping[str, int]]) -> int | None:
