@@ -17,6 +17,7 @@ from .ir import Graph, Node, is_tensor, users
 from .model import Model
 from .pipeline import optimize
 from .programs import LOSS, Program, losses_of
+from .siblings import made_of
 
 
 class Names:
@@ -69,7 +70,7 @@ def _named(model: Model, program: Program, compiled: Graph, training: bool) -> d
     found: dict[Node, str] = {}
     for name, value in (*optimize(graph).outputs.items(), *compiled.outputs.items()):
         base = through_reshapes(value)          # a reshape has no kernel: its name is that of the memory
-        for node in (value, base):
+        for node in (value, base, *made_of(value)):
             if node.op.name not in LEAVES | TRIVIAL and _better(name, found.get(node)):
                 found[node] = name
     return found
