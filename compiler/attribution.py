@@ -54,16 +54,23 @@ class Attribution:
 
     def storing(self, value: Node) -> tuple[Kernel, ...]:
         """The kernels that store a value of the model."""
-        image = self.images.get(value)
+        image = self._held(value)
         return tuple(kernel for kernel in self.holders.get(image, ()) if image in kernel.values) if image is not None \
             else ()
+
+    def _held(self, value: Node) -> Node | None:
+        """What a value of the model is after the rewriting; of one that is only computed as a part, the whole."""
+        image = self.images.get(value)
+        while image is not None and image not in self.holders and image.op.name == "slice":
+            image = image.args[0]
+        return image
 
     def end(self, values: Iterable[Node], own: Iterable[Kernel] = ()) -> tuple[Kernel, ...]:
         """The kernels in which values of the model come to be: those that store them, else those that compute them on
         the way to something else; of these, where some do, those that read what the kernels ``own`` write."""
         found: dict[Kernel, None] = {}
         for value in values:
-            image = self.images.get(value)
+            image = self._held(value)
             computing = self.holders.get(image, ()) if image is not None else ()
             found.update(dict.fromkeys(self.storing(value) or computing))
         written = frozenset().union(*(kernel.writes for kernel in own))

@@ -17,7 +17,7 @@ from .ir import Graph, Node, is_tensor, users
 from .model import Model
 from .pipeline import optimize
 from .programs import LOSS, Program, losses_of
-from .siblings import made_of
+from .siblings import ELEMENTWISE
 
 
 class Names:
@@ -68,12 +68,28 @@ def _named(model: Model, program: Program, compiled: Graph, training: bool) -> d
     outputs = {name: value for name, value in bound.outputs.items() if value in needed}
     graph = Graph(program.graph.inputs, outputs)
     found: dict[Node, str] = {}
+    computed = set(compiled.nodes())
     for name, value in (*optimize(graph).outputs.items(), *compiled.outputs.items()):
         base = through_reshapes(value)          # a reshape has no kernel: its name is that of the memory
-        for node in (value, base, *made_of(value)):
+        for node in (value, base, *_products(value, computed)):
             if node.op.name not in LEAVES | TRIVIAL and _better(name, found.get(node)):
                 found[node] = name
     return found
+
+
+def _products(value: Node, computed: set[Node]) -> list[Node]:
+    """Of a value that the program only computes as a part of another, the products that it is made of element by
+    element."""
+    if value in computed:
+        return []
+    reached = {value: None}
+    waiting = [value]
+    while waiting:
+        current = waiting.pop()
+        if current.op.name in ELEMENTWISE:
+            waiting += [arg for arg in current.args if arg not in reached]
+            reached |= dict.fromkeys(current.args)
+    return [current for current in reached if current.op.name == "contract"]
 
 
 def _gradients(model: Model, named: dict[str, Node]) -> dict[str, Node]:

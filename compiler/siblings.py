@@ -33,27 +33,6 @@ def merge_siblings(graph: Graph) -> Graph:
             seen.update(value for value in topological([whole]) if value.op.name == "concat")
 
 
-def made_of(piece: Node) -> list[Node]:
-    """The tensors that a part of such a whole is made of alone; none of another value."""
-    if piece.op.name != "slice":
-        return []
-    found, reached, seen = [], [piece.args[0]], set()
-    axis = piece.type.rank - 1
-    start, stop = piece.attrs["starts"][axis], piece.attrs["stops"][axis]
-    while reached:
-        current = reached.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if current.op.name in ELEMENTWISE:
-            reached.extend(current.args)
-        elif current.op.name == "concat" and current.attrs["axis"] == axis:
-            ends = list(accumulate(part.shape[axis] for part in current.args))
-            found += [part for part, end in zip(current.args, ends)
-                      if (end - part.shape[axis], end) == (start, stop)]
-    return found
-
-
 def _merged(current: Node) -> Node | None:
     """The concatenation with the function outside; None where its pieces have none in common."""
     axis, pieces = current.attrs["axis"], current.args
