@@ -86,7 +86,7 @@ def fuse(outputs: Mapping[str, Node]) -> Fusion:
 def _required(roots: Iterable[Node]) -> set[Node]:
     """Values that must be stored whatever they cost."""
     roots = list(roots)
-    stored = {root for root in roots if root.op.name not in LEAVES and is_tensor(root)}
+    stored = {_kept_for(root) for root in roots if root.op.name not in LEAVES and is_tensor(root)}
     for current in topological(roots):
         name = current.op.name
         if name in OPAQUE or is_spread(current):
@@ -102,6 +102,12 @@ def _required(roots: Iterable[Node]) -> set[Node]:
         elif name == "reshape" and split_of(current) is None:
             stored.add(current.args[0])
     return {current for current in stored if current.op.name not in LEAVES | {"item"}}
+
+
+def _kept_for(root: Node) -> Node:
+    """The value that is stored for an output: the one that it is in another shape, if that has memory of its own."""
+    base = through_reshapes(root)
+    return root if base.op.name in LEAVES | TRIVIAL | {"item"} else base
 
 
 def _base(current: Node) -> Node:

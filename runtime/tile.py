@@ -220,7 +220,7 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
         # Every unit packs, or at least reads, its part of B and of A by itself.
         units_a_thread = 2 if must_pack or far or depth >= LONG_SUM else 4
         block_rows, block_columns = _blocks(batches, row_count, columns, depth, tall, wide,
-                                            units_a_thread * thread_count)
+                                            units_a_thread * thread_count, thread_count)
     else:
         block_rows, block_columns = unit_rows, _up(max(columns, 1), wide)
     packs = must_pack or (not is_dot and far and block_rows >= 48 and depth >= 32)
@@ -367,7 +367,7 @@ def _count(axes) -> int:
 
 
 def _blocks(batches: int, rows: int, columns: int, depth: int, tall: int, wide: int,
-            most_units: int) -> tuple[int, int]:
+            most_units: int, thread_count: int) -> tuple[int, int]:
     """Rows and columns of a work unit: enough units for threads to share evenly, and otherwise as large as the cache
     allows; of two ways to cut, the one whose units have the smaller border, which is what a unit loads."""
     # To read an element of B takes as long as some eight rows' products with it.
@@ -380,6 +380,9 @@ def _blocks(batches: int, rows: int, columns: int, depth: int, tall: int, wide: 
     for column_pieces in range(1, most_column_pieces + 1):
         block_columns = _up(-(-columns // column_pieces), wide)
         row_pieces = max(-(-wanted // column_pieces), -(-rows // most), 1)
+        if row_pieces * column_pieces * batches > thread_count:
+            # As many for each thread; where that takes more pieces, by one or two.
+            row_pieces = _up(row_pieces, thread_count // gcd(thread_count, column_pieces * batches))
         block_rows = _up(-(-rows // row_pieces), tall)
         cost = 1 / max(block_rows, 1) + 0.5 / block_columns
         if row_pieces <= most_row_pieces and (best_cost is None or cost < best_cost):
