@@ -113,9 +113,10 @@ def _kept_for(root: Node) -> Node:
 def _base(current: Node) -> Node:
     """The value that a chain of movements reads."""
     while current.op.name in MOVEMENT and not is_spread(current):
+        inner = current.args[0]
         if current.op.name == "reshape" and split_of(current) is None:
-            break
-        current = current.args[0]
+            return inner            # which must be stored, and then is the same memory
+        current = inner
     return current
 
 

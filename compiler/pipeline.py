@@ -31,6 +31,7 @@ from .nest import View
 from .parts import cells_of, count_parts, may_have_parts
 from .prepare import prepare
 from .regions import samples_of
+from .rows import join_rows
 from .schedule import CPU, Buffer, External, ScanStep, Step
 from .siblings import merge_siblings
 from .simplify import erase_gradient_marks, simplify_graph
@@ -105,7 +106,7 @@ class Executable:
 
     def _arrange(self, steps: tuple) -> tuple:
         """What is left to do to the steps when it is known where everything lies."""
-        return steps
+        return tuple(join_rows(steps))
 
     def _emit(self, step: Step) -> emit_cpu.Source:
         return emit_cpu.emit(step.code)

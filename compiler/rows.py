@@ -1,0 +1,188 @@
+"""Kernels that go over the same rows, one after the other, become one: a softmax, a normalisation.
+
+The largest of a row, the exponentials, their sum and the quotients are four kernels as they are lowered, each with
+reductions or elements of its own.  Where each needs of the others only what they made of its own row, one kernel does
+all four for a row while the row is in the cache; its loops stay as they are, and with them every bit of the result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from .loops import Affine, For, If, Kernel, Load, Store, Units, numbered
+from .nest import View
+from .schedule import Step
+from .types import Size, known_nonnegative, product
+
+JOINED = {"rows", "map"}        # labels of the kernels that are joined, one of which at least is of the first kind
+MOST_BUFFERS = 24               # of a joined kernel
+
+
+def join_rows(steps: Iterable) -> list:
+    """The steps with neighbours joined where they go over the same rows."""
+    made: list = []
+    for step in steps:
+        joined = _joined(made[-1], step) if made else None
+        if joined is None:
+            made.append(step)
+        else:
+            made[-1] = joined
+    return made
+
+
+def _joined(first: Any, second: Any) -> Step | None:
+    if not (isinstance(first, Step) and isinstance(second, Step)) or not all(map(_is_joinable, (first, second))):
+        return None
+    if "rows" not in (first.label, second.label):
+        return None
+    split = _common_split(_units(first).split, _units(second).split)
+    views = tuple(dict.fromkeys((*first.views, *second.views)))
+    if split is None or len(views) > MOST_BUFFERS:
+        return None
+    used: set[str] = set()
+    bodies = [_in_terms_of(step, split, views, used) for step in (first, second)]
+    if not _keep_to_their_rows(bodies, split, views):
+        return None
+    before = tuple(statement for body in bodies for statement in body[:-1])
+    inside = tuple(statement for body in bodies for statement in body[-1].body)
+    kernel = Kernel(tuple(view.dtype for view in views), numbered((*before, Units(split, inside))))
+    return replace(first, kernel=kernel, views=views, work=first.work + second.work, label="rows",
+                   values=tuple(dict.fromkeys((*first.values, *second.values))))
+
+
+def _is_joinable(step: Step) -> bool:
+    return (step.label in JOINED and step.matrix is None and isinstance(step.code.body[-1], Units)
+            and not any(isinstance(statement, (For, If, Units)) for statement in step.code.body[:-1]))
+
+
+def _units(step: Step) -> Units:
+    return step.code.body[-1]
+
+
+def _common_split(first: Sequence, second: Sequence) -> tuple | None:
+    """The finer of two ways to count the same units; None where they are others."""
+    extents = [tuple(extent for _, extent in split) for split in (first, second)]
+    if extents[0] == extents[1] or (len(second) == 1 and product(extents[0]) == extents[1][0]):
+        return tuple((f"u{k}", extent) for k, extent in enumerate(extents[0]))
+    if len(first) == 1 and product(extents[1]) == extents[0][0]:
+        return tuple((f"u{k}", extent) for k, extent in enumerate(extents[1]))
+    return None
+
+
+def _in_terms_of(step: Step, split: Sequence, views: Sequence[View], used: set[str]) -> tuple:
+    """The body of a step with its units counted by ``split``, its buffers numbered by ``views``, and names that are
+    not in ``used``, to which they are added."""
+    own = _units(step).split
+    if len(own) == len(split):
+        mapping = {name: Affine.variable(new) for (name, _), (new, _) in zip(own, split)}
+    else:
+        whole = Affine()
+        for position, (name, _) in enumerate(split):
+            whole = whole + Affine.variable(name) * product(extent for _, extent in split[position + 1:])
+        mapping = {own[0][0]: whole}
+    names = _new_names(step.code.body, used)
+    mapping |= {name: Affine.variable(new) for name, new in names.items()}
+    return _rewritten(step.code.body, mapping, names, [views.index(view) for view in step.views])
+
+
+def _new_names(body: tuple, used: set[str]) -> dict[str, str]:
+    """A name for each value and each inner loop, numbered on from the last that is used."""
+    last = max((int(re.sub(r"\D", "", name) or 0) for name in used), default=0)
+    names: dict[str, str] = {}
+    for statement in _statements(body):
+        for key in ("name", "exact", "variable"):
+            name = getattr(statement, key, None)
+            if name is not None and name not in names:
+                letters, number = re.fullmatch(r"(\D*)(\d*)", name).groups()
+                names[name] = f"{letters}{int(number or 0) + last + 1}"
+    used.update(names.values())
+    return names
+
+
+def _statements(body: tuple) -> Iterator:
+    for statement in body:
+        yield statement
+        yield from _statements(getattr(statement, "body", ()))
+
+
+def _rewritten(value: Any, mapping: Mapping[str, Affine], names: Mapping[str, str], buffers: Sequence[int]) -> Any:
+    """Statements with other variables, names and buffers."""
+    if isinstance(value, tuple):
+        return tuple(_rewritten(part, mapping, names, buffers) for part in value)
+    if isinstance(value, Affine):
+        return value.rename(mapping)
+    if isinstance(value, str):
+        return names.get(value, value)
+    if not is_dataclass(value):
+        return value
+    changed = {}
+    for part in fields(value):
+        old = getattr(value, part.name)
+        if part.name == "buffer":
+            changed[part.name] = buffers[old]
+        elif part.name not in ("op", "dtype", "arg_dtypes", "extent", "divisor"):
+            changed[part.name] = _rewritten(old, mapping, names, buffers)
+    return replace(value, **changed)
+
+
+# --- what may be joined -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Access:
+    """A load or store, and the extents of the loops inside the units around it."""
+
+    statement: Load | Store
+    extents: Mapping[str, Size]
+
+
+def _accesses(body: tuple, extents: Mapping[str, Size]) -> Iterator[_Access]:
+    for statement in body:
+        if isinstance(statement, (Load, Store)):
+            yield _Access(statement, extents)
+        elif isinstance(statement, For):
+            yield from _accesses(statement.body, {**extents, statement.variable: statement.extent})
+        else:
+            yield from _accesses(getattr(statement, "body", ()), extents)
+
+
+def _keep_to_their_rows(bodies: Sequence[tuple], split: Sequence, views: Sequence[View]) -> bool:
+    """Whether of the memory that one of the bodies writes and the other reads or writes, each unit touches only a part
+    of its own."""
+    accesses = [list(_accesses(body, {})) for body in bodies]
+    touched = [{views[access.statement.buffer].buffer for access in each} for each in accesses]
+    written = [{views[access.statement.buffer].buffer for access in each if isinstance(access.statement, Store)}
+               for each in accesses]
+    for memory in touched[0] & touched[1] & (written[0] | written[1]):
+        here = [access for each in accesses for access in each if views[access.statement.buffer].buffer is memory]
+        row = _row_length(here[0], split)
+        if len({access.statement.buffer for access in here}) > 1 or not all(
+                _row_length(access, split) == row and _stays(access, split, row) for access in here):
+            return False
+    return True
+
+
+def _row_length(access: _Access, split: Sequence) -> Size:
+    return access.statement.index.coefficient(split[-1][0])
+
+
+def _stays(access: _Access, split: Sequence, row: Size) -> bool:
+    """Whether an access is to row number (unit) of rows of this length."""
+    index, inner = access.statement.index, access.extents
+    if access.statement.dynamic:
+        return False
+    low: Size = index.offset
+    high: Size = index.offset
+    for name, coefficient in index.terms.items():
+        if name in inner:
+            if not known_nonnegative(coefficient):
+                return False
+            high = high + coefficient * (inner[name] - 1)
+        elif name not in dict(split):
+            return False
+    strides = [product(extent for _, extent in split[position + 1:]) * row for position in range(len(split))]
+    in_step = all(index.coefficient(name) == stride for (name, _), stride in zip(split, strides))
+    return in_step and known_nonnegative(low) and known_nonnegative(row - 1 - high)
