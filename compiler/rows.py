@@ -7,9 +7,9 @@ all four for a row while the row is in the cache; its loops stay as they are, an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from string import digits
 from typing import Any
 
 from .loops import Affine, For, If, Kernel, Load, Store, Units, numbered
@@ -90,16 +90,20 @@ def _in_terms_of(step: Step, split: Sequence, views: Sequence[View], used: set[s
 
 def _new_names(body: tuple, used: set[str]) -> dict[str, str]:
     """A name for each value and each inner loop, numbered on from the last that is used."""
-    last = max((int(re.sub(r"\D", "", name) or 0) for name in used), default=0)
+    last = max(map(_number, used), default=0)
     names: dict[str, str] = {}
     for statement in _statements(body):
         for key in ("name", "exact", "variable"):
             name = getattr(statement, key, None)
             if name is not None and name not in names:
-                letters, number = re.fullmatch(r"(\D*)(\d*)", name).groups()
-                names[name] = f"{letters}{int(number or 0) + last + 1}"
+                names[name] = f"{name.rstrip(digits)}{_number(name) + last + 1}"
     used.update(names.values())
     return names
+
+
+def _number(name: str) -> int:
+    """The digits at the end of a name, 0 where there are none."""
+    return int(name[len(name.rstrip(digits)):] or 0)
 
 
 def _statements(body: tuple) -> Iterator:
@@ -116,7 +120,7 @@ def _rewritten(value: Any, mapping: Mapping[str, Affine], names: Mapping[str, st
         return value.rename(mapping)
     if isinstance(value, str):
         return names.get(value, value)
-    if not is_dataclass(value):
+    if not is_dataclass(value) or isinstance(value, type):
         return value
     changed = {}
     for part in fields(value):
