@@ -198,8 +198,9 @@ class Function:
 
     def bind(self, weights: Weights):
         """The function with its weights given: ``predict = fn.bind(w); y = predict(x)``.  The same results as ``fn(w,
-        x)``, faster where one set of weights meets many inputs: they are arranged for the kernels once.  Raises
-        WeightsError."""
+        x)``, faster where one set of weights meets many inputs: they are arranged for the kernels once.  That takes
+        memory of its own: dense kernels once more, and where a dense layer follows an embedding, at most 64 MiB for
+        what the layer makes of each row of the table.  Raises WeightsError."""
         from .bound import Bound
         return Bound(self, weights)
 
