@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 
+import beside
 import pytest
 
 from netc.compiler.cli import main
@@ -19,6 +20,24 @@ os.environ.setdefault("KERAS_BACKEND", "torch")        # read when Keras is impo
 def pytest_addoption(parser):
     parser.addoption("--errors", action="store_true",
                      help="print the worst error of every layer and optimiser against Keras")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("beside") is not None)
+
+
+def pytest_runtestloop(session):
+    if session.config.option.collectonly:
+        return
+    for item in session.items:
+        is_skipped = any(marker.args[0] for marker in item.iter_markers("skipif"))
+        for marker in item.iter_markers("beside"):
+            if not is_skipped:
+                marker.args[0].start()
+
+
+def pytest_unconfigure():
+    beside.stop()
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -12,11 +12,11 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from beside import Beside
 from cuda_models import EXAMPLES, SMALLER
 
 import netc
@@ -45,24 +45,25 @@ def python(*arguments, **environment) -> subprocess.CompletedProcess:
                           timeout=600)
 
 
-def side_by_side(jobs) -> list:
-    """The results of functions, each of which waits for a process."""
-    with ThreadPoolExecutor(PARTS) as pool:
-        return [future.result() for future in [pool.submit(job) for job in jobs]]
-
-
 # --- the simulator ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@needs_package
-def test_all_is_right_in_the_simulator():
+def simulation() -> Beside:
     test = "cuda_device.py::test_an_example_gives_what_the_cpu_gives"
     parts = [[f"{test}[{name}]" for name in sorted(SMALLER)[part::PARTS]] for part in range(PARTS)]
     rest = ["cuda_device.py", *(f"--deselect={key}" for part in parts[1:] for key in part)]
-    pytest_there = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    done = side_by_side([lambda keys=keys: python(*pytest_there, *keys, NUMBA_ENABLE_CUDASIM="1")
-                         for keys in (rest, *parts[1:])])
+    pytest_there = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    return Beside(*(([*pytest_there, *keys], {"NUMBA_ENABLE_CUDASIM": "1"}) for keys in (rest, *parts[1:])))
+
+
+SIMULATION = simulation()
+
+
+@pytest.mark.slow
+@pytest.mark.beside(SIMULATION)
+@needs_package
+def test_all_is_right_in_the_simulator():
+    done = SIMULATION.results()
     for process in done:
         assert process.returncode == 0, process.stdout[-6000:] + process.stderr[-2000:]
     assert sum(int(re.search(r"(\d+) passed", process.stdout)[1]) for process in done) > len(SMALLER)
@@ -103,11 +104,16 @@ print(len(texts))
 """
 
 
+COMPILATION = Beside(*(([sys.executable, "-c", COMPILE, str(part), str(PARTS), str(EXAMPLES), *sorted(SMALLER)],
+                        {"NUMBA_ENABLE_CUDASIM": "0"})
+                       for part in range(PARTS)))
+
+
 @pytest.mark.slow
+@pytest.mark.beside(COMPILATION)
 @needs_compiler
 def test_every_kernel_of_every_example_compiles_without_a_gpu():
-    done = side_by_side([lambda part=part: python("-c", COMPILE, part, PARTS, EXAMPLES, *sorted(SMALLER))
-                         for part in range(PARTS)])
+    done = COMPILATION.results()
     for process in done:
         assert process.returncode == 0, process.stderr[-4000:]
     assert int(done[0].stdout) > 200
