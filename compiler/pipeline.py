@@ -340,12 +340,15 @@ class Binding:
 
     def _kernel(self, step: Step, sizes: Mapping[str, int]) -> tuple[int, int, int, list[int]]:
         """Address, units, grain and argument words of a step of a generated kernel."""
+        from ..runtime.pool import threads
         source = self._sources[step]
         units = evaluate(step.units, sizes)
         work = max(1, evaluate(step.work, sizes))
         grain = max(1, GRAIN_WORK // work, units // MOST_CLAIMS)
         if step.vector:
             grain = -(-grain // 64) * 64       # whole vectors, and no cache line in two threads
+        if step.label == "columns":            # which adds up in memory: neighbours may share a cache line
+            grain = max(grain, units // (2 * threads()))
         self._work += units * work
         return self._addresses[source.text], units, grain, self._arguments_of(step, source, sizes)
 
