@@ -150,7 +150,7 @@ def test_kernels_fold_into_the_models_that_they_are_of():
     fn = example("transformer")
     levels = {depth: fn.plot("kernels", depth=depth).figure for depth in (1, 2, 3, 9)}
     sizes = [len(figure.blocks) for figure in levels.values()]
-    assert sizes == sorted(sizes) and sizes[0] < 30 and sizes[-1] > 100
+    assert sizes == sorted(sizes) and sizes[0] < 30 and sizes[-1] > 3 * sizes[0]
     for figure in levels.values():
         assert sum(map(kernels_in, figure.blocks)) == int(figure.caption.split(" kernels")[0])
     found = fn.plot("kernels").figure
