@@ -116,10 +116,10 @@ PANEL_WORD, DEPTH_WORDS = 9, 10
 
 
 class _Tile:
-    """Emits the code of a tile, given (a, rows_a, b, c, rows_c, depth, columns, accumulate).
+    """Emits the code of tiles one below the other, given (a, rows_a, b, c, rows_c, depth, columns, accumulate, tiles).
 
     a, b, c: element pointers; rows_a, rows_c: offsets of each row in A and C; depth: int64[10], three sizes of k
-    outermost first, their strides in A, their strides in B, what lies between panels in B.
+    outermost first, their strides in A, their strides in B, what lies between panels in B; tiles: how many.
     """
 
     def __init__(self, builder, values, element, rows: int):
@@ -127,10 +127,17 @@ class _Tile:
         self.width = lanes(element)
         self.vector = ir.VectorType(element, self.width)
         self.bytes = 8 if element == F64 else 4
-        a, rows_a, _, _, _, depth, _, _ = values
-        words = [self.word(depth, i) for i in range(9)]
-        self.sizes, self.strides_a, self.strides_b = words[0:3], words[3:6], words[6:9]
-        self.rows_a = [builder.gep(a, [self.word(rows_a, r)]) for r in range(rows)]
+        self.a, self.offsets_a, self.b, self.c, self.offsets_c, depth, self.columns, accumulate, tiles = values
+        words = [self.word(depth, i) for i in range(DEPTH_WORDS)]
+        self.sizes, self.strides_a, self.strides_b, self.panel_stride = words[0:3], words[3:6], words[6:9], words[9]
+        self.accumulate = builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))
+        self.prepare()
+        with counting(builder, ir.Constant(I64, 0), builder.mul(tiles, ir.Constant(I64, rows)),
+                      ir.Constant(I64, rows)) as (first, _):
+            self.rows_a, self.rows_c = ([builder.gep(base, [self.word(builder.gep(offsets, [first]), r)])
+                                         for r in range(rows)]
+                                        for base, offsets in ((self.a, self.offsets_a), (self.c, self.offsets_c)))
+            self.emit()
 
     def word(self, pointer, index):
         return self.builder.load(self.builder.gep(pointer, [ir.Constant(I64, index)]))
@@ -180,21 +187,24 @@ class _OuterTile(_Tile):
     """
 
     def __init__(self, builder, values, element, rows: int, vectors: int, last: int, panel: int):
+        self.vectors, self.last, self.panel = vectors, last, panel
         super().__init__(builder, values, element, rows)
-        self.vectors, self.panel = vectors, panel
-        _, _, b, c, rows_c, depth, columns, accumulate = values
-        self.panel_stride = self.word(depth, PANEL_WORD) if panel else None
-        self.sums = [[allocate(builder, self.vector) for _ in range(vectors)] for _ in range(rows)]
-        self.places = [[self.place(builder.gep(c, [self.word(rows_c, r)]), v) for v in range(vectors)]
-                       for r in range(rows)]
-        masked = range({WHOLE: vectors, MASKED: vectors - 1, PADDED: 0}[last], vectors)
-        self.lengths = {v: builder.sub(columns, ir.Constant(I64, v * self.width)) for v in masked}
-        self.masks = {v: lanes_below(builder, element, length) for v, length in self.lengths.items()}
-        self.masks_b = self.masks if last == MASKED else {}
+
+    def prepare(self):
+        """What all tiles share: places for the sums, and how many columns the masked vectors have."""
+        self.sums = [[allocate(self.builder, self.vector) for _ in range(self.vectors)] for _ in range(self.rows)]
+        masked = range({WHOLE: self.vectors, MASKED: self.vectors - 1, PADDED: 0}[self.last], self.vectors)
+        self.lengths = {v: self.builder.sub(self.columns, ir.Constant(I64, v * self.width)) for v in masked}
+        self.masks = {v: lanes_below(self.builder, self.element, length) for v, length in self.lengths.items()}
+        self.masks_b = self.masks if self.last == MASKED else {}
+
+    def emit(self):
+        builder = self.builder
+        self.places = [[self.place(row, v) for v in range(self.vectors)] for row in self.rows_c]
         self.each(lambda r, v: builder.store(ir.Constant(self.vector, None), self.sums[r][v]))
-        with builder.if_then(builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))):
+        with builder.if_then(self.accumulate):
             self.each(lambda r, v: builder.store(self.load_c(r, v), self.sums[r][v]))
-        self.loop(0, ir.Constant(I64, 0), b)
+        self.loop(0, ir.Constant(I64, 0), self.b)
         self.each(lambda r, v: self.store_c(builder.load(self.sums[r][v]), r, v))
 
     def each(self, action):
@@ -248,26 +258,25 @@ class _DotTile(_Tile):
     A row's terms go to the lanes in turn, k % lanes, and the lanes are added in a fixed tree, whatever the tile.
     """
 
-    def __init__(self, builder, values, element, rows: int):
-        super().__init__(builder, values, element, rows)
-        _, _, b, c, rows_c, _, _, accumulate = values
-        self.sums = [allocate(builder, self.vector) for _ in range(rows)]
-        for place in self.sums:
-            builder.store(ir.Constant(self.vector, None), place)
-        width = ir.Constant(I64, self.width)
-        depth = self.sizes[2]
+    def prepare(self):
+        """What all tiles share: places for the sums, and how k falls into vectors."""
+        builder = self.builder
+        self.sums = [allocate(builder, self.vector) for _ in range(self.rows)]
+        width, depth = ir.Constant(I64, self.width), self.sizes[2]
         rest = builder.srem(depth, width)
         self.whole = builder.sub(depth, rest)
-        self.mask = lanes_below(builder, element, rest)
+        self.mask = lanes_below(builder, self.element, rest)
         self.sizes[2] = builder.sdiv(depth, width)
         self.strides_a[2] = self.strides_b[2] = width
-        self.loop(0, ir.Constant(I64, 0), b)
-        keep = builder.select(builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0)), ir.Constant(I64, 1),
-                              ir.Constant(I64, 0))
-        for r, place in enumerate(self.sums):
-            target = builder.gep(c, [self.word(rows_c, r)])
+
+    def emit(self):
+        builder = self.builder
+        for place in self.sums:
+            builder.store(ir.Constant(self.vector, None), place)
+        self.loop(0, ir.Constant(I64, 0), self.b)
+        for target, place in zip(self.rows_c, self.sums):
             total = self.add_lanes(builder.load(place))
-            with builder.if_else(builder.trunc(keep, I1)) as (then, otherwise):
+            with builder.if_else(self.accumulate) as (then, otherwise):
                 with then:
                     builder.store(builder.fadd(builder.load(target), total), target)
                 with otherwise:
@@ -310,36 +319,36 @@ def _kind(is_double) -> Kind:
 
 
 def _tile(rows: int, vectors: int, last: int, panel: int):
-    """The tile as an intrinsic; ``vectors`` is 0 for a tile of one column."""
+    """The tiles as an intrinsic; ``vectors`` is 0 for a tile of one column."""
     def tile(a: Typed, *rest: Typed):
         def emit(builder, *values):
             if vectors:
                 _OuterTile(builder, values, a.kind.dtype.llvm, rows, vectors, last, panel)
             else:
                 _DotTile(builder, values, a.kind.dtype.llvm, rows)
-        return emit, None, a.kind, ARGS, a.kind, a.kind, ARGS, ARGS, int64, int64
+        return emit, None, a.kind, ARGS, a.kind, a.kind, ARGS, ARGS, int64, int64, int64
     return template(tile)
 
 
 def build_tile(dtype: str, rows: int, vectors: int, last: int, panel: int) -> Object:
-    """The tile as a C function."""
+    """The tiles as a C function."""
     body = _tile(rows, vectors, last, panel)
 
-    def tile(a, rows_a, b, c, rows_c, depth, columns, accumulate):
-        body(a, rows_a, b, c, rows_c, depth, columns, accumulate)
+    def tile(a, rows_a, b, c, rows_c, depth, columns, accumulate, tiles):
+        body(a, rows_a, b, c, rows_c, depth, columns, accumulate, tiles)
     values = Pointer(_kind(dtype == "f64"))
-    kinds = values, ARGS, values, values, ARGS, ARGS, int64, int64
+    kinds = values, ARGS, values, values, ARGS, ARGS, int64, int64, int64
     return compile_native(tile, kinds, f"tile_{dtype}_{rows}_{vectors}_{last}_{panel}")
 
 
 @template
-def _call_tile(args: Typed, word: Typed, a: Typed, *rest: Typed):
-    """Call the tile whose address is args[word]."""
+def _call_tiles(args: Typed, word: Typed, a: Typed, *rest: Typed):
+    """Call the tiles whose address is args[word]."""
     def emit(builder, args, word, *values):
         function = ir.FunctionType(ir.VoidType(), [value.type for value in values])
         place = builder.bitcast(builder.gep(args, [word]), function.as_pointer().as_pointer())
         builder.call(builder.load(place), values)
-    return emit, None, ARGS, int64, a.kind, ARGS, a.kind, a.kind, ARGS, ARGS, int64, int64
+    return emit, None, ARGS, int64, a.kind, ARGS, a.kind, a.kind, ARGS, ARGS, int64, int64, int64
 
 
 def _frame(kind: Kind, count: int):
@@ -615,10 +624,25 @@ def _pack_a(packed, a, rows_a, runs, count, depth):
                 to = offset(to, MAX_ROWS)
 
 
-def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packed_a, packed_rows, count,
+def _cover(args, count, counts):
+    """How many tiles of each height cover ``count`` rows: tall ones and ones of a row less if they do so exactly; else
+    tall ones, and the last rows get the smallest tile that covers them, in which rows too many repeat the last one."""
+    tall, near = args[TALL], args[NEAR]
+    counts[0], counts[1], counts[2], counts[3] = count // tall, 0, 0, 0
+    rest = count - counts[0] * tall
+    if rest != 0:
+        tiles = counts[0] + 1
+        if count >= tiles * near:
+            counts[1] = tiles * tall - count
+            counts[0] = tiles - counts[1]
+        else:
+            counts[0 if rest > args[HALF] else (2 if rest > 1 else 3)] += 1
+
+
+def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packed_a, packed_rows, count, counts,
            first_column, last_column, accumulate):
     """A block of rows and columns over one chunk of k."""
-    tall, wide, last_wide, packs = args[TALL], args[WIDE], args[LAST_WIDE], args[PACKS]
+    wide, last_wide, packs = args[WIDE], args[LAST_WIDE], args[PACKS]
     size1, size0 = depth[1], depth[2]
     for i in range(DEPTH_WORDS):
         tile_depth[i] = depth[i]
@@ -647,16 +671,12 @@ def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packe
                 tile_depth[6], tile_depth[7], tile_depth[8] = size1 * size0 * width, size0 * width, width
             tile = TILES if here == wide else TILES + HEIGHTS
             row = 0
-            while row < count:
-                # As many tall tiles and ones of a row less as fit; else the last rows get the smallest tile that covers
-                # them, and rows that are too many repeat the last one.
-                rest = count - row
-                height = 0 if rest > args[HALF] else (2 if rest > 1 else 3)
-                fits = rest % tall != 0 and rest >= (rest + tall - 1) // tall * args[NEAR]
-                height = 1 if fits else height
-                _call_tile(args, tile + height, a, offset(rows_a, row), tile_b, offset(c, column),
-                           offset(rows_c, row), tile_depth, here, accumulate)
-                row += args[NEAR] if fits else tall
+            for height in range(HEIGHTS):
+                tiles = counts[height]
+                if tiles != 0:
+                    _call_tiles(args, tile + height, a, offset(rows_a, row), tile_b, offset(c, column),
+                                offset(rows_c, row), tile_depth, here, accumulate, tiles)
+                    row += tiles * args[TALL + height] if height < 3 else tiles
 
 
 def _define_contract(is_double):
@@ -667,7 +687,7 @@ def _define_contract(is_double):
         c = pointer(bases, args, 4, is_double)
         rows_a, rows_c, position = stack_words(MAX_ROWS), stack_words(MAX_ROWS), stack_words(LEVELS)
         packed_rows, runs = stack_words(MAX_ROWS), stack_words(MAX_RUNS)
-        depth, tile_depth = stack_words(DEPTH_WORDS), stack_words(DEPTH_WORDS)
+        depth, tile_depth, counts = stack_words(DEPTH_WORDS), stack_words(DEPTH_WORDS), stack_words(HEIGHTS)
         depth[PANEL_WORD] = args[PANEL_STRIDE]
         panel, packed_a = stack_floats(panel_size, is_double), stack_floats(PACKED_A, is_double)
         rows, columns = _product(args, ROWS), args[COLUMNS]
@@ -687,6 +707,7 @@ def _define_contract(is_double):
             whole = (count + args[TALL] - 1) // args[TALL] * args[TALL]
             for row in range(count, whole):
                 rows_a[row], rows_c[row] = rows_a[count - 1], rows_c[count - 1]
+            _cover(args, count, counts)
             if args[PACKS_A] != 0:
                 _find_runs(rows_a, count, runs)
                 for row in range(whole):
@@ -707,7 +728,7 @@ def _define_contract(is_double):
                             chunk_a = offset(unit_a, k3 * stride3_a + k2 * depth[3] + k1 * depth[4] + k0 * depth[5])
                             chunk_b = offset(unit_b, k3 * stride3_b + k2 * depth[6] + k1 * depth[7] + k0 * depth[8])
                             _block(args, chunk_a, rows_a, runs, chunk_b, unit_c, rows_c, depth, tile_depth, panel,
-                                   packed_a, packed_rows, count, first_column, last_column, accumulate)
+                                   packed_a, packed_rows, count, counts, first_column, last_column, accumulate)
                             accumulate = 1
     return contract
 
