@@ -137,6 +137,8 @@ class _Tile:
             self.rows_a, self.rows_c = ([builder.gep(base, [self.word(builder.gep(offsets, [first]), r)])
                                          for r in range(rows)]
                                         for base, offsets in ((self.a, self.offsets_a), (self.c, self.offsets_c)))
+            after = self.word(builder.gep(self.offsets_a, [first]), rows)
+            self.next_rows = builder.sub(after, self.word(builder.gep(self.offsets_a, [first]), 0))
             self.emit()
 
     def word(self, pointer, index):
@@ -158,13 +160,25 @@ class _Tile:
         at_a, at_b = builder.phi(I64), builder.phi(start_b.type)
         builder.cbranch(builder.icmp_signed(">", count, ir.Constant(I64, 0)), body, after)
         builder.position_at_end(body)
+        one, stride_a, stride_b = ir.Constant(I64, 1), self.strides_a[level], self.strides_b[level]
         if level < 2:
             self.loop(level + 1, at_a, at_b)
+        elif level == 2 and isinstance(self, _OuterTile):
+            sixteen = ir.Constant(I64, 16)
+            few = builder.icmp_signed("<", count, sixteen)
+            one = builder.select(few, count, sixteen)
+            at = builder.add(at_a, self.next_rows)
+            for row in self.rows_a:
+                prefetch(builder, builder.gep(row, [at]))
+            self.sizes.append(one); self.strides_a.append(stride_a); self.strides_b.append(stride_b)
+            self.loop(3, at_a, at_b)
+            del self.sizes[3:], self.strides_a[3:], self.strides_b[3:]
+            stride_a, stride_b = builder.mul(one, stride_a), builder.mul(one, stride_b)
         else:
             self.step(at_a, at_b)
-        next_count = builder.sub(count, ir.Constant(I64, 1))
-        next_a = builder.add(at_a, self.strides_a[level])
-        next_b = builder.gep(at_b, [self.strides_b[level]])
+        next_count = builder.sub(count, one)
+        next_a = builder.add(at_a, stride_a)
+        next_b = builder.gep(at_b, [stride_b])
         last = builder.block
         builder.branch(head).set_metadata("llvm.loop", self.as_written())
         for phi, first, following in ((count, self.sizes[level], next_count), (at_a, start_a, next_a),
@@ -177,6 +191,13 @@ class _Tile:
         """A loop's metadata (a node that begins with itself) that keeps LLVM from unrolling it: the unrolled loop needs
         twice the row pointers, more than there are registers."""
         return loop_hint(self.builder.module, "llvm.loop.unroll.disable")
+
+
+def prefetch(builder, pointer, for_write: bool = False, level: int = 3):
+    """Ask for the cache line of a place, which need not exist."""
+    place = builder.bitcast(pointer, I8.as_pointer())
+    function = declared(builder.module, "llvm.prefetch.p0", ir.VoidType(), [place.type, I32, I32, I32])
+    builder.call(function, [place, *(ir.Constant(I32, number) for number in (int(for_write), level, 1))])
 
 
 class _OuterTile(_Tile):
@@ -685,8 +706,8 @@ def _define_contract(is_double):
     def contract(bases, args, begin, end):
         a, b = pointer(bases, args, 0, is_double), pointer(bases, args, 2, is_double)
         c = pointer(bases, args, 4, is_double)
-        rows_a, rows_c, position = stack_words(MAX_ROWS), stack_words(MAX_ROWS), stack_words(LEVELS)
-        packed_rows, runs = stack_words(MAX_ROWS), stack_words(MAX_RUNS)
+        rows_a, rows_c, position = stack_words(MAX_ROWS + 1), stack_words(MAX_ROWS), stack_words(LEVELS)
+        packed_rows, runs = stack_words(MAX_ROWS + 1), stack_words(MAX_RUNS)
         depth, tile_depth, counts = stack_words(DEPTH_WORDS), stack_words(DEPTH_WORDS), stack_words(HEIGHTS)
         depth[PANEL_WORD] = args[PANEL_STRIDE]
         panel, packed_a = stack_floats(panel_size, is_double), stack_floats(PACKED_A, is_double)
@@ -705,6 +726,7 @@ def _define_contract(is_double):
             count = least(args[BLOCK_ROWS], rows - first_row)
             _row_offsets(args, first_row, count, rows_a, rows_c, position)
             whole = (count + args[TALL] - 1) // args[TALL] * args[TALL]
+            rows_a[whole] = rows_a[0]
             for row in range(count, whole):
                 rows_a[row], rows_c[row] = rows_a[count - 1], rows_c[count - 1]
             _cover(args, count, counts)
