@@ -54,7 +54,8 @@ LEVELS = 4              # nested indices of batch, rows and sums, outermost firs
 TILES, HEIGHTS = 19, 4
 # of a B that lies in panels, each of so many columns (0: it does not), so many elements apart
 PANEL_COLUMNS, PANEL_STRIDE = 27, 28
-BATCH = 29              # LEVELS sizes, then LEVELS strides each in A, B and C
+STRETCH = 29            # k of the next tile's A that a tile asks for at a time; 0: it does not
+BATCH = 30              # LEVELS sizes, then LEVELS strides each in A, B and C
 ROWS = BATCH + 4 * LEVELS       # sizes, strides in A, in C
 SUMS = ROWS + 3 * LEVELS        # sizes, strides in A, in B
 CHUNKS = SUMS + 3 * LEVELS      # how much of each sum index a chunk takes
@@ -230,7 +231,8 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     chunks = _chunks(sums, MAX_DEPTH if stride == 1 else PACKED_DEPTH if packs_a else STRIDED_DEPTH)
     words = [columns, column_stride_b, int(accumulate), group if packs else 0, int(packs_a),
              _lanes(dtype), block_rows, block_columns, tall, near, half, wide, last_wide,
-             *tiles.addresses, *((panel.columns, panel.stride) if panel is not None else (0, 0))]
+             *tiles.addresses, *((panel.columns, panel.stride) if panel is not None else (0, 0)),
+             CACHE_LINE // itemsize if stride == 1 and _has_room_ahead(rows, itemsize, tall) else 0]
     for axes, strides in ((batch, "abc"), (rows, "ac"), (sums, "ab")):
         words += [axis.size for axis in axes]
         for stride in strides:
@@ -245,6 +247,13 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
 
 
 CACHE_SETS, CACHE_WAYS, CACHE_LINE = 64, 8, 64      # of the first-level data cache
+
+
+def _has_room_ahead(rows: list[Axis], itemsize: int, tall: int) -> bool:
+    """Whether the first-level cache has room for the rows of A of two tiles beside a panel of B, which takes half of
+    it: rows that are a multiple of its sets apart collide."""
+    apart = gcd(next((abs(axis.a) for axis in reversed(rows) if axis.size > 1), 1) * itemsize, CACHE_SETS * CACHE_LINE)
+    return 2 * tall * apart <= CACHE_SETS * CACHE_LINE * CACHE_WAYS // 2
 
 
 def _packs_a(rows: list[Axis], stride: int, depth: int, columns: int) -> bool:

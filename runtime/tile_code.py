@@ -37,6 +37,7 @@ from .tile import (
     PANEL_STRIDE,
     PREFETCH_ROWS,
     ROWS,
+    STRETCH,
     SUMS,
     TALL,
     TILES,
@@ -112,14 +113,15 @@ def _store_part(builder, rest, to, part: int, count):
 
 
 # Words of what a tile is told of k: three sizes, three strides in A, three in B, and what lies between panels of B.
-PANEL_WORD, DEPTH_WORDS = 9, 10
+PANEL_WORD, STRETCH_WORD, DEPTH_WORDS = 9, 10, 11
 
 
 class _Tile:
     """Emits the code of tiles one below the other, given (a, rows_a, b, c, rows_c, depth, columns, accumulate, tiles).
 
-    a, b, c: element pointers; rows_a, rows_c: offsets of each row in A and C; depth: int64[10], three sizes of k
-    outermost first, their strides in A, their strides in B, what lies between panels in B; tiles: how many.
+    a, b, c: element pointers; rows_a, rows_c: offsets of each row in A and C; depth: int64[11], three sizes of k
+    outermost first, their strides in A, their strides in B, what lies between panels in B, and how many
+    k of the next tile's A to ask for at a time (0: do not); tiles: how many.
     """
 
     def __init__(self, builder, values, element, rows: int):
@@ -129,7 +131,8 @@ class _Tile:
         self.bytes = 8 if element == F64 else 4
         self.a, self.offsets_a, self.b, self.c, self.offsets_c, depth, self.columns, accumulate, tiles = values
         words = [self.word(depth, i) for i in range(DEPTH_WORDS)]
-        self.sizes, self.strides_a, self.strides_b, self.panel_stride = words[0:3], words[3:6], words[6:9], words[9]
+        self.sizes, self.strides_a, self.strides_b = words[0:3], words[3:6], words[6:9]
+        self.panel_stride, self.stretch = words[PANEL_WORD], words[STRETCH_WORD]
         self.accumulate = builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))
         self.prepare()
         with counting(builder, ir.Constant(I64, 0), builder.mul(tiles, ir.Constant(I64, rows)),
@@ -137,8 +140,8 @@ class _Tile:
             self.rows_a, self.rows_c = ([builder.gep(base, [self.word(builder.gep(offsets, [first]), r)])
                                          for r in range(rows)]
                                         for base, offsets in ((self.a, self.offsets_a), (self.c, self.offsets_c)))
-            after = self.word(builder.gep(self.offsets_a, [first]), rows)
-            self.next_rows = builder.sub(after, self.word(builder.gep(self.offsets_a, [first]), 0))
+            here = builder.gep(self.offsets_a, [first])
+            self.next_tile = builder.sub(self.word(here, rows), self.word(here, 0))
             self.emit()
 
     def word(self, pointer, index):
@@ -149,40 +152,34 @@ class _Tile:
         total = call_intrinsic(self.builder, "fma", self.vector, [x, y, self.builder.load(place)])
         self.builder.store(total, place)
 
-    def loop(self, level: int, start_a, start_b):
-        """The loop over k's index ``level`` and those inside it; start_a is an offset, start_b a pointer."""
-        builder = self.builder
+    def loop(self, level: int, at_a, at_b):
+        """The loops over k's index ``level`` and those inside it; at_a is an offset, at_b a pointer."""
+        if level == 2:
+            self.innermost(at_a, at_b)
+        else:
+            self.each_k(level, self.sizes[level], at_a, at_b, lambda _, at_a, at_b: self.loop(level + 1, at_a, at_b))
+
+    def innermost(self, at_a, at_b):
+        self.each_k(2, self.sizes[2], at_a, at_b, lambda _, at_a, at_b: self.step(at_a, at_b))
+
+    def each_k(self, level: int, size, start_a, start_b, body, at_once=None):
+        """A loop over ``size`` values of k's index ``level``, one (or ``at_once``) at a time; ``body`` is given how many
+        are left."""
+        builder, at_once = self.builder, at_once or ir.Constant(I64, 1)
         before = builder.block
-        head, body, after = (builder.append_basic_block(f"{part}{level}") for part in ("head", "body", "after"))
+        head, inside, after = (builder.append_basic_block(f"{part}{level}") for part in ("head", "body", "after"))
         builder.branch(head)
         builder.position_at_end(head)
-        count = builder.phi(I64)
-        at_a, at_b = builder.phi(I64), builder.phi(start_b.type)
-        builder.cbranch(builder.icmp_signed(">", count, ir.Constant(I64, 0)), body, after)
-        builder.position_at_end(body)
-        one, stride_a, stride_b = ir.Constant(I64, 1), self.strides_a[level], self.strides_b[level]
-        if level < 2:
-            self.loop(level + 1, at_a, at_b)
-        elif level == 2 and isinstance(self, _OuterTile):
-            sixteen = ir.Constant(I64, 16)
-            few = builder.icmp_signed("<", count, sixteen)
-            one = builder.select(few, count, sixteen)
-            at = builder.add(at_a, self.next_rows)
-            for row in self.rows_a:
-                prefetch(builder, builder.gep(row, [at]))
-            self.sizes.append(one); self.strides_a.append(stride_a); self.strides_b.append(stride_b)
-            self.loop(3, at_a, at_b)
-            del self.sizes[3:], self.strides_a[3:], self.strides_b[3:]
-            stride_a, stride_b = builder.mul(one, stride_a), builder.mul(one, stride_b)
-        else:
-            self.step(at_a, at_b)
-        next_count = builder.sub(count, one)
-        next_a = builder.add(at_a, stride_a)
-        next_b = builder.gep(at_b, [stride_b])
+        left, at_a, at_b = builder.phi(I64), builder.phi(I64), builder.phi(start_b.type)
+        builder.cbranch(builder.icmp_signed(">", left, ir.Constant(I64, 0)), inside, after)
+        builder.position_at_end(inside)
+        body(left, at_a, at_b)
+        next_left = builder.sub(left, at_once)
+        next_a = builder.add(at_a, builder.mul(at_once, self.strides_a[level]))
+        next_b = builder.gep(at_b, [builder.mul(at_once, self.strides_b[level])])
         last = builder.block
         builder.branch(head).set_metadata("llvm.loop", self.as_written())
-        for phi, first, following in ((count, self.sizes[level], next_count), (at_a, start_a, next_a),
-                                      (at_b, start_b, next_b)):
+        for phi, first, following in ((left, size, next_left), (at_a, start_a, next_a), (at_b, start_b, next_b)):
             phi.add_incoming(first, before)
             phi.add_incoming(following, last)
         builder.position_at_end(after)
@@ -193,11 +190,11 @@ class _Tile:
         return loop_hint(self.builder.module, "llvm.loop.unroll.disable")
 
 
-def prefetch(builder, pointer, for_write: bool = False, level: int = 3):
+def prefetch(builder, pointer):
     """Ask for the cache line of a place, which need not exist."""
     place = builder.bitcast(pointer, I8.as_pointer())
     function = declared(builder.module, "llvm.prefetch.p0", ir.VoidType(), [place.type, I32, I32, I32])
-    builder.call(function, [place, *(ir.Constant(I32, number) for number in (int(for_write), level, 1))])
+    builder.call(function, [place, *(ir.Constant(I32, number) for number in (0, 3, 1))])
 
 
 class _OuterTile(_Tile):
@@ -259,6 +256,21 @@ class _OuterTile(_Tile):
         else:
             store_first(self.builder, value, self.places[r][v], self.lengths[v])
 
+    def innermost(self, at_a, at_b):
+        """The hardware does not foresee the short rows of A: this tile asks for the next one's, a line at a time."""
+        builder = self.builder
+        asks = builder.icmp_signed("!=", self.stretch, ir.Constant(I64, 0))
+        at_once = builder.select(asks, self.stretch, self.sizes[2])
+
+        def stretch(left, at_a, at_b):
+            with builder.if_then(asks):
+                ahead = builder.add(at_a, self.next_tile)
+                for row in self.rows_a:
+                    prefetch(builder, builder.gep(row, [ahead]))
+            here = builder.select(builder.icmp_signed("<", left, at_once), left, at_once)
+            self.each_k(2, here, at_a, at_b, lambda _, at_a, at_b: self.step(at_a, at_b))
+        self.each_k(2, self.sizes[2], at_a, at_b, stretch, at_once)
+
     def step(self, at_a, at_b):
         """One k: every accumulator += A broadcast * B."""
         builder = self.builder
@@ -303,11 +315,9 @@ class _DotTile(_Tile):
                 with otherwise:
                     builder.store(total, target)
 
-    def loop(self, level: int, start_a, start_b):
-        super().loop(level, start_a, start_b)
-        if level == 2:      # what is left of the innermost k, less than a vector
-            at_a = self.builder.add(start_a, self.whole)
-            self.step(at_a, self.builder.gep(start_b, [self.whole]), self.mask)
+    def innermost(self, at_a, at_b):
+        super().innermost(at_a, at_b)       # and what is left, less than a vector
+        self.step(self.builder.add(at_a, self.whole), self.builder.gep(at_b, [self.whole]), self.mask)
 
     def step(self, at_a, at_b, mask=None):
         def load(pointer):
@@ -468,9 +478,7 @@ def _copy_padded(target: Typed, source: Typed, count: Typed):
 def _prefetch(pointer: Typed, count: Typed):
     """Ask for the cache line of the value ``count`` further; it need not exist."""
     def emit(builder, pointer, count):
-        place = builder.bitcast(builder.gep(pointer, [count]), I8.as_pointer())
-        function = declared(builder.module, "llvm.prefetch.p0", ir.VoidType(), [place.type, I32, I32, I32])
-        builder.call(function, [place, *(ir.Constant(I32, number) for number in (0, 3, 1))])
+        prefetch(builder, builder.gep(pointer, [count]))
     return emit, None, pointer.kind, int64
 
 
@@ -709,7 +717,7 @@ def _define_contract(is_double):
         rows_a, rows_c, position = stack_words(MAX_ROWS + 1), stack_words(MAX_ROWS), stack_words(LEVELS)
         packed_rows, runs = stack_words(MAX_ROWS + 1), stack_words(MAX_RUNS)
         depth, tile_depth, counts = stack_words(DEPTH_WORDS), stack_words(DEPTH_WORDS), stack_words(HEIGHTS)
-        depth[PANEL_WORD] = args[PANEL_STRIDE]
+        depth[PANEL_WORD], depth[STRETCH_WORD] = args[PANEL_STRIDE], args[STRETCH]
         panel, packed_a = stack_floats(panel_size, is_double), stack_floats(PACKED_A, is_double)
         rows, columns = _product(args, ROWS), args[COLUMNS]
         column_blocks = (columns + args[BLOCK_COLUMNS] - 1) // args[BLOCK_COLUMNS]
