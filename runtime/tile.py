@@ -55,7 +55,8 @@ TILES, HEIGHTS = 19, 4
 # of a B that lies in panels, each of so many columns (0: it does not), so many elements apart
 PANEL_COLUMNS, PANEL_STRIDE = 27, 28
 STRETCH = 29            # k of the next tile's A that a tile asks for at a time; 0: it does not
-BATCH = 30              # LEVELS sizes, then LEVELS strides each in A, B and C
+BY_ROWS = 30            # whether C is computed row by row: a tile's beginning and end outweigh a single term
+BATCH = 31              # LEVELS sizes, then LEVELS strides each in A, B and C
 ROWS = BATCH + 4 * LEVELS       # sizes, strides in A, in C
 SUMS = ROWS + 3 * LEVELS        # sizes, strides in A, in B
 CHUNKS = SUMS + 3 * LEVELS      # how much of each sum index a chunk takes
@@ -140,6 +141,7 @@ def _tile_cost(rows: int, vectors: int) -> float:
     return max(rows * vectors / 2, (rows + vectors) / 2, 4) + 0.05 * rows + 0.1 * vectors
 
 
+FEW_TERMS, MANY_COLUMNS = 1, 96     # rows of so short a sum and so many columns go one by one, without tiles
 LONG_SUM = 1024         # terms from which on reading the operands costs more than an uneven end
 MANY_ROWS = 240         # stands for "many" where a tile is chosen: which tile must not depend on how many rows come
 
@@ -217,6 +219,10 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
     must_pack = not is_dot and (tiles.is_padded or column_stride_b != 1)
     far = far and panel is None
+    by_rows = (0 < depth <= FEW_TERMS and row_count >= tall and columns >= MANY_COLUMNS and column_stride_b == 1
+               and panel is None)
+    if by_rows and unit_rows is None:
+        unit_rows = -(-row_count // _up(-(-row_count // MAX_ROWS), thread_count))
     if unit_rows is None:
         # Every unit packs, or at least reads, its part of B and of A by itself.
         units_a_thread = 2 if must_pack or far or depth >= LONG_SUM else 4
@@ -232,7 +238,8 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     words = [columns, column_stride_b, int(accumulate), group if packs else 0, int(packs_a),
              _lanes(dtype), block_rows, block_columns, tall, near, half, wide, last_wide,
              *tiles.addresses, *((panel.columns, panel.stride) if panel is not None else (0, 0)),
-             CACHE_LINE // itemsize if stride == 1 and _has_room_ahead(rows, itemsize, tall) else 0]
+             CACHE_LINE // itemsize if stride == 1 and _has_room_ahead(rows, itemsize, tall) else 0,
+             int(by_rows)]
     for axes, strides in ((batch, "abc"), (rows, "ac"), (sums, "ab")):
         words += [axis.size for axis in axes]
         for stride in strides:

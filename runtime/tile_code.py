@@ -16,6 +16,7 @@ from .tile import (
     BATCH,
     BLOCK_COLUMNS,
     BLOCK_ROWS,
+    BY_ROWS,
     CHUNKS,
     COLUMN_STRIDE_B,
     COLUMNS,
@@ -163,7 +164,7 @@ class _Tile:
         self.each_k(2, self.sizes[2], at_a, at_b, lambda _, at_a, at_b: self.step(at_a, at_b))
 
     def each_k(self, level: int, size, start_a, start_b, body, at_once=None):
-        """A loop over ``size`` values of k's index ``level``, one (or ``at_once``) at a time; ``body`` is given how many
+        """A loop over ``size`` values of k's index ``level``, one (or ``at_once``) at a time; ``body`` is told how many
         are left."""
         builder, at_once = self.builder, at_once or ir.Constant(I64, 1)
         before = builder.block
@@ -438,6 +439,12 @@ class _Vectors:
     def store(self, value, pointer, at):
         self.builder.store(value, self.place(pointer, at), align=self.align)
 
+    def spread(self, scalar):
+        """A vector of equal values."""
+        undefined = ir.Constant(self.type, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, self.width), None))
+
     def split(self, count):
         """How many of ``count`` values lie in whole vectors, and how many are left."""
         rest = self.builder.srem(count, ir.Constant(I64, self.width))
@@ -472,6 +479,26 @@ def _copy_padded(target: Typed, source: Typed, count: Typed):
             values = load_masked(builder, vectors.place(source, whole), lanes_below(builder, vectors.element, rest))
             vectors.store(values, target, whole)
     return emit, None, target.kind, target.kind, int64
+
+
+@template
+def _add_scaled(target: Typed, source: Typed, factor: Typed, count: Typed, keep: Typed):
+    """target[j] = (target[j] if ``keep`` != 0 else 0) + factor[0] * source[j] for ``count`` values."""
+    def emit(builder, target, source, factor, count, keep):
+        vectors = _Vectors(builder, target.type.pointee)
+        factor, none = builder.load(factor), ir.Constant(I64, 0)
+        keeps = builder.icmp_signed("!=", keep, none)
+        whole, _ = vectors.split(count)
+        spread = vectors.spread(factor)
+        with counting(builder, none, whole, ir.Constant(I64, vectors.width)) as (at, _):
+            old = builder.select(keeps, vectors.load(target, at), ir.Constant(vectors.type, None))
+            new = call_intrinsic(builder, "fma", vectors.type, [spread, vectors.load(source, at), old])
+            vectors.store(new, target, at)
+        with counting(builder, whole, count, ir.Constant(I64, 1)) as (at, _):
+            place, other = builder.gep(target, [at]), builder.load(builder.gep(source, [at]))
+            old = builder.select(keeps, builder.load(place), ir.Constant(vectors.element, 0.0))
+            builder.store(call_intrinsic(builder, "fma", vectors.element, [factor, other, old]), place)
+    return emit, None, target.kind, target.kind, target.kind, int64, int64
 
 
 @template
@@ -708,6 +735,22 @@ def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packe
                     row += tiles * args[TALL + height] if height < 3 else tiles
 
 
+def _add_rows(args, a, rows_a, b, c, rows_c, count):
+    """A block of rows of a short sum, each row of C by itself: a tile's beginning and end would take longer."""
+    columns = args[COLUMNS]
+    for row in range(count):
+        to, keep = offset(c, rows_c[row]), args[ACCUMULATE]
+        for k3 in range(args[SUMS]):
+            for k2 in range(args[SUMS + 1]):
+                for k1 in range(args[SUMS + 2]):
+                    for k0 in range(args[SUMS + 3]):
+                        at_a = (rows_a[row] + k3 * args[SUMS + 4] + k2 * args[SUMS + 5] + k1 * args[SUMS + 6]
+                                + k0 * args[SUMS + 7])
+                        at_b = k3 * args[SUMS + 8] + k2 * args[SUMS + 9] + k1 * args[SUMS + 10] + k0 * args[SUMS + 11]
+                        _add_scaled(to, offset(b, at_b), offset(a, at_a), columns, keep)
+                        keep = 1
+
+
 def _define_contract(is_double):
     panel_size = MAX_DEPTH * PACKED_BYTES // (8 if is_double else 4)
 
@@ -723,7 +766,9 @@ def _define_contract(is_double):
         column_blocks = (columns + args[BLOCK_COLUMNS] - 1) // args[BLOCK_COLUMNS]
         row_blocks = (rows + args[BLOCK_ROWS] - 1) // args[BLOCK_ROWS]
         chunk3, chunk2, chunk1, chunk0 = args[CHUNKS], args[CHUNKS + 1], args[CHUNKS + 2], args[CHUNKS + 3]
-        size3, size2, size1, size0 = args[SUMS], args[SUMS + 1], args[SUMS + 2], args[SUMS + 3]
+        # Where rows go one by one nothing is left to the chunks.
+        size3 = args[SUMS] if args[BY_ROWS] == 0 else 0
+        size2, size1, size0 = args[SUMS + 1], args[SUMS + 2], args[SUMS + 3]
         stride3_a, stride3_b = args[SUMS + LEVELS], args[SUMS + 2 * LEVELS]
         for level in range(3):
             depth[3 + level] = args[SUMS + LEVELS + 1 + level]
@@ -746,6 +791,8 @@ def _define_contract(is_double):
             last_column = least(first_column + args[BLOCK_COLUMNS], columns)
             _batch_offsets(args, batch, position)
             unit_a, unit_b, unit_c = offset(a, position[0]), offset(b, position[1]), offset(c, position[2])
+            if args[BY_ROWS] != 0:
+                _add_rows(args, unit_a, rows_a, unit_b, unit_c, rows_c, count)
             accumulate = args[ACCUMULATE]
             # Chunks of k; even an empty sum has one, which stores the zeros.
             for k3 in range(0, size3, chunk3):

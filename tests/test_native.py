@@ -370,7 +370,7 @@ def test_matrix_products(dtype):
     numpy_dtype, tolerance = ("f4", 1e-4) if dtype == "f32" else ("f8", 1e-11)
     numbers = np.random.default_rng(1)
     for m, n, k in [(1, 1, 1), (7, 10, 5), (1, 70, 64), (2, 40, 30), (3, 17, 40), (64, 48, 33), (200, 100, 800),
-                    (30, 600, 500), (5, 8, 0), (13, 3, 400)]:
+                    (30, 600, 500), (5, 8, 0), (13, 3, 400), (200, 101, 1), (9, 512, 1)]:
         a, b = (numbers.normal(size=shape).astype(numpy_dtype) for shape in ((m, k), (k, n)))
         exact = a.astype(np.float64) @ b
         for transposed, accumulate in ((False, False), (True, False), (False, True)):
@@ -401,6 +401,16 @@ def test_a_row_has_the_same_bits_in_every_tile():
     for i in range(k):
         chain = (a[:, i:i + 1].astype(np.float64) * b[i] + chain).astype(np.float32).astype(np.float64)
     assert (chain == c).mean() > 0.99               # but its sum is rounded twice, now and then differently
+
+
+@pytest.mark.parametrize("outputs", [64, 100, 512])
+def test_a_sum_of_one_term_is_rounded_once(outputs):
+    """The gradient of a dense kernel at one sample: rows that go one by one, and tiles, give the same bits."""
+    numbers = np.random.default_rng(10)
+    x, dy = numbers.normal(size=300).astype(np.float32), numbers.normal(size=outputs).astype(np.float32)
+    dw = np.empty((300, outputs), np.float32)
+    run_plan(plan("f32", [], [Axis(300, a=1, c=outputs)], [Axis(1, a=300, b=outputs)], outputs), x, dy, dw)
+    np.testing.assert_array_equal(dw, np.outer(x, dy))
 
 
 def test_threads_do_not_change_a_product(two_threads):
