@@ -22,7 +22,8 @@ LONG_SUM = 2048
 
 # How partial results of an accumulator's operation meet.
 _MEET = {"fma": "add", "fma_any_order": "add", "add_any_order": "add", "add": "add", "mul": "mul", "maximum": "maximum",
-         "minimum": "minimum", "logical_and": "logical_and", "logical_or": "logical_or"}
+         "minimum": "minimum", "maximum_any_order": "maximum", "minimum_any_order": "minimum",
+         "logical_and": "logical_and", "logical_or": "logical_or"}
 
 
 def close_map(nest: Nest, targets: Sequence[Target], label: str = "map") -> Step:

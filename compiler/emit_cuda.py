@@ -20,7 +20,8 @@ class CudaPrinter(Printer):
 
     elementwise = ELEMENTWISE | {name: f"{name}_{{s}}({{0}})" for name in ("sqrt", "floor", "ceil", "round")} | {
         "rsqrt": "{one} / sqrt_{s}({0})", "fma": "fma_{s}({0}, {1}, {2})", "fma_any_order": "fma_{s}({0}, {1}, {2})",
-        "add_any_order": "{0} + {1}"}
+        "add_any_order": "{0} + {1}", "maximum_any_order": "maximum({0}, {1})",
+        "minimum_any_order": "minimum({0}, {1})"}
 
     def statement(self, s, indent: str) -> None:
         match s:

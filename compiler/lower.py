@@ -487,6 +487,8 @@ def is_map(current: Node) -> bool:
 
 
 _COMBINE = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}
+# Of floats, where vectors may take part: products keep their order.
+_ANY_ORDER = {"sum": "add_any_order", "max": "maximum_any_order", "min": "minimum_any_order"}
 
 
 def finish_reduction(close: Closing, nest: Nest, kind: str, value: str, current: Node, view: View,
@@ -502,7 +504,7 @@ def finish_reduction(close: Closing, nest: Nest, kind: str, value: str, current:
     if unit_kept and not unit_reduce:
         return close.columns(nest, _COMBINE[kind], start, (value,), view, index)
     total = nest.name("total")
-    combine = "add_any_order" if kind == "sum" and dtype.kind == "float" else _COMBINE[kind]
+    combine = _ANY_ORDER.get(kind, _COMBINE[kind]) if dtype.kind == "float" else _COMBINE[kind]
     step = nest.let(combine, dtype, (total, dtype), (value, dtype))
     return close.rows(nest, (Constant(total, dtype, start),), (Assign(total, step),), None, view, index, total)
 

@@ -63,7 +63,8 @@ def _clamp(x: Value, low: float, high: float) -> Value:
 
 
 def exp(x: Value) -> Value:
-    n, multiple, high = _reduced(_clamp(x, -104.5, 89.0))
+    # Far below, half of n makes a factor of 0: to underflow takes long, and what a mask hides is far below.
+    n, multiple, high = _reduced(_clamp(x, -176.0, 89.0))
     r = multiple.fma(-LN2_LOW, high)
     q = r.estrin(0.5, 0.16666515171527863, 0.04166845604777336, 0.008369418792426586, 0.0013813144760206342)
     # In two factors: one alone would overflow below the largest result, and lose the denormals.

@@ -12,6 +12,7 @@ from .elementary import floordiv, maximum, minimum, mod, sign_integer
 from .kinds import Typed, boolean, float32, float64, int32, int64, template
 from .machine import Object
 from .random import random_bits
+from .simd import declared, suffix
 from .translate import Definition
 
 
@@ -24,6 +25,21 @@ def add_any_order(total: Typed, value: Typed):
     def emit(builder, a, b):
         return builder.fadd(a, b, flags=("reassoc",))
     return emit, total.kind, total.kind, total.kind
+
+
+def _extremum(name: str):
+    """``llvm.maximum`` or ``llvm.minimum`` of two floats: NaN if either is, and either zero of two."""
+    def rule(total: Typed, value: Typed):
+        def emit(builder, a, b):
+            function = declared(builder.module, f"llvm.{name}.{suffix(a.type)}", a.type, (a.type, a.type))
+            return builder.call(function, (a, b), fastmath=("nsz",))
+        return emit, total.kind, total.kind, total.kind
+    rule.__name__ = f"{name}_any_order"
+    rule.__doc__ = f"``{name}(total, value)`` of floats where LLVM may change the order, and so use vectors."
+    return template(rule)
+
+
+maximum_any_order, minimum_any_order = _extremum("maximum"), _extremum("minimum")
 
 
 @template
@@ -49,9 +65,10 @@ def namespace() -> dict:
     names |= {name: value for name, value in vars(native).items() if name.startswith("buffer_")}
     return names | {
         "float32": float32, "float64": float64, "int32": int32, "int64": int64, "boolean": boolean, "fma": fma,
-        "add_any_order": add_any_order, "maximum": maximum, "minimum": minimum, "floordiv": floordiv, "mod": mod,
-        "sign_f32": sign_f32, "sign_f64": sign_f64, "sign_i32": sign_integer, "sign_i64": sign_integer, "sqrt": np.sqrt,
-        "floor": np.floor, "ceil": np.ceil, "rint": np.rint, "random_bits": random_bits,
+        "add_any_order": add_any_order, "maximum_any_order": maximum_any_order, "minimum_any_order": minimum_any_order,
+        "maximum": maximum, "minimum": minimum, "floordiv": floordiv, "mod": mod, "sign_f32": sign_f32,
+        "sign_f64": sign_f64, "sign_i32": sign_integer, "sign_i64": sign_integer, "sqrt": np.sqrt, "floor": np.floor,
+        "ceil": np.ceil, "rint": np.rint, "random_bits": random_bits,
     }
 
 

@@ -76,8 +76,9 @@ INTEGERS = """def kernel(bases, args, begin, end):
         out[5 * i + 4] = random_bits(a[i], b[i], i)
 """
 # Of those of floats, what takes more than one number.
-COUNTS = {"fma": 3} | dict.fromkeys(["add_any_order", "maximum", "minimum", "floordiv", "mod", "pow_f32", "pow_f64",
-                                     "maximum_f32", "maximum_f64", "minimum_f32", "minimum_f64"], 2)
+COUNTS = {"fma": 3} | dict.fromkeys(["add_any_order", "maximum_any_order", "minimum_any_order", "maximum", "minimum",
+                                     "floordiv", "mod", "pow_f32", "pow_f64", "maximum_f32", "maximum_f64",
+                                     "minimum_f32", "minimum_f64"], 2)
 OTHERS = {"float32", "float64", "int32", "int64", "boolean", "random_bits"}
 
 

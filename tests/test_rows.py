@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from netc.compiler.ir import Graph
 from netc.compiler.pipeline import Executable, optimize
 from netc.compiler.rows import join_rows
 from netc.compiler.types import Dim, f32
+from netc.runtime import listing
 
 N, T = Dim.symbol("N"), Dim.symbol("T")
 x, b = ops.input("x", f32, (N, 4, T)), ops.param("b", f32, (T,))
@@ -89,3 +92,18 @@ def test_an_attention_layer_has_one_kernel_for_its_softmax():
     steps = fn.program("predict").executable.steps
     assert sum(step.label == "rows" for step in steps) == 1
     assert join_rows(steps) == list(steps)
+
+
+def test_the_largest_of_a_row_is_found_by_vectors_and_a_nan_is_larger():
+    graph = Graph((x,), {kind: ops.reduce(x, kind, (2,)) for kind in ("max", "min")})
+    found = Executable(optimize(graph), {x: ("x", 0)})
+    code = "".join(listing.listing(text, "asm") for _, text in found.kernels())
+    assert re.search(r"maxps|fmax\tv", code) and re.search(r"minps|fmin\tv", code)
+    for length in (1, 8, 37, 70):
+        rows = np.random.default_rng(0).normal(size=(length + 3, 4, length)).astype(np.float32)
+        rows[range(length), 1, range(length)] = np.nan              # at each place of a row
+        rows[:, 2] = -np.inf
+        rows[0, 3] = np.inf
+        results = found.run({"x": rows}, {"N": length + 3, "T": length})
+        np.testing.assert_array_equal(results["max"], rows.max(axis=2))
+        np.testing.assert_array_equal(results["min"], rows.min(axis=2))
