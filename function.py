@@ -63,8 +63,7 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
 
     def prepare():
         if target == "cpu":
-            from .runtime import workers
-            workers.prepare(precision)
+            _prepare(np.dtype(np.float32 if precision == "f32" else np.float64))
     with paused():
         found = elaborate(text, name, prepare, model=model, precision=precision, settings=dict(settings or {}),
                           optimizer=optimizer, lr=lr)
@@ -78,6 +77,12 @@ def _require_numba() -> None:
     except (ImportError, AttributeError, OSError) as error:     # it is missing; or it does not fit what is beside it
         raise ModelError(f"the target \"numba\" needs the package numba (pip install 'numba>=0.61'), which cannot be "
                          f"imported: {error}. The target \"cpu\" gives the same results without it") from None
+
+
+def _prepare(dtype: np.dtype) -> None:
+    """Start what helps to compile kernels, before it is known which: there is something new."""
+    from .runtime import workers
+    workers.prepare(f"f{8 * dtype.itemsize}")
 
 
 def read_source(source: str | os.PathLike) -> tuple[str, str]:
@@ -477,6 +482,8 @@ class Function:
             found = kept.get(key) if key is not None else None
             if found is not None:
                 return *found, True
+            if self.target == "cpu":
+                _prepare(np.dtype(self.layout.dtype))
             made = make()
             if key is not None:
                 kept.put(key, made)

@@ -41,13 +41,13 @@ def put(key: str, value: Any) -> None:
 
 def key_of(*parts: str | bytes) -> str:
     """The key of these texts for this version of the compiler."""
-    return cache.key_of("kept", *_version(), *parts)
+    return cache.key_of("kept", _version(), *parts)
 
 
 @functools.cache
-def _version() -> tuple[str | bytes, ...]:
-    """Everything beside its input that determines what the compiler makes."""
+def _version() -> str:
+    """The key of everything beside its input that determines what the compiler makes."""
     files = sorted([*(ROOT / "compiler").rglob("*.py"), *(ROOT / "grammar").rglob("*.net"),
-                    ROOT / "grammar" / "net.lark",
+                    ROOT / "grammar" / "net.lark", ROOT / "grammar" / "net.tables.json",
                     ROOT / "runtime" / "weights.py", ROOT / "runtime" / "cuda" / "contract.py"])
-    return sys.version, *(file.read_bytes() for file in files if file.parent.name != "cli")
+    return cache.key_of(sys.version, *(file.read_bytes() for file in files if file.parent.name != "cli"))

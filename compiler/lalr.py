@@ -1,7 +1,7 @@
 """The machine that runs the grammar's tables: texts to tokens, tokens to a concrete tree.
 
-Lark makes the tables (`tables.py`); they are plain data and are kept, so that a process which parses a new text need
-not import Lark, which takes longer than to parse it.  The trees are those that Lark would make.
+Lark makes the tables (`tables.py`); they are plain data beside the grammar, so that to parse a text takes no Lark,
+whose import and work on the grammar take longer.  The trees are those that Lark would make.
 """
 
 from __future__ import annotations

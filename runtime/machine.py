@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,11 +27,12 @@ EMITTERS = ("builders", "elementary", "kinds", "machine", "math", "native", "ran
 @dataclass(frozen=True)
 class Object:
     """An object file and its only visible symbol; ``module`` is LLVM's module that it was made of, where it was made
-    here."""
+    here, and ``reduces_strength`` how (see ``emit_code``)."""
 
     symbol: str
     content: bytes
-    module: object = field(default=None, compare=False, repr=False)
+    module: Any = field(default=None, compare=False, repr=False)
+    reduces_strength: bool = field(default=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,20 @@ def target_machine():
     is_x86 = _target().name.startswith("x86")
     return _target().create_target_machine(cpu=_llvm().get_host_cpu_name(), features=_features(), opt=3, jit=True,
                                            reloc="static" if is_x86 else "default", codemodel="jitdefault")
+
+
+def emit_code(module: Any, reduces_strength: bool, as_text: bool = False) -> Any:
+    """An optimised module's machine code: an object file, or assembly.
+
+    Where it does not reduce strength, LLVM leaves the indices in loops as they are written.  To look for better ones
+    takes it longer than all else where a loop has many arrays and strides.
+    """
+    with _lock:                         # the switch is the whole process's
+        _llvm().set_option("netc", f"-disable-lsr={str(not reduces_strength).lower()}")
+        try:
+            return target_machine().emit_assembly(module) if as_text else target_machine().emit_object(module)
+        finally:
+            _llvm().set_option("netc", "-disable-lsr=false")
 
 
 class LinkError(Exception):

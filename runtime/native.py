@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from llvmlite import binding as llvm, ir
 
 from .kinds import Kind, Pointer, Typed, boolean, byte, float32, float64, int32, int64, intrinsic, template
-from .machine import Object, target_machine
+from .machine import Object, emit_code, target_machine
 from .simd import I32, I64, allocate, call_library
 from .translate import MAX_SCOPES, Definition, definition, translate
 
@@ -74,14 +74,15 @@ def _join_branches(passes) -> None:
     passes.add_jump_threading_pass()
 
 
-def compile_native(function: Callable | Definition, kinds: Sequence[Kind | Pointer],
-                   symbol: str = "netc_kernel") -> Object:
-    """An object with this function as the C function ``symbol``, and no other visible symbol."""
+def compile_native(function: Callable | Definition, kinds: Sequence[Kind | Pointer], symbol: str = "netc_kernel",
+                   reduces_strength: bool = True) -> Object:
+    """An object with this function as the C function ``symbol``, and no other visible symbol; ``reduces_strength`` as
+    in ``machine.emit_code``."""
     module = compile_module(function, kinds, symbol)
     foreign = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")} - SYMBOLS
     if foreign:
         raise RuntimeError(f"a kernel would call {', '.join(sorted(foreign))}")
-    return Object(symbol, target_machine().emit_object(module), module)
+    return Object(symbol, emit_code(module, reduces_strength), module, reduces_strength)
 
 
 # --- buffers ------------------------------------------------------------------------------------------------------

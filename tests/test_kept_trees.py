@@ -1,4 +1,4 @@
-"""Syntax trees in the cache: what comes back is what was parsed; Lark is needed only to make the grammar's tables."""
+"""Syntax trees in the cache: what comes back is what was parsed."""
 
 from __future__ import annotations
 
@@ -82,26 +82,11 @@ def check(folder, activation: str) -> str:
     return done.stdout
 
 
-def test_only_the_tables_need_lark_and_only_new_texts_the_parser(tmp_path):
+def test_nothing_needs_lark_and_only_new_texts_the_parser(tmp_path):
     function = "<netc.Function M(x: f32[N, 2]) -> (output: f32[N, 3]), 9 parameters>"
-    assert check(tmp_path / "cache", "gelu") == f"{function} True True False False\n"
+    assert check(tmp_path / "cache", "gelu") == f"{function} False True False False\n"
     assert check(tmp_path / "cache", "gelu") == f"{function} False False False False\n"
     assert check(tmp_path / "cache", "relu") == f"{function} False True False False\n"
-
-
-def test_the_tables_are_kept(tmp_path, monkeypatch):
-    from netc.compiler import tables
-    monkeypatch.setenv("NETC_CACHE_DIR", str(tmp_path / "cache"))
-    built = []
-    load = tables.load_grammar
-    monkeypatch.setattr(tables, "load_grammar", lambda: built.append(1) or load())
-    text = (ROOT / "tests" / "syntax" / "language.net").read_text(encoding="utf-8")
-    dumps = []
-    for _ in range(2):
-        tables.tables.cache_clear()
-        dumps.append(syntax.dump(parse(text)))
-    tables.tables.cache_clear()
-    assert dumps[0] == dumps[1] and len(built) == 1
 
 
 def test_a_node_is_written_by_what_it_is():

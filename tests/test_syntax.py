@@ -1,12 +1,16 @@
 """The grammar, the tree, and what is said of text that is not in the language."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from netc.compiler import syntax as ast
+from netc.compiler import syntax as ast, tables as tables_module
 from netc.compiler.diagnostics import TITLES, Diagnostic, Diagnostics, Source, Span, nearest
 from netc.compiler.parser import MAX_ERRORS
 from netc.compiler.syntax import parse
@@ -93,6 +97,28 @@ def test_every_keyword_ends_at_a_word_boundary():
 
 def test_grammar_is_built_once():
     assert tables() is tables()
+
+
+def test_the_tables_are_those_of_the_grammar():
+    """After an edit of the grammar: python -m netc.compiler.tables"""
+    assert tables_module.tables.__wrapped__() == tables_module.make_tables()
+    assert json.loads(tables_module.MADE.read_text(encoding="utf-8"))["grammar"] == tables_module._identity()
+
+
+def test_the_tables_are_written_the_same_on_every_run(tmp_path):
+    code = ("import sys\nfrom pathlib import Path\nfrom netc.compiler import tables\n"
+            "tables.MADE = Path(sys.argv[1])\ntables.write_tables()\n")
+    for seed in ("1", "2"):
+        subprocess.run([sys.executable, "-c", code, tmp_path / seed], check=True,
+                       env=os.environ | {"PYTHONHASHSEED": seed})
+        assert (tmp_path / seed).read_bytes() == tables_module.MADE.read_bytes().replace(b"\r\n", b"\n")
+
+
+def test_tables_of_another_grammar_are_not_used(monkeypatch, tmp_path):
+    edited = tmp_path / "net.lark"
+    edited.write_text(GRAMMAR.read_text(encoding="utf-8").replace("collecting", "gathering"), encoding="utf-8")
+    monkeypatch.setattr(tables_module, "GRAMMAR", edited)
+    assert "gathering" in tables_module.tables.__wrapped__().pattern
 
 
 def test_lark_is_imported_only_to_make_the_tables():

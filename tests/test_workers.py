@@ -153,8 +153,8 @@ def test_a_process_that_was_started_ahead_and_is_gone(unprepared, expected, monk
     assert built() == expected
 
 
-def test_only_a_new_model_prepares(monkeypatch, tmp_path):
-    prepared = []
+def test_only_what_is_new_prepares(monkeypatch, tmp_path):
+    prepared: list[str] = []
     monkeypatch.setenv("NETC_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(workers, "prepare", prepared.append)
     text = "net 1\nmodel M(x: f32[N, 2]) -> f32[N, 3]:\n    return x |> Dense(3)\n"
@@ -166,6 +166,10 @@ def test_only_a_new_model_prepares(monkeypatch, tmp_path):
     assert prepared == ["f32"]
     netc.compile(text.replace("M", "Other"), precision="f64")
     assert prepared == ["f32", "f64"]
+    for _ in range(2):
+        fn = netc.compile(text.replace("M", "Other"))       # known, but not its program
+        fn.program("predict")
+        assert prepared == ["f32", "f64", "f32"]
 
 
 def test_what_is_prepared_is_what_a_model_needs(unprepared, monkeypatch):
