@@ -97,6 +97,10 @@ def _required(roots: Iterable[Node]) -> set[Node]:
                 stored.add(through_reshapes(current.args[0]))
         elif name in CONTIGUOUS:
             stored.update(through_reshapes(arg) for arg in current.args)
+        elif name == "concat" and current.type.rank == 1:
+            # Computed in its place in any case; stored, a piece of a vector may share a kernel with those of others.
+            stored.update(base for base in map(through_reshapes, current.args)
+                          if base.op.name not in OPAQUE | TRIVIAL | MOVEMENT)
         elif name == "gather":
             stored.add(through_reshapes(current.args[0]))
         elif name == "reshape" and split_of(current) is None:

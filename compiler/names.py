@@ -63,9 +63,10 @@ def _named(model: Model, program: Program, compiled: Graph, training: bool) -> d
         named |= _gradients(model, named)
     named = {name: value for name, value in named.items() if is_tensor(value)}
     bound, _ = bound_indices(Graph((), named), model.targets)
-    # What the program does not need would change how its scans are compiled.
+    # What the program does not need would change how its scans are compiled; but that a program computes a gradient as
+    # a vector, say, does not make it another.
     needed = set(program.graph.nodes())
-    outputs = {name: value for name, value in bound.outputs.items() if value in needed}
+    outputs = {name: value for name, value in bound.outputs.items() if needed.issuperset(_operands(value, needed))}
     graph = Graph(program.graph.inputs, outputs)
     found: dict[Node, str] = {}
     computed = set(compiled.nodes())
@@ -75,6 +76,18 @@ def _named(model: Model, program: Program, compiled: Graph, training: bool) -> d
             if node.op.name not in LEAVES | TRIVIAL and _better(name, found.get(node)):
                 found[node] = name
     return found
+
+
+def _operands(value: Node, computed: set[Node]) -> set[Node]:
+    """What a value is made of element by element, as far as that is not ``computed``."""
+    waiting, found = [value], set()
+    while waiting:
+        current = waiting.pop()
+        if current in computed or current.op.name not in ELEMENTWISE:
+            found.add(current)
+        else:
+            waiting += current.args
+    return {current for current in found if current.op.name not in TRIVIAL | {"broadcast"}}
 
 
 def _products(value: Node, computed: set[Node]) -> list[Node]:

@@ -14,7 +14,7 @@ Slots: ``weights`` is the flat vector; a variable of another dtype has ``state/P
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,16 @@ from ..runtime.errors import ModelError, listing, nearest
 from ..runtime.weights import Layout
 from . import ops
 from .bounds import Range, bound_indices
+from .fuse import through_reshapes
 from .gradient import gradient
 from .ir import Graph, Node, is_tensor, node, rewrite, topological
 from .model import Mode, Model, Optimizer, Variable
-from .types import Dim, DType, Size, i64, product, substitute
+from .types import Dim, DType, Shape, Size, i64, product, substitute
 
 WEIGHTS, SEED, LOSS, GRADIENT = "weights", "seed", "loss", "gradient"
 LEAVES = ("input", "param", "state")
+ELEMENTWISE = frozenset(record.name for record in ops.elementwise.PRIMITIVES)
+LARGE_GRADIENT = 1 << 15        # elements of a variable's gradient for which a kernel more is worth a pass less
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ def evaluate(model: Model) -> Program:
 def loss_and_gradient(model: Model) -> Program:
     """Losses in training mode, the flat gradient of their sum, and the new values of the states."""
     values = losses_of(model, model.training)
-    values[GRADIENT] = _flat_gradient(model, values[LOSS])
+    values[GRADIENT] = _joined(_gradients(model, values[LOSS]))
     values |= {new_state(path): value for path, value in model.training.updates.items()}
     return _program(model, _all_inputs(model), values, reports=_reports(model))
 
@@ -172,7 +175,7 @@ def step(model: Model, metrics: bool = False) -> Program:
     optimizer_of(model)
     values = losses_of(model, model.training)
     own: dict[Node, tuple[str, int]] = {}
-    updated, states = _optimize(model, _flat_gradient(model, values[LOSS]), own)
+    updated, states = _optimize(model, _stretches(model, _gradients(model, values[LOSS])), own)
     new = _new_variables(model, updated, model.training.updates) | states
     values |= new
     if metrics:
@@ -185,7 +188,7 @@ def update(model: Model) -> Program:
     optimizer_of(model)
     slope = ops.input(GRADIENT, _vector_dtype(model), (weights_layout(model).trainable_size,))
     own: dict[Node, tuple[str, int]] = {slope: (GRADIENT, 0)}
-    updated, states = _optimize(model, slope, own)
+    updated, states = _optimize(model, [slope], own)
     new = _new_variables(model, updated, {}) | states
     return _program(model, (), new, own, replaced=tuple(new))
 
@@ -250,27 +253,68 @@ def _vector_dtype(model: Model) -> DType:
     return kinds.pop()
 
 
-def _flat_gradient(model: Model, loss: Node) -> Node:
-    """The gradients of all trainable variables, one after another."""
+def _gradients(model: Model, loss: Node) -> list[Node]:
+    """The gradient of each trainable variable, in order, as a vector."""
     dtype = _vector_dtype(model)
     leaves = [ops.param(variable.path, variable.type.dtype, variable.type.shape) for variable in model.parameters]
     parts = gradient([(loss, ops.constant(1.0, loss.dtype))], leaves)
-    vectors = [ops.reshape(part, (product(part.shape),)) for part in parts]
     assert all(part.dtype == dtype for part in parts)
+    return [ops.reshape(part, (product(part.shape),)) for part in parts]
+
+
+def _joined(vectors: Sequence[Node]) -> Node:
     return vectors[0] if len(vectors) == 1 else ops.concat(vectors, 0)
 
 
-def _optimize(model: Model, slope: Node, own: dict) -> tuple[Node, dict[str, Node]]:
-    """The new vector of parameters and the new optimiser states; their leaves are placed in ``own``."""
-    optimizer = optimizer_of(model)
+def _stretches(model: Model, gradients: Sequence[Node]) -> list[Node]:
+    """The flat gradient in stretches, each of which the optimiser's kernel can take by itself.
+
+    A large gradient that is computed element by element, as one with a penalty's is, stands alone: its kernel and the
+    optimiser's become one, where in one vector with the others it would be written and read again.
+    """
+    if not _is_elementwise(optimizer_of(model)):
+        return [_joined(gradients)]
+    stretches: list[list[Node]] = [[]]
+    for slope in gradients:
+        base = through_reshapes(slope)
+        if slope.shape[0] >= LARGE_GRADIENT and base.op.name in ELEMENTWISE:
+            stretches += [[_flat(base, slope.shape)], []]
+        else:
+            stretches[-1].append(slope)
+    return [_joined(stretch) for stretch in stretches if stretch]
+
+
+def _flat(value: Node, shape: Shape) -> Node:
+    """A value as a vector; what is computed element by element is computed so of vectors, and need not be stored."""
+    if value.op.name in ELEMENTWISE:
+        return node(value.op, tuple(_flat(arg, shape) for arg in value.args),
+                    **value.attrs)
+    if value.op.name == "broadcast" and not value.args[0].shape:
+        return ops.broadcast(value.args[0], shape, ())
+    return ops.reshape(value, shape)
+
+
+def _is_elementwise(optimizer: Optimizer) -> bool:
+    """Whether each element of what the update gives depends on that element of its vectors alone."""
+    for current in topological(optimizer.update.results):
+        spread = current.op.name in ("broadcast", "constant") and not any(arg.shape for arg in current.args)
+        if (current.op.name == "size" or any(is_tensor(part) and part.shape for part in (current, *current.args))
+                and not spread and current.op.name not in ELEMENTWISE | {*LEAVES}):
+            return False
+    return True
+
+
+def _optimize(model: Model, slopes: Sequence[Node], own: dict) -> tuple[Node, dict[str, Node]]:
+    """The new vector of parameters and the new optimiser states, from the flat gradient in stretches; their leaves are
+    placed in ``own``."""
+    optimizer, sizes, count = optimizer_of(model), optimizer_sizes(model), weights_layout(model).trainable_size
     # The whole vector of trainable variables is one leaf more, over the same memory as the variables themselves.
-    weight = ops.param("*", slope.dtype, slope.shape)
+    weight, whole = ops.param("*", slopes[0].dtype, (count,)), ops.input(GRADIENT, slopes[0].dtype, (count,))
     own[weight] = (WEIGHTS, 0)
     replacement = {}
     for leaf in optimizer.update.inputs:
         if leaf.op.name == "input":
-            replacement[leaf] = {"weight": weight, "gradient": slope}[leaf.attrs["name"]]
-    sizes = optimizer_sizes(model)
+            replacement[leaf] = {"weight": weight, "gradient": whole}[leaf.attrs["name"]]
     for variable in optimizer.states:
         # Renamed: the model may have a state of the same path.
         shape = tuple(substitute(size, sizes) for size in variable.type.shape)
@@ -279,8 +323,31 @@ def _optimize(model: Model, slope: Node, own: dict) -> tuple[Node, dict[str, Nod
         own[leaf] = (optimizer_slot(variable), 0)
     update = optimizer.update.outputs
     paths = [variable.path for variable in optimizer.states]
-    new = specialise([update["weight"], *(update[path] for path in paths)], replacement, sizes)
+    new = _by_stretches(specialise([update["weight"], *(update[path] for path in paths)], replacement, sizes),
+                        [leaf for leaf in replacement.values() if leaf is not whole], whole, slopes)
     return new[0], dict(zip(map(optimizer_slot, optimizer.states), new[1:]))
+
+
+def _by_stretches(update: Sequence[Node], leaves: Sequence[Node], whole: Node, slopes: Sequence[Node]) -> list[Node]:
+    """The values of an update of vectors like ``whole``, the flat gradient, which is given in stretches."""
+    made, start = [], 0
+    for slope in slopes:
+        stop = start + slope.shape[0]
+        cut = {leaf: ops.slice(leaf, (start,), (stop,)) for leaf in leaves if leaf.shape == whole.shape}
+        made.append(_resized(update, {whole: slope, **cut}, whole.shape, slope.shape))
+        start = stop
+    return [_joined(parts) if len(slopes) > 1 and value.shape == whole.shape else parts[0]
+            for value, *parts in zip(update, *made)]
+
+
+def _resized(roots: Sequence[Node], leaves: Mapping[Node, Node], old: Shape, new: Shape) -> list[Node]:
+    """The roots with leaves replaced, and what was spread to the old shape spread to the new one."""
+    def rule(current: Node, args: tuple[Node, ...]) -> Node:
+        if current in leaves:
+            return leaves[current]
+        return node(current.op, args, **{name: new if name == "shape" and value == old else value
+                                         for name, value in current.attrs.items()})
+    return rewrite(roots, rule)
 
 
 def optimizer_sizes(model: Model) -> dict[str, int]:
