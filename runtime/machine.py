@@ -11,17 +11,18 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import cache
+from .records import dataclass
 
 # The modules beside this one that shape machine code; their texts are part of every key.
-EMITTERS = ("builders", "elementary", "kinds", "machine", "math", "native", "random", "roofline", "roofline_code",
-            "runner", "scalar", "simd", "tile", "tile_code", "translate", "walker")
+EMITTERS = ("builders", "elementary", "kinds", "machine", "math", "native", "random", "records", "roofline",
+            "roofline_code", "runner", "scalar", "simd", "tile", "tile_code", "translate", "walker")
 
 
 @dataclass(frozen=True)
