@@ -62,11 +62,15 @@ def _clamp(x: Value, low: float, high: float) -> Value:
     return x.lt(low).where(low, x)
 
 
+# (exp(r) - 1 - r) / r**2 for r within ln 2 / 2.
+EXP = 0.5, 0.16666515171527863, 0.04166845604777336, 0.008369418792426586, 0.0013813144760206342
+
+
 def exp(x: Value) -> Value:
     # Far below, half of n makes a factor of 0: to underflow takes long, and what a mask hides is far below.
     n, multiple, high = _reduced(_clamp(x, -176.0, 89.0))
     r = multiple.fma(-LN2_LOW, high)
-    q = r.estrin(0.5, 0.16666515171527863, 0.04166845604777336, 0.008369418792426586, 0.0013813144760206342)
+    q = r.estrin(*EXP)
     # In two factors: one alone would overflow below the largest result, and lose the denormals.
     half = n >> 1
     factor = _power_of_two(half)
@@ -154,12 +158,15 @@ def tanh(x: Value) -> Value:
 
 
 def sigmoid(x: Value) -> Value:
-    z = exp(Value(x.builder, x.builder.fneg(x.call("fabs").value)))
-    is_negative = x.lt(0.0)
-    below = z + 1.0
-    quotient = is_negative.where(z, 1.0) / below
-    lost = (z - (below - 1.0)) * is_negative.where(1.0 - quotient, quotient)        # as in tanh
-    return quotient - quotient * lost
+    # 1 / (1 + 2**n (1 + e)), all over 2**(n/2), with which nothing overflows and the quotient alone is rounded to a
+    # denormal.  The larger of the powers is added last: what was rounded before is small beside it.
+    n, multiple, high = _reduced(-_clamp(x, -176.0, 88.0))
+    r = multiple.fma(-LN2_LOW, high)
+    e = (r * r).fma(r.estrin(*EXP), r)
+    half = n >> 1
+    one, power = _power_of_two(0 - half), _power_of_two(n - half)
+    least, most = one.lt(power).where(one, power), one.gt(power).where(one, power)
+    return one / (e.fma(power, least) + most)
 
 
 def erf(x: Value) -> Value:
@@ -305,7 +312,7 @@ def pow(x: Value, y: Value) -> Value:
     is_odd = Value(y.builder, y.builder.and_(is_integer.value, half.call("trunc").ne(half).value))
     sign_bit = Value(x.builder, x.bits().lt(0).value)
     flipped = Value(x.builder, x.builder.and_(sign_bit.value, is_odd.value))
-    result = flipped.where(Value(x.builder, x.builder.fneg(result.value)), result)
+    result = flipped.where(-result, result)
     is_real = Value(x.builder, x.builder.or_(is_integer.value, x.ge(0.0).value))
     is_real = Value(x.builder, x.builder.or_(is_real.value, x.eq(-INFINITY).value))
     result = is_real.where(result, NAN)

@@ -138,6 +138,9 @@ class Value:
     def __rshift__(self, other): return self._binary(other, "", "ashr")
     def shift_right_logical(self, other): return self._binary(other, "", "lshr")
 
+    def __neg__(self):
+        return Value(self.builder, (self.builder.fneg if self.is_float else self.builder.neg)(self.value))
+
     def _compare(self, operator: str, other):
         b = self._of(other)
         if not self.is_float:
