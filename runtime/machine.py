@@ -236,3 +236,8 @@ def vector_bytes() -> int:
 def vector_registers() -> int:
     """Vector registers of the host: 32 with AVX-512 and NEON, else 16."""
     return 32 if vector_bytes() == 64 or "+neon" in _features() else 16
+
+
+def is_avx() -> bool:
+    """Whether the host has AVX: vectors of 8 floats, and x86's own instructions for them."""
+    return "+avx" in _features().split(",")
