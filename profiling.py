@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ import numpy as np
 from .compiler.types import TensorType, evaluate
 from .inputs import Signature, convert_seed
 from .runtime.errors import InputError, ModelError, listing
-from .runtime.records import dataclass
 from .runtime.roofline import Roofline, roofline
 
 if TYPE_CHECKING:
@@ -268,9 +267,10 @@ class _Ready:
     @cached_property
     def costs(self):
         """Of each row of the table."""
-        from .compiler.cost import cost_of, cost_of_total
+        from .compiler.cost import cost_of, cost_of_packing, cost_of_total
         from .runtime.math import flops
-        return [cost_of_total(row.step.matrix, row.parts) if row.parts else cost_of(row.step, row.sizes, flops)
+        return [cost_of_total(row.step.matrix, row.parts) if row.parts else
+                cost_of_packing(row.step.matrix, row.sizes) if row.packs else cost_of(row.step, row.sizes, flops)
                 for row in self.flat.rows]
 
     def cost(self) -> ProgramCost:
@@ -294,6 +294,8 @@ class _Ready:
             return names[row.step]
         if row.parts:
             return f"sum of {row.parts} parts"
+        if row.packs:
+            return f"panels for product {format_product(matrix, row.sizes)}"
         return f"product {format_product(matrix, row.sizes)}{' and map' if row.step.kernel is not None else ''}"
 
     def names(self) -> list[tuple[str, ...]]:

@@ -3,7 +3,7 @@
 The graph is cut in two: values of the weights that the rest reads, and the rest, whose leaves they are.  Before that,
 two things move to the first part:
 
-- the kernels of dense layers, in loops too, lie in panels of ``PANEL_BYTES`` a row, so that a product reads memory in
+- the kernels of dense layers, in loops too, lie in panels of a cache line a row, so that a product reads memory in
   order;
 - a dense layer on rows of a table becomes rows of another table, which the layer made of the first.
 """
@@ -16,11 +16,11 @@ from functools import partial
 
 from . import ops
 from .ir import Graph, Node, node, rebuild, rewrite, substitute, topological, users
+from .panels import panel_columns
 from .pipeline import optimize
 from .programs import Program
 from .types import Dim
 
-PANEL_BYTES = 64            # a cache line: two vectors of AVX2
 MOST_ZEROS = 1 / 8          # of a kernel's columns that may be added to fill its last panel
 LEAST_BYTES = 4 * 1024      # a smaller kernel lies in the first-level cache whatever its form
 MOST_TABLE_BYTES = 64 * 1024 * 1024
@@ -140,7 +140,7 @@ def _dense_kernel(current: Node) -> int | None:
         if kernel.type.rank != 2 or any(isinstance(size, Dim) for size in kernel.shape):
             continue
         maps, columns = current.attrs["maps"], current.shape[-1]
-        width = PANEL_BYTES // kernel.dtype.itemsize
+        width = panel_columns(kernel.dtype)
         if (columns > width and -columns % width <= MOST_ZEROS * columns
                 and kernel.shape[0] * kernel.shape[1] * kernel.dtype.itemsize >= LEAST_BYTES
                 and set(maps[position]) == {ops.plain(column), ops.plain(column + 1)}
@@ -156,7 +156,7 @@ def _is_transposed(product: Node, place: int) -> bool:
 
 def _panels_of(kernel: Node, is_transposed: bool) -> Node:
     """[K, columns], or its transpose, as [P, K, p], with zeros where the last panel has no columns."""
-    width = PANEL_BYTES // kernel.dtype.itemsize
+    width = panel_columns(kernel.dtype)
     matrix = kernel if is_transposed else ops.transpose(kernel, (1, 0))
     columns, depth = matrix.shape
     matrix = ops.pad(matrix, (0, 0), (-columns % width, 0))

@@ -11,8 +11,8 @@ that reads an element again, or what it has stored itself, finds it in a cache o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from ..runtime.records import dataclass
 from .loops import Affine, Divide, Follow, For, If, Let, Load, Range, Share, Store, Units
 from .parts import cells_of
 from .schedule import Extent, Product, Step
@@ -69,6 +69,12 @@ def cost_of_total(matrix: Product, parts: int) -> Cost:
     """What it costs to add up the parts of a product."""
     cells, itemsize = cells_of(matrix), matrix.c.dtype.itemsize
     return Cost((parts - 1) * cells, parts * cells * itemsize, cells * itemsize)
+
+
+def cost_of_packing(matrix: Product, sizes: Mapping[str, int]) -> Cost:
+    """What it costs to copy a product's second operand."""
+    cells = product(evaluate(extent.size, sizes) for extent in matrix.sums) * evaluate(matrix.columns, sizes)
+    return Cost(0, cells * matrix.b.dtype.itemsize, cells * matrix.b.dtype.itemsize)
 
 
 def format_product(matrix: Product, sizes: Mapping[str, int]) -> str:

@@ -7,9 +7,8 @@ cache again, and a write to memory that is not in the cache reads it first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from ..runtime.records import dataclass
 from .loops import Affine, Follow, For, Kernel, Load, Share, Store, Units
 from .nest import View
 from .schedule import External, ScanStep, Step

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from ..runtime.records import dataclass
 from .diagnostics import Diagnostic
 from .ir import Graph, Node
 from .types import Size, TensorType

@@ -7,7 +7,8 @@ all that follows is parsed as if that line had been right. One run so reports ev
 
 from __future__ import annotations
 
-from ..runtime.records import dataclass
+from dataclasses import dataclass
+
 from .diagnostics import Diagnostic, Diagnostics, Source, Span
 from .explain import explain, likely_opener
 from .lalr import Cursor, Token, Tree

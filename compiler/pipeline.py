@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -17,7 +18,6 @@ import numpy as np
 from ..runtime.addresses import address_of
 from ..runtime.explanation import CACHED, COMPILED, LOADED, Piece
 from ..runtime.locks import own_lock
-from ..runtime.records import dataclass
 from ..runtime.runner import STEP_WORDS
 from . import emit_cpu
 from .fuse import LEAVES, fuse
@@ -28,11 +28,12 @@ from .loops import format_kernel
 from .lower import Lowering
 from .memory import lifetimes, live_bound, plan
 from .nest import View
+from .panels import has_panels, may_have_panels, panel_columns
 from .parts import cells_of, count_parts, may_have_parts
 from .prepare import prepare
 from .regions import samples_of
 from .rows import join_rows
-from .schedule import CPU, Buffer, External, ScanStep, Step
+from .schedule import CPU, Buffer, External, Product, ScanStep, Step
 from .siblings import merge_siblings
 from .simplify import erase_gradient_marks, simplify_graph
 from .types import Dim, TensorType, evaluate
@@ -156,11 +157,12 @@ class Executable:
         machine = self._machine()
         names = {self.sources[step].text: name for step, name in self.kernel_names().items()}
         for matrix in (step.matrix for step in _flat(self.steps) if step.matrix is not None):
-            rows = prod(extent.size for extent in matrix.rows)
-            texts = tile.texts(matrix.c.dtype.name, None if isinstance(rows, Dim) else rows,
-                               None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.all_columns,
-                               matrix.columns if matrix.panels else 0)
-            names |= {text: text for text in texts + [tile.total_text(matrix.c.dtype.name)] * may_have_parts(matrix)}
+            dtype, rows = matrix.c.dtype.name, None if isinstance(matrix.row_count, Dim) else matrix.row_count
+            columns = None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.all_columns
+            texts = tile.texts(dtype, rows, columns, matrix.columns if matrix.panels else 0)
+            if may_have_panels(matrix):
+                texts += [tile.pack_text(dtype), *tile.texts(dtype, rows, columns, panel_columns(matrix.c.dtype))]
+            names |= {text: text for text in texts + [tile.total_text(dtype)] * may_have_parts(matrix)}
         before = machine.loaded()
         has_scans = any(isinstance(step, ScanStep) for step in self.steps)
         found = machine.codes([*names, *runner.texts(with_regions=has_scans)])
@@ -209,11 +211,13 @@ class NumbaExecutable(Executable):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: a step, at the sizes of its turn; or where ``parts`` is not 0, what adds up its parts."""
+    """A row of a table: a step, at the sizes of its turn; or where ``parts`` is not 0, what adds up its parts; or where
+    ``packs``, what copies its B to panels."""
 
     step: Step
     sizes: Mapping[str, int]
     parts: int = 0
+    packs: bool = False
 
 
 class Binding:
@@ -306,6 +310,8 @@ class Binding:
 
     def _append(self, step: Step, sizes: Mapping[str, int]) -> None:
         parts = 1 if step.matrix is None else count_parts(step.matrix, sizes)
+        if parts == 1 and self._packs(step, sizes):
+            self._append_packing(step, sizes)
         work = self._work
         address, units, grain, arguments = (self._kernel(step, sizes) if step.matrix is None else
                                             self._product(step, sizes, parts=parts))
@@ -314,6 +320,27 @@ class Binding:
         self.rows.append(Row(step, sizes))
         if parts > 1:
             self._append_total(step, sizes, parts)
+
+    @staticmethod
+    def _packs(step: Step, sizes: Mapping[str, int]) -> bool:
+        """Whether the B of a step's product is copied before it."""
+        return step.matrix is not None and has_panels(step.matrix, sizes)
+
+    def _append_packing(self, step: Step, sizes: Mapping[str, int]) -> None:
+        """Copy the B of a product to panels."""
+        from ..runtime.tile import packing
+        matrix = step.matrix
+        assert matrix is not None
+        _, _, sums = _axes(matrix, sizes)
+        columns, work = evaluate(matrix.columns, sizes), self._work
+        made, packed, _ = packing(matrix.c.dtype.name, sums, columns, evaluate(matrix.column_stride, sizes),
+                                  panel_columns(matrix.c.dtype))
+        cells = prod(axis.size for axis in packed) * columns
+        self._scratch = max(self._scratch, cells * matrix.c.dtype.itemsize)
+        self._work += cells
+        self._add_row(made.address, len(self._words), made.units, made.grain, work)
+        self._words += [*self._locate(matrix.b, sizes), ARENA, self._scratch_offset, *made.words]
+        self.rows.append(Row(step, sizes, packs=True))
 
     def _append_total(self, step: Step, sizes: Mapping[str, int], parts: int) -> None:
         """Add up the parts of a product."""
@@ -363,12 +390,11 @@ class Binding:
                  parts: int = 1) -> tuple[int, int, int, list[int]]:
         """The same of a step of the runtime's tile kernel, which plans tiles and units for these sizes.  Several
         ``parts`` of its sum go to scratch memory."""
-        from ..runtime.tile import Axis, Panel, plan as plan_product
+        from ..runtime.tile import Axis, Panel, packing, plan as plan_product
         matrix = step.matrix
         assert matrix is not None
-        batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
-                             for group in (matrix.batch, matrix.rows, matrix.sums))
-        columns, panel = evaluate(matrix.all_columns, sizes), None
+        batch, rows, sums = _axes(matrix, sizes)
+        columns, stride, panel = evaluate(matrix.all_columns, sizes), evaluate(matrix.column_stride, sizes), None
         if matrix.panels is not None:
             batch, panel = [], Panel(evaluate(matrix.columns, sizes), evaluate(matrix.panels.b, sizes))
         places = [self._locate(view, sizes) for view in (matrix.a, matrix.b, matrix.c)]
@@ -377,11 +403,12 @@ class Binding:
             sums[0] = Axis(outer.size // parts, outer.a, outer.b)
             batch = [Axis(parts, sums[0].size * outer.a, sums[0].size * outer.b, cells_of(matrix))]
             places[2] = [ARENA, self._scratch_offset]
-        any_rows = isinstance(prod(extent.size for extent in matrix.rows), Dim)
-        made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, evaluate(matrix.column_stride, sizes),
+        elif block_rows is None and self._packs(step, sizes):
+            _, sums, panel = packing(matrix.c.dtype.name, sums, columns, stride, panel_columns(matrix.c.dtype))
+            places[1], stride = [ARENA, self._scratch_offset], 1
+        made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, stride,
                             any_columns=isinstance(matrix.columns, Dim),
-                            any_rows=any_rows, block_rows=block_rows,
-                            panel=panel)
+                            any_rows=isinstance(matrix.row_count, Dim), block_rows=block_rows, panel=panel)
         self._work += prod(axis.size for axis in (*batch, *rows, *sums)) * columns // PRODUCT_RATE
         return made.address, made.units, made.grain, [word for place in places for word in place] + list(made.words)
 
@@ -471,6 +498,14 @@ class Frame:
         start = address_of(self.arena)
         self.bases[ARENA] = start + -start % 64
         self.bases[CONSTANTS] = constants
+
+
+def _axes(matrix: Product, sizes: Mapping[str, int]) -> tuple[list, list, list]:
+    """The batch, rows and sums of a product, in numbers."""
+    from ..runtime.tile import Axis
+    batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
+                         for group in (matrix.batch, matrix.rows, matrix.sums))
+    return batch, rows, sums
 
 
 def _flat(steps):

@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..runtime.records import dataclass
 from .ir import Node
 from .loops import UNIT, Affine, Constant, For, If, Kernel, Let, Load, Range, Store, Units, numbered
 from .nest import Loop, Nest, View, levels, operand_names, simplify_loops
@@ -81,6 +81,10 @@ class Product:
     def all_columns(self) -> Size:
         """How many columns there are, those of all panels together."""
         return self.columns if self.panels is None else self.columns * self.panels.size
+
+    @property
+    def row_count(self) -> Size:
+        return product(extent.size for extent in self.rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from .machine import Object
 
 def build(text: str) -> Object:
     """The object of a kernel's source, or of one of the runtime's own pieces: "runner NAME", "roofline NAME",
-    "contract DTYPE", "total DTYPE", "tile DTYPE ROWS VECTORS LAST PANEL"."""
+    "contract DTYPE", "pack DTYPE", "total DTYPE", "tile DTYPE ROWS VECTORS LAST PANEL"."""
     if text.startswith("def "):
         from .scalar import build_kernel
         return build_kernel(text)
@@ -18,8 +18,8 @@ def build(text: str) -> Object:
     if kind == "roofline":
         from .roofline_code import build as build_roofline
         return build_roofline(*settings)
-    from .tile_code import build_contract, build_tile, build_total
-    if kind in ("contract", "total"):
-        return (build_contract if kind == "contract" else build_total)(*settings)
+    from .tile_code import build_contract, build_pack, build_tile, build_total
+    if kind in ("contract", "pack", "total"):
+        return {"contract": build_contract, "pack": build_pack, "total": build_total}[kind](*settings)
     dtype, *numbers = settings
     return build_tile(dtype, *map(int, numbers))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from .records import dataclass
+from dataclasses import dataclass
 
 COMPILED, CACHED, LOADED = "compiled", "cached", "loaded"
 WHY = {COMPILED: "new: neither this process nor the cache had it",

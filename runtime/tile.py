@@ -27,9 +27,11 @@ from .pool import threads
 # contiguous along k, each k takes a cache line of A.
 MAX_DEPTH, STRIDED_DEPTH, PACKED_DEPTH = 384, 128, 256
 MAX_ROWS = 168          # rows of a work unit
-PACKED_A = MAX_ROWS * PACKED_DEPTH     # elements of A that are packed at once
+PACKED_SPILL = 16       # elements after a tile's in a copy of A, over which its last vector may reach
+PACKED_A = MAX_ROWS * (PACKED_DEPTH + PACKED_SPILL)     # elements of such a copy
 PACK_A_COLUMNS = 48     # a copy of A pays if each element meets so many of B
 PREFETCH_ROWS = 12
+PREFETCHED = 8          # values of the shortest cache line, in those of the longest type
 PACKED_BYTES = 512      # of a row of B that is packed at once: the widest tile of the widest vectors
 MAX_TILE_ROWS = 8       # a row pointer each: more than 8 spill general registers
 
@@ -81,6 +83,33 @@ def tile_text(dtype: str, rows: int, vectors: int, last: int, panel: int = 0) ->
 def contract_kernel(dtype: str) -> machine.Code:
     """The contraction kernel for "f32" or "f64"."""
     return machine.code(f"contract {dtype}")
+
+
+PACK_ROWS = 64          # of a B that a unit copies
+PACK_COLUMNS, PACK_SUMS = 4, 10     # argument words: columns and what follows in ``packing``; sums' sizes and strides
+
+
+def pack_text(dtype: str) -> str:
+    """What stands for the kernel that copies a B to panels."""
+    return f"pack {dtype}"
+
+
+def packing(dtype: str, sums, columns: int, column_stride_b: int, wide: int) -> tuple[Plan, list[Axis], Panel]:
+    """The step that copies a B to panels of ``wide`` columns, whole vectors, which all columns fill.  Its buffers are B
+    and the copy, of depth * columns elements.  With it the sums and the panels for the product of the copy."""
+    padded = _pad(sums)
+    depth, inner = _count(padded), padded[-1].size
+    words = (columns, column_stride_b, wide, depth * wide, _lanes(dtype), PACK_ROWS,
+             *(axis.size for axis in padded), *(axis.b for axis in padded))
+    units = depth // max(inner, 1) * -(-inner // PACK_ROWS)
+    packed: list[Axis] = []
+    stride = wide
+    for axis in reversed(padded):
+        packed.insert(0, Axis(axis.size, axis.a, stride))
+        stride *= axis.size
+    work = max(1, min(inner, PACK_ROWS) * columns)
+    return (Plan(machine.code(pack_text(dtype)).address, words, units, max(1, 20_000 // work)), packed,
+            Panel(wide, depth * wide))
 
 
 TOTAL_CHUNK = 1024      # elements of a unit of what adds up parts

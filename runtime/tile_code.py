@@ -28,15 +28,21 @@ from .tile import (
     MASKED,
     MAX_DEPTH,
     MAX_ROWS,
+    MAX_TILE_ROWS,
     NEAR,
+    PACK_COLUMNS,
+    PACK_SUMS,
     PACKED_A,
     PACKED_BYTES,
+    PACKED_DEPTH,
+    PACKED_SPILL,
     PACKS,
     PACKS_A,
     PADDED,
     PANEL_COLUMNS,
     PANEL_STRIDE,
     PREFETCH_ROWS,
+    PREFETCHED,
     ROWS,
     STRETCH,
     SUMS,
@@ -469,6 +475,20 @@ def _copy(target: Typed, source: Typed, count: Typed):
 
 
 @template
+def _copy_rows(target: Typed, source: Typed, count: Typed):
+    """Copy at most MAX_TILE_ROWS values; as many after them as fill a vector may be overwritten."""
+    def emit(builder, target, source, count):
+        vectors = _Vectors(builder, target.type.pointee)
+        for first in range(0, MAX_TILE_ROWS, vectors.width):
+            at = ir.Constant(I64, first)
+            left = builder.sub(count, at)
+            with builder.if_then(builder.icmp_signed(">", left, ir.Constant(I64, 0))):
+                mask = lanes_below(builder, vectors.element, left)
+                vectors.store(load_masked(builder, vectors.place(source, at), mask), target, at)
+    return emit, None, target.kind, target.kind, int64
+
+
+@template
 def _copy_padded(target: Typed, source: Typed, count: Typed):
     """Copy ``count`` values and, up to a whole vector, zeros after them."""
     def emit(builder, target, source, count):
@@ -510,8 +530,6 @@ def _prefetch(pointer: Typed, count: Typed):
 
 
 # --- the loops around the tile ------------------------------------------------------------------------------------
-
-MAX_RUNS = MAX_ROWS + 1     # and the end of the last
 
 
 def _product(words, first):
@@ -599,14 +617,13 @@ def _exchange(builder, upper, lower, distance: int, width: int):
                  for mask in (first, second))
 
 
-def _pack_rows(panels, b, depth, columns, wide, last_wide):
+def _pack_rows(panels, b, depth, columns, wide, last_wide, panel_size):
     """Copy ``columns`` contiguous columns of a chunk of B to panels, each of ``wide`` columns (the last of
-    ``last_wide``) whose rows lie together.
+    ``last_wide``) whose rows lie together, ``panel_size`` apart.
 
     Row by row, not panel by panel: B's rows may be far apart, and neighbouring cache lines come at once.
     """
     size2, size1, size0 = depth[0], depth[1], depth[2]
-    panel_size = size2 * size1 * size0 * wide
     whole = columns // wide
     row = 0
     for k2 in range(size2):
@@ -623,10 +640,9 @@ def _pack_rows(panels, b, depth, columns, wide, last_wide):
                 row += 1
 
 
-def _pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, lane_count):
+def _pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, panel_size, lane_count):
     """As ``_pack_rows`` where B's columns are ``column_stride`` apart: by square blocks if k is contiguous."""
     size2, size1, size0 = depth[0], depth[1], depth[2]
-    panel_size = size2 * size1 * size0 * wide
     blocks = size0 // lane_count if depth[8] == 1 else 0
     for k2 in range(size2):
         for k1 in range(size1):
@@ -654,30 +670,55 @@ def _pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, lan
                         to[k0 * last_wide + j] = 0
 
 
-def _find_runs(rows_a, count, runs):
-    """Write where each run of rows that are contiguous in A begins, and after them ``count``."""
-    found = 0
-    for row in range(count):
-        if row == 0 or rows_a[row] != rows_a[row - 1] + 1:
-            runs[found] = row
-            found += 1
-    runs[found] = count
+def _lay_out_a(args, counts, starts, packed_rows):
+    """Where a copy of A has the rows of each tile: write the first row of every tile, after them how many there are in
+    all, and the rows' offsets; the number of tiles is returned."""
+    distance = args[TALL] * PACKED_DEPTH + PACKED_SPILL
+    tile, row = 0, 0
+    for height in range(HEIGHTS):
+        rows = args[TALL + height] if height < HEIGHTS - 1 else 1
+        for _ in range(counts[height]):
+            starts[tile] = row
+            for r in range(rows):
+                packed_rows[row + r] = tile * distance + r
+            tile += 1
+            row += rows
+    starts[tile] = row
+    return tile
 
 
-def _pack_a(packed, a, rows_a, runs, count, depth):
-    """Copy a block of rows of a chunk of A, by runs, so that rows are contiguous and each k is MAX_ROWS further."""
-    to = packed
+def _pack_a(packed, a, rows_a, starts, tiles, tall, depth):
+    """Copy a block of rows of a chunk of A: tile by tile, in which each k is ``tall`` further."""
+    distance, last = tall * PACKED_DEPTH + PACKED_SPILL, tiles - 1
+    rows = starts[tiles]
+    is_whole = rows_a[rows - 1] - rows_a[0] == rows - 1
     for k2 in range(depth[0]):
         for k1 in range(depth[1]):
             source = offset(a, k2 * depth[3] + k1 * depth[4])
             for k0 in range(depth[2]):
                 origin = offset(source, k0 * depth[5])
-                run = 0
-                while runs[run] < count:
-                    first = runs[run]
-                    run += 1
-                    _copy(offset(to, first), offset(origin, rows_a[first]), runs[run] - first)
-                to = offset(to, MAX_ROWS)
+                if is_whole:
+                    first = offset(origin, rows_a[0])
+                    for value in range(0, rows, PREFETCHED):
+                        _prefetch(first, value + PREFETCH_ROWS * depth[5])
+                    # With a tile that is not tall a row of the next one is copied; the last one has no next.
+                    for tile in range(last):
+                        _copy_rows(offset(packed, tile * distance), offset(first, starts[tile]), tall)
+                else:
+                    for tile in range(last):
+                        _pack_tile(offset(packed, tile * distance), origin, rows_a, starts[tile], starts[tile + 1])
+                for row in range(starts[last], rows):
+                    packed[last * distance + row - starts[last]] = origin[rows_a[row]]
+                packed = offset(packed, tall)
+
+
+def _pack_tile(to, origin, rows_a, first, end):
+    """Copy the rows of a tile at one k."""
+    if rows_a[end - 1] - rows_a[first] == end - 1 - first:
+        _copy_rows(to, offset(origin, rows_a[first]), end - first)
+    else:
+        for row in range(first, end):
+            to[row - first] = origin[rows_a[row]]
 
 
 def _cover(args, count, counts):
@@ -695,7 +736,7 @@ def _cover(args, count, counts):
             counts[0 if rest > args[HALF] else (2 if rest > 1 else 3)] += 1
 
 
-def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packed_a, packed_rows, count, counts,
+def _block(args, a, rows_a, starts, tiles, b, c, rows_c, depth, tile_depth, panels, packed_a, packed_rows, counts,
            first_column, last_column, accumulate):
     """A block of rows and columns over one chunk of k."""
     wide, last_wide, packs = args[WIDE], args[LAST_WIDE], args[PACKS]
@@ -703,19 +744,21 @@ def _block(args, a, rows_a, runs, b, c, rows_c, depth, tile_depth, panels, packe
     for i in range(DEPTH_WORDS):
         tile_depth[i] = depth[i]
     if args[PACKS_A] != 0:
-        _pack_a(packed_a, a, rows_a, runs, count, depth)
+        tall = args[TALL]
+        _pack_a(packed_a, a, rows_a, starts, tiles, tall, depth)
         a, rows_a = packed_a, packed_rows
-        tile_depth[3], tile_depth[4], tile_depth[5] = size1 * size0 * MAX_ROWS, size0 * MAX_ROWS, MAX_ROWS
+        tile_depth[3], tile_depth[4], tile_depth[5] = size1 * size0 * tall, size0 * tall, tall
     group = packs if packs != 0 else last_column - first_column
     for group_column in range(first_column, last_column, group):
         group_end = least(group_column + group, last_column)
         if packs != 0:
             stride = args[COLUMN_STRIDE_B]
-            source = offset(b, group_column * stride)
+            source, size = offset(b, group_column * stride), depth[0] * size1 * size0 * wide
             if stride == 1:
-                _pack_rows(panels, source, depth, group_end - group_column, wide, last_wide)
+                _pack_rows(panels, source, depth, group_end - group_column, wide, last_wide, size)
             else:
-                _pack_columns(panels, source, depth, stride, group_end - group_column, wide, last_wide, args[LANES])
+                _pack_columns(panels, source, depth, stride, group_end - group_column, wide, last_wide, size,
+                              args[LANES])
         for column in range(group_column, group_end, wide):
             here = least(wide, group_end - column)
             tile_b = offset(b, column)
@@ -758,7 +801,7 @@ def _define_contract(is_double):
         a, b = pointer(bases, args, 0, is_double), pointer(bases, args, 2, is_double)
         c = pointer(bases, args, 4, is_double)
         rows_a, rows_c, position = stack_words(MAX_ROWS + 1), stack_words(MAX_ROWS), stack_words(LEVELS)
-        packed_rows, runs = stack_words(MAX_ROWS + 1), stack_words(MAX_RUNS)
+        packed_rows, starts = stack_words(MAX_ROWS + 1), stack_words(MAX_ROWS + 1)
         depth, tile_depth, counts = stack_words(DEPTH_WORDS), stack_words(DEPTH_WORDS), stack_words(HEIGHTS)
         depth[PANEL_WORD], depth[STRETCH_WORD] = args[PANEL_STRIDE], args[STRETCH]
         panel, packed_a = stack_floats(panel_size, is_double), stack_floats(PACKED_A, is_double)
@@ -783,10 +826,7 @@ def _define_contract(is_double):
             for row in range(count, whole):
                 rows_a[row], rows_c[row] = rows_a[count - 1], rows_c[count - 1]
             _cover(args, count, counts)
-            if args[PACKS_A] != 0:
-                _find_runs(rows_a, count, runs)
-                for row in range(whole):
-                    packed_rows[row] = least(row, count - 1)
+            tiles = _lay_out_a(args, counts, starts, packed_rows) if args[PACKS_A] != 0 else 0
             first_column = column_block * args[BLOCK_COLUMNS]
             last_column = least(first_column + args[BLOCK_COLUMNS], columns)
             _batch_offsets(args, batch, position)
@@ -804,8 +844,8 @@ def _define_contract(is_double):
                             depth[2] = least(chunk0, size0 - k0)
                             chunk_a = offset(unit_a, k3 * stride3_a + k2 * depth[3] + k1 * depth[4] + k0 * depth[5])
                             chunk_b = offset(unit_b, k3 * stride3_b + k2 * depth[6] + k1 * depth[7] + k0 * depth[8])
-                            _block(args, chunk_a, rows_a, runs, chunk_b, unit_c, rows_c, depth, tile_depth, panel,
-                                   packed_a, packed_rows, count, counts, first_column, last_column, accumulate)
+                            _block(args, chunk_a, rows_a, starts, tiles, chunk_b, unit_c, rows_c, depth, tile_depth,
+                                   panel, packed_a, packed_rows, counts, first_column, last_column, accumulate)
                             accumulate = 1
     return contract
 
@@ -813,6 +853,40 @@ def _define_contract(is_double):
 def build_contract(dtype: str) -> Object:
     """The contraction kernel for "f32" or "f64"."""
     return compile_native(_define_contract(dtype == "f64"), KERNEL, f"contract_{dtype}")
+
+
+# --- panels for all units -----------------------------------------------------------------------------------------
+
+
+def _define_pack(is_double):
+    def pack(bases, args, begin, end):
+        b, panels = pointer(bases, args, 0, is_double), pointer(bases, args, 2, is_double)
+        depth = stack_words(DEPTH_WORDS)
+        columns, column_stride, wide, panel_size = (args[PACK_COLUMNS], args[PACK_COLUMNS + 1], args[PACK_COLUMNS + 2],
+                                                    args[PACK_COLUMNS + 3])
+        lane_count, most_rows = args[PACK_COLUMNS + 4], args[PACK_COLUMNS + 5]
+        size0, stride0 = args[PACK_SUMS + LEVELS - 1], args[PACK_SUMS + 2 * LEVELS - 1]
+        pieces = (size0 + most_rows - 1) // most_rows
+        depth[0], depth[1], depth[6], depth[7], depth[8] = 1, 1, 0, 0, stride0
+        for unit in range(begin, end):
+            outer, first = unit // pieces, unit % pieces * most_rows
+            row, at = outer * size0 + first, first * stride0
+            for i in range(1, LEVELS):
+                level = PACK_SUMS + LEVELS - 1 - i
+                at += outer % args[level] * args[level + LEVELS]
+                outer //= args[level]
+            depth[2] = least(most_rows, size0 - first)
+            if column_stride == 1:
+                _pack_rows(offset(panels, row * wide), offset(b, at), depth, columns, wide, wide, panel_size)
+            else:
+                _pack_columns(offset(panels, row * wide), offset(b, at), depth, column_stride, columns, wide, wide,
+                              panel_size, lane_count)
+    return pack
+
+
+def build_pack(dtype: str) -> Object:
+    """The kernel that copies a B to panels, for "f32" or "f64"."""
+    return compile_native(_define_pack(dtype == "f64"), KERNEL, f"pack_{dtype}")
 
 
 # --- sums in parts ------------------------------------------------------------------------------------------------

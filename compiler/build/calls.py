@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...runtime.records import dataclass
+from dataclasses import dataclass
+
 from .. import ops, syntax
 from ..ir import Graph, Node, topological
 from .scope import Scope
