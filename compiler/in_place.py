@@ -1,4 +1,5 @@
-"""Outputs computed in the memory of what they replace: new weights over the old ones, new moments over the old.
+"""Values computed in the memory of what they replace: new weights over the old ones, new moments over the old, and
+inner values over those that nobody reads any more.
 
 A training step reads and writes every element of its state once; in memory of its own the new state would take as much
 cache again, and a write to memory that is not in the cache reads it first.
@@ -10,10 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .loops import Affine, Follow, For, Kernel, Load, Share, Store, Units
+from .memory import buffers_of, lifetimes
 from .nest import View
-from .schedule import External, ScanStep, Step
+from .schedule import Buffer, External, ScanStep, Step
 from .types import Size
 
+Memory = Buffer | External
 Span = tuple[int, int]          # elements of a memory, from and to
 EVERYTHING: Span = (0, 2 ** 63)
 
@@ -60,11 +63,7 @@ def _merged(step: Step, new: External, old: External) -> Step | None:
     step goes over the output more than once."""
     if _spans(step, new, Load) and _spans(step, old, Load):
         return None
-    first = next(view for view in step.views if view.buffer is new)
-    shifts = [view.offset - first.offset if view.buffer in (new, old) else 0 for view in step.views]
-    moved = [replace(first, buffer=old) if view.buffer in (new, old) else view for view in step.views]
-    views = tuple(dict.fromkeys(moved))
-    number = [views.index(view) for view in moved]
+    shifts = _shifts(step, new, old)
     accesses = list(_accesses(step.code.body))
     writes = {access.place(shifts): position for position, access in reversed(list(enumerate(accesses)))
               if access.kind is Store and step.views[access.buffer].buffer is new}
@@ -75,8 +74,82 @@ def _merged(step: Step, new: External, old: External) -> Step | None:
             replaced = writes.get(access.place(shifts), -1)
             if replaced < position:
                 return None
+    return _in_one(step, new, old)
+
+
+def _shifts(step: Step, new: Memory, old: Memory) -> list[Size]:
+    """For each view, how far its element 0 is from that of the first of ``new``, if the two memories are one."""
+    first = next(view for view in step.views if view.buffer is new)
+    return [view.offset - first.offset if view.buffer in (new, old) else 0 for view in step.views]
+
+
+def _in_one(step: Step, new: Memory, old: Memory) -> Step:
+    """The step with one view of the memory ``old`` where it had some of either."""
+    shifts = _shifts(step, new, old)
+    first = next(view for view in step.views if view.buffer is new)
+    moved = [replace(first, buffer=old) if view.buffer in (new, old) else view for view in step.views]
+    views = tuple(dict.fromkeys(moved))
+    number = [views.index(view) for view in moved]
     dtypes = tuple(view.dtype for view in views)
     return replace(step, views=views, kernel=Kernel(dtypes, _renumbered(step.code.body, number, shifts)))
+
+
+# --- inner values -----------------------------------------------------------------------------------------------------
+
+
+def reuse_memory(steps: Iterable) -> list:
+    """The steps with inner values in the memory of those that they are made of, where each element is made of the one
+    in its place, and nobody reads that later."""
+    made = list(steps)
+    spans = lifetimes(made)
+    fixed = {buffer for step in made if isinstance(step, ScanStep) for buffer in buffers_of(step)}
+    for position, step in enumerate(made):
+        if not isinstance(step, Step) or step.kernel is None or step.matrix is not None:
+            continue
+        for new in dict.fromkeys(view.buffer for view in step.views):
+            if new not in spans or new in fixed or spans[new][0] < position:
+                continue
+            step = made[position]
+            old = next((old for old in dict.fromkeys(view.buffer for view in step.views)
+                        if old in spans and old not in fixed and spans[old][1] == position and old is not new
+                        and (old.size, old.dtype) == (new.size, new.dtype) and _may_follow(step, new, old)), None)
+            if old is None:
+                continue
+            made[position] = _in_one(step, new, old)
+            first, last = spans[old][0], spans.pop(new)[1]
+            spans[old] = first, last
+            for later in range(position + 1, last + 1):
+                made[later] = _moved_to(made[later], new, old)
+    return made
+
+
+def _may_follow(step: Step, new: Buffer, old: Buffer) -> bool:
+    """Whether each element of ``new`` is written after all that the step does with that element of ``old``, by the unit
+    that does it."""
+    shifts = _shifts(step, new, old)
+    stores: list[tuple[int, tuple]] = []
+    before: list[tuple[int, tuple]] = []
+    for position, access in enumerate(_accesses(step.code.body)):
+        memory = step.views[access.buffer].buffer
+        if access.is_anywhere and memory in (new, old):
+            return False
+        if memory is old or (memory is new and access.kind is Store):
+            (before if memory is old else stores).append((position, access.place_in_unit(shifts)))
+    places = {place for _, place in (*stores, *before)}
+    return bool(stores and before) and len(places) == 1 and before[-1][0] < stores[0][0]
+
+
+def _moved_to(step, new: Buffer, old: Buffer):
+    """The step with ``old`` for ``new``."""
+    def moved(view: View) -> View:
+        return replace(view, buffer=old) if view.buffer is new else view
+
+    if not isinstance(step, Step) or all(view.buffer is not new for view in step.views):
+        return step
+    matrix = step.matrix
+    if matrix is not None:
+        matrix = replace(matrix, a=moved(matrix.a), b=moved(matrix.b), c=moved(matrix.c))
+    return replace(step, views=tuple(map(moved, step.views)), matrix=matrix)
 
 
 @dataclass(frozen=True)
@@ -86,6 +159,7 @@ class _Access:
     kind: type
     statement: Load | Store
     extents: Mapping[str, Size]
+    inner: tuple[str, ...] = ()         # the loops around it that are not the units'
 
     @property
     def buffer(self) -> int:
@@ -94,6 +168,17 @@ class _Access:
     def place(self, shifts: Sequence[Size]) -> tuple:
         """Equal for two accesses to the one memory, in the same turn of the loops, only if they are to one element."""
         return (self.statement.index + shifts[self.buffer]).key, self.statement.dynamic
+
+    def place_in_unit(self, shifts: Sequence[Size]) -> tuple:
+        """As ``place``, equal too for accesses in loops that go one after the other over the same elements."""
+        names = {name: f"loop{depth}" for depth, name in enumerate(self.inner)}
+        index = self.statement.index.rename({name: Affine.variable(new) for name, new in names.items()})
+        return (index + shifts[self.buffer]).key, tuple((names[name], self.extents[name]) for name in self.inner)
+
+    @property
+    def is_anywhere(self) -> bool:
+        """Whether a value says which element it is, or whether it is one."""
+        return bool(self.statement.dynamic) or getattr(self.statement, "guard", None) is not None
 
     def span(self, view: View) -> Span:
         """The elements of the view's memory among which it stays."""
@@ -123,22 +208,24 @@ def _overlap(some: Iterable[Span], others: Sequence[Span]) -> bool:
     return any(a < d and c < b for a, b in some for c, d in others)
 
 
-def _accesses(body: Iterable, extents: Mapping[str, Size] | None = None) -> Iterator[_Access]:
+def _accesses(body: Iterable, extents: Mapping[str, Size] | None = None,
+              inner: tuple[str, ...] = ()) -> Iterator[_Access]:
     """Loads and stores in order."""
     extents = extents or {}
     for statement in body:
         if isinstance(statement, (Load, Store)):
-            yield _Access(type(statement), statement, extents)
+            yield _Access(type(statement), statement, extents, inner)
         elif isinstance(statement, For):
-            yield from _accesses(statement.body, {**extents, statement.variable: statement.extent})
+            yield from _accesses(statement.body, {**extents, statement.variable: statement.extent},
+                                 (*inner, statement.variable))
         elif isinstance(statement, (Share, Units)):
-            yield from _accesses(statement.body, {**extents, **dict(statement.split)})
+            yield from _accesses(statement.body, {**extents, **dict(statement.split)}, inner)
         elif isinstance(statement, Follow):
             link = Load(statement.variable, statement.buffer, Affine.variable(statement.variable))
-            yield _Access(Load, link, extents)
-            yield from _accesses(statement.body, extents)
+            yield _Access(Load, link, extents, inner)
+            yield from _accesses(statement.body, extents, inner)
         else:
-            yield from _accesses(getattr(statement, "body", ()), extents)
+            yield from _accesses(getattr(statement, "body", ()), extents, inner)
 
 
 def _renumbered(body: tuple, number: Sequence[int], shifts: Sequence[Size]) -> tuple:

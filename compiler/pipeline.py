@@ -21,7 +21,7 @@ from ..runtime.locks import own_lock
 from ..runtime.runner import STEP_WORDS
 from . import emit_cpu
 from .fuse import LEAVES, fuse
-from .in_place import share_memory
+from .in_place import reuse_memory, share_memory
 from .interpreted import InterpretedExecutable
 from .ir import Graph, Node, topological
 from .loops import format_kernel
@@ -107,7 +107,7 @@ class Executable:
 
     def _arrange(self, steps: tuple) -> tuple:
         """What is left to do to the steps when it is known where everything lies."""
-        return tuple(join_rows(steps))
+        return tuple(reuse_memory(join_rows(steps)))
 
     def _emit(self, step: Step) -> emit_cpu.Source:
         return emit_cpu.emit(step.code)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import netc
-from netc.compiler import ops
+from netc.compiler import ops, pipeline, programs
 from netc.compiler.ir import Graph
 from netc.compiler.pipeline import compile_graph
 from netc.compiler.types import f32
@@ -110,3 +110,42 @@ train M:
     passes = [step.units for step in program.steps if step.label == "map" and step.units in (190 * 190, len(w.flat))]
     # A norm is that of all gradients, which must wait for it.
     assert len(w.flat) in passes if "norm" in optimizer else passes == [190 * 190]
+
+
+# --- inner values in the memory of those that they are made of --------------------------------------------------------
+
+LAYERS = "net 1\nmodel M(x: f32[N, 64]) -> (y: f32[N, 8]):\n    h = Dense(64)(x)\n    {}\n    y = Dense(8)(g)\n"
+
+
+def reused(monkeypatch, line, vectors):
+    """The arena for 40 samples, in vectors of 64 for each, is so large; without values in the memory of others it is as
+    large as what this gives.  The results are the same."""
+    fn = netc.compile(LAYERS.format(line))
+    program, w, found = fn.program("predict").program, fn.init(seed=1), []
+    for is_apart in (False, True):
+        with monkeypatch.context() as patch:
+            if is_apart:
+                patch.setattr(pipeline, "reuse_memory", list)
+            executable = pipeline.Executable(pipeline.optimize(program.graph), program.layout)
+        results = []
+        for n in (1, 7, 40):
+            x = np.random.default_rng(n).normal(size=(n, 64)).astype(np.float32)
+            y, = executable.run({"weights": w.flat, programs.input_slot(program.inputs[0]): x}, {"N": n}).values()
+            results.append(y.tobytes())
+        found.append((executable.bind({"N": 40}).arena_bytes / (40 * 64 * 4), results))
+    (mine, results), (apart, others) = found
+    assert results == others
+    assert mine == pytest.approx(vectors, abs=0.2)
+    return apart
+
+
+def test_values_replace_those_that_they_are_made_of(monkeypatch):
+    assert reused(monkeypatch, "g = gelu(h)", 1) > 1.8
+    assert reused(monkeypatch, "g = softmax(h, axis = -1)", 1) > 1.8            # in loops that go over a row again
+    assert reused(monkeypatch, "g = gelu(Dense(64)(gelu(h)) + x) |> LayerNorm()", 2) > 2.8
+
+
+def test_values_that_are_read_elsewhere_or_later_stay(monkeypatch):
+    assert reused(monkeypatch, "g = h * reverse(h, axis = 1)", 2) < 2.2         # from another place
+    assert reused(monkeypatch, "g = Dense(64)(relu(h)) * h", 3) < 3.2           # and by another step
+    assert reused(monkeypatch, "g = h - sum(h * reverse(h, axis = 1), axis = -1, keepdims = true) * h", 2) < 2.2
