@@ -26,11 +26,9 @@ from .loops import (
     Units,
 )
 from .nest import Loop, Nest, View, linear, place, strides
-from .placement import bordered_view, place as place_values, window_margins
+from .placement import UNROLLED_WINDOW, bordered_view, place as place_values, put_margins, window_margins
 from .schedule import CPU, Buffer, Closing, ScanStep, Step, Target, identity_of
 from .types import Dim, Size, boolean, i32, product
-
-UNROLLED_WINDOW = 36        # elements of a pooling's window that a kernel reads at once
 
 REPEATED = 64               # a vector up to so long is repeated to make longer rows
 
@@ -352,6 +350,9 @@ class Lowering:
 
     def window_put(self, current: Node) -> None:
         """Each input element gathers from the windows that chose it."""
+        if put_margins(current) is not None:
+            self._put_at_once(current)
+            return
         source, positions = current.args
         loops, coordinates, window = self._window_loops(current)
         nest = Nest(loops, self.view_of)
@@ -377,6 +378,23 @@ class Lowering:
         kept = nest.let("where", current.dtype, (hit, boolean), (value, current.dtype), (zero, current.dtype))
         self.add(self.close.columns(nest, "add", 0.0, (kept,), self.views[current],
                                 linear(coordinates, current.shape), guard, label="window_put"))
+
+    def _put_at_once(self, current: Node) -> None:
+        """The same with all windows of an element in one expression; around the windows' values there are zeros."""
+        source, positions = (self.halo(operand, 0) for operand in current.args)
+        nest, coordinates = self.nest(current.shape)
+        shape, zero, total = current.args[0].shape, nest.constant(current.dtype, 0.0), None
+        for number, window in enumerate(combinations(*map(range, current.attrs["sizes"]))):
+            spatial = (c + low - w for c, low, w in zip(coordinates[1:], current.attrs["low"], window))
+            place = (coordinates[0], *spatial, coordinates[-1])
+            here = nest.constant(i32, number)
+            hit = nest.let("eq", boolean, (nest.load(positions, positions.at(place, shape)), i32), (here, i32))
+            value = nest.load(source, source.at(place, shape))
+            kept = nest.let("where", current.dtype, (hit, boolean), (value, current.dtype), (zero, current.dtype))
+            total = kept if total is None else nest.let("add", current.dtype, (total, current.dtype),
+                                                        (kept, current.dtype))
+        assert total is not None
+        self.add(self.close.map(nest, [self.target(current, total, coordinates)], label="window_put"))
 
     # --- scan
 

@@ -18,6 +18,7 @@ from .schedule import Buffer, identity_of
 from .types import Size, known_nonnegative, product
 
 Margins = tuple[tuple[int, int], ...]       # elements before and after each dimension
+UNROLLED_WINDOW = 36        # elements of a pooling's window that a kernel reads at once
 
 
 @dataclass
@@ -100,7 +101,8 @@ def _dense(fusion: Fusion) -> set[Node]:
 
 
 def _margins(fusion: Fusion) -> dict[tuple[Node, float], Margins]:
-    """How far contractions (filler 0) and poolings (the least value) read beyond the edges of values, at most."""
+    """How far contractions, poolings' gradients (filler 0) and poolings (the least value) read beyond the edges of
+    values, at most."""
     found: dict[tuple[Node, float], Margins] = {}
 
     def add(value: Node, fill: float, margins) -> None:
@@ -117,6 +119,9 @@ def _margins(fusion: Fusion) -> dict[tuple[Node, float], Margins]:
         elif current.op.name == "window_argmax" or is_max_pooling(current):
             source = current.args[0]
             add(source, identity_of("max", source.dtype), window_margins(current))
+        elif current.op.name == "window_put":
+            for operand in current.args:
+                add(operand, 0, put_margins(current))
     return found
 
 
@@ -131,3 +136,17 @@ def window_margins(current: Node) -> Margins | None:
             return None
         margins.append((low, high))
     return (*margins, (0, 0))
+
+
+def put_margins(current: Node) -> Margins | None:
+    """How far a pooling's gradient reads beyond the edges of the windows' values and positions, where it may read all
+    windows of an element at once: they are small, and there is one for each element; None elsewhere."""
+    attrs, margins = current.attrs, [(0, 0)]
+    if any(stride != 1 for stride in attrs["strides"]) or product(attrs["sizes"]) > UNROLLED_WINDOW:
+        return None
+    for axis, (size, low) in enumerate(zip(attrs["sizes"], attrs["low"])):
+        high = current.shape[axis + 1] + low - current.args[0].shape[axis + 1]
+        if not isinstance(low, int) or not isinstance(high, int):
+            return None
+        margins.append((max(size - 1 - low, 0), max(high, 0)))
+    return (*margins, (0, 0)) if any(map(any, margins)) else None
