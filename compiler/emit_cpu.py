@@ -6,7 +6,7 @@ a few common constants.  The source of a kernel is its identity: two models that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -50,31 +50,35 @@ class Printer:
 
     buffers: tuple[DType, ...]
     integers: list = field(default_factory=list)
+    places: dict = field(default_factory=dict)          # (a size, what it is of) -> its place among the integers
     constants: list = field(default_factory=list)
     lines: list = field(default_factory=list)
     ranged: str | None = None
     elementwise: ClassVar[Mapping[str, str]] = ELEMENTWISE
 
-    def size(self, size: Size) -> str:
-        """The text of a size: small numbers as they are, any other as an argument."""
+    def size(self, size: Size, of: Hashable = None) -> str:
+        """The text of a size: small numbers as they are, any other as an argument.  One argument stands for equal
+        sizes ``of`` the same, such as a buffer's offset: that a loop is as long as another, or a stride of one buffer
+        is one of another, is no reason for a kernel of its own."""
         if isinstance(size, int) and -1 <= size <= 1:
             return str(size)
-        if size not in self.integers:
+        place = self.places.setdefault((size, of), len(self.integers))
+        if place == len(self.integers):
             self.integers.append(size)
-        return f"n{self.integers.index(size)}"
+        return f"n{place}"
 
-    def affine(self, value: Affine) -> str:
+    def affine(self, value: Affine, of: Hashable = None) -> str:
         parts = []
         for name, coefficient in sorted(value.terms.items()):
-            parts.append(name if coefficient == 1 else f"{self.size(coefficient)} * {name}")
+            parts.append(name if coefficient == 1 else f"{self.size(coefficient, (of, name))} * {name}")
         if not (isinstance(value.offset, int) and value.offset == 0):
-            parts.append(self.size(value.offset))
+            parts.append(self.size(value.offset, of))
         return " + ".join(parts) or "0"
 
-    def position(self, index: Affine, dynamic) -> str:
-        parts = [f"{name} * {self.size(stride)}" for name, stride in dynamic]
+    def position(self, buffer: int, index: Affine, dynamic) -> str:
+        parts = [f"{name} * {self.size(stride, (buffer, name))}" for name, stride in dynamic]
         if index.terms or index.offset != 0 or not parts:
-            parts.insert(0, self.affine(index))
+            parts.insert(0, self.affine(index, buffer))
         return " + ".join(parts)
 
     def number(self, dtype: DType, value) -> str:
@@ -107,32 +111,34 @@ class Printer:
                 self.units(s, indent)
             case For():
                 extent = "begin, end" if s.variable == self.ranged else (
-                    str(s.extent) if s.literal and isinstance(s.extent, int) else self.size(s.extent))
+                    str(s.extent) if s.literal and isinstance(s.extent, int) else self.size(s.extent, s.variable))
                 emit(f"for {s.variable} in range({extent}):")
                 self.block(s.body, indent + "    ")
             case If():
                 emit(f"if {s.condition}:")
                 self.block(s.body, indent + "    ")
             case Divide():
-                emit(f"{s.name} = ({self.affine(s.value)}) // {s.divisor}")
-                emit(f"{s.exact} = {s.name} * {s.divisor} == {self.affine(s.value)}")
+                whole = self.affine(s.value, s.name)
+                emit(f"{s.name} = ({whole}) // {s.divisor}")
+                emit(f"{s.exact} = {s.name} * {s.divisor} == {whole}")
             case Within():
                 parts = []
-                for value, low, high in s.bounds:
-                    text = self.affine(value)
-                    parts.append(f"({self.size(low)} <= {text}) & ({text} < {self.size(high)})")
+                for number, (value, low, high) in enumerate(s.bounds):
+                    text = self.affine(value, (s.name, number))
+                    limits = [self.size(limit, (s.name, number, end)) for end, limit in enumerate((low, high))]
+                    parts.append(f"({limits[0]} <= {text}) & ({text} < {limits[1]})")
                 emit(f"{s.name} = " + " & ".join(parts + list(s.flags)))
             case Constant():
                 emit(f"{s.name} = {self.number(s.dtype, s.value)}")
             case FromIndex():
-                emit(f"{s.name} = {CAST[s.dtype.name]}({self.affine(s.value)})")
+                emit(f"{s.name} = {CAST[s.dtype.name]}({self.affine(s.value, s.name)})")
             case Load():
-                position = self.position(s.index, s.dynamic)
+                position = self.position(s.buffer, s.index, s.dynamic)
                 if s.guard:
                     position = f"{position} if {s.guard} else 0"
                 emit(f"{s.name} = b{s.buffer}[{position}]")
             case Store():
-                emit(f"b{s.buffer}[{self.position(s.index, s.dynamic)}] = {s.value}")
+                emit(f"b{s.buffer}[{self.position(s.buffer, s.index, s.dynamic)}] = {s.value}")
             case Assign():
                 emit(f"{s.name} = {s.value}")
             case Let():
@@ -153,7 +159,7 @@ class Printer:
             if position == 0:
                 self.lines.append(f"{inner}{variable} = {rest}")
             else:
-                size = self.size(extent)
+                size = self.size(extent, variable)
                 self.lines.append(f"{inner}{variable} = {rest} % {size}")
                 self.lines.append(f"{inner}rest{position} = {rest} // {size}")
                 rest = f"rest{position}"

@@ -8,11 +8,13 @@ product's kernel calls.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from .emit_cpu import ELEMENTWISE, Printer, Source
 from .epilogue import VALUE
 from .loops import Combine, Follow, For, Kernel, Let, Range, Share, Units
+from .types import Size
 
 
 class CudaPrinter(Printer):
@@ -22,6 +24,9 @@ class CudaPrinter(Printer):
         "rsqrt": "{one} / sqrt_{s}({0})", "fma": "fma_{s}({0}, {1}, {2})", "fma_any_order": "fma_{s}({0}, {1}, {2})",
         "add_any_order": "{0} + {1}", "maximum_any_order": "maximum({0}, {1})",
         "minimum_any_order": "minimum({0}, {1})"}
+
+    def size(self, size: Size, of: Hashable = None) -> str:
+        return super().size(size)               # one for all equal ones: each takes a register of every thread
 
     def statement(self, s, indent: str) -> None:
         match s:

@@ -1,0 +1,51 @@
+"""A model made of kinds of layers that were seen before needs few kernels of its own, whatever its sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+import netc
+from netc.compiler.emit_cpu import emit
+from netc.compiler.loops import Affine, Divide, For, Kernel, Load, Store, Units, Within
+from netc.compiler.types import f32
+
+
+def copying(rows: int, columns: int, read_stride: int, write_stride: int, shift: int = 0) -> Kernel:
+    load = Load("v", 0, Affine({"i": read_stride, "j": 1}, shift))
+    store = Store(1, Affine({"i": write_stride, "j": 1}, shift), "v")
+    return Kernel((f32, f32), (Units((("k", rows), ("i", rows)), (For("j", columns, (load, store)),)),))
+
+
+def test_equal_sizes_of_different_things_are_arguments_each():
+    sources = [emit(copying(*sizes)) for sizes in ((5, 5, 5, 5, 5), (5, 6, 6, 7, 5), (4, 5, 6, 7, 8))]
+    assert len({source.text for source in sources}) == 1
+    assert [source.integers for source in sources[1:]] == [(5, 6, 6, 5, 7, 5), (4, 5, 6, 8, 7, 8)]
+    assert emit(copying(4, 5, 6, 1)).text != sources[0].text        # what lies beside each other is worth a kernel
+
+
+def test_a_size_that_is_told_twice_is_one_argument():
+    shift = Affine({"i": 7, "j": 1}, 9)
+    body = (Divide("q", "e", shift, 3), Within("g", ((shift, 9, 20),)), Load("v", 0, shift), Store(0, shift, "v"))
+    source = emit(Kernel((f32,), (Units((("i", 6),), (For("j", 6, body),)),)))
+    assert source.integers == (6, 7, 9, 7, 9, 9, 20, 7, 9)
+
+
+RECURRENT = """net 1
+model M(units: int)(x: i32[N, T], z: f32[N, 5]) -> f32[N, K]:
+    h = x |> Embedding(50, units) |> LSTM(units)
+    return concat(h, z) |> Dense(K)
+train M:
+    input y: f32[N, K]
+    loss square = mean((output - y) ** 2)
+    optimizer = adam()
+"""
+
+
+@pytest.mark.parametrize("known, new", [(24, 5), (5, 24), (16, 5)])
+def test_a_model_of_other_sizes_needs_no_kernels(known, new):
+    """Five is the width of what the LSTM's output is joined with, too."""
+    def kernels(units: int) -> set[str]:
+        fn = netc.compile(RECURRENT.replace("K", "5"), settings={"units": units})
+        programs = fn.program("predict"), fn.program("step"), fn.bound_program()[1]
+        return {source.text for program in programs for source in program.executable.sources.values()}
+    assert kernels(new) <= kernels(known)
