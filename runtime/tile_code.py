@@ -82,41 +82,23 @@ def load_masked(builder, place, mask):
     return builder.call(masked_function(builder, vector, "load"), [place, align, mask, ir.Constant(vector, None)])
 
 
-def store_first(builder, vector, place, count):
-    """Store the first ``count`` lanes of a vector (none below 1, all where there are so many): by halves, quarters ...
+def store_lanes(builder, vector, place, count: int):
+    """Store the first ``count`` lanes of a vector: by halves, quarters ...
 
     Not by a masked store, which is microcode on some processors: there it takes longer than a tile's products.
     """
     element, width, align = vector.type.element, vector.type.count, 8 if vector.type.element == F64 else 4
-    whole = builder.icmp_signed(">=", count, ir.Constant(I64, width))
-    with builder.if_else(whole) as (then, otherwise):
-        with then:
-            builder.store(vector, place, align=align)
-        with otherwise:
-            none = ir.Constant(I64, 0)
-            count = builder.select(builder.icmp_signed(">", count, none), count, none)
-            rest, to = vector, builder.bitcast(place, element.as_pointer())
-            part = width // 2
-            while part:
-                rest, to = _store_part(builder, rest, to, part, count)
-                part //= 2
-
-
-def _store_part(builder, rest, to, part: int, count):
-    """Where ``count`` has the bit ``part``, store so many lanes; the lanes that are left then, and where they go."""
-    element = rest.type.element
-    number = ir.VectorType(I32, part)
-    halves = [ir.Constant(number, [ir.Constant(I32, first + i) for i in range(part)]) for first in (0, part)]
-    low, high = (builder.shuffle_vector(rest, rest, half) for half in halves)
-    has = builder.icmp_unsigned("!=", builder.and_(count, ir.Constant(I64, part)), ir.Constant(I64, 0))
-    with builder.if_then(has):
-        align = 8 if element == F64 else 4
-        if part == 1:
-            builder.store(builder.extract_element(low, ir.Constant(I32, 0)), to, align=align)
-        else:
-            builder.store(low, builder.bitcast(to, low.type.as_pointer()), align=align)
-    moved = builder.gep(to, [ir.Constant(I64, part)])
-    return builder.select(has, high, low), builder.select(has, moved, to)
+    if count == width:
+        builder.store(vector, place, align=align)
+        return
+    to, first = builder.bitcast(place, element.as_pointer()), 0
+    while first < count:
+        part = 1 << ((count - first).bit_length() - 1)
+        lanes_here = ir.Constant(ir.VectorType(I32, part), [ir.Constant(I32, first + i) for i in range(part)])
+        target = builder.gep(to, [ir.Constant(I64, first)])
+        builder.store(builder.shuffle_vector(vector, vector, lanes_here),
+                      builder.bitcast(target, ir.VectorType(element, part).as_pointer()), align=align)
+        first += part
 
 
 # Words of what a tile is told of k: three sizes, three strides in A, three in B, and what lies between panels of B.
@@ -219,9 +201,16 @@ class _OuterTile(_Tile):
         """What all tiles share: places for the sums, and how many columns the masked vectors have."""
         self.sums = [[allocate(self.builder, self.vector) for _ in range(self.vectors)] for _ in range(self.rows)]
         masked = range({WHOLE: self.vectors, MASKED: self.vectors - 1, PADDED: 0}[self.last], self.vectors)
-        self.lengths = {v: self.builder.sub(self.columns, ir.Constant(I64, v * self.width)) for v in masked}
+        self.lengths = {v: self.lanes_of(v) for v in masked}
         self.masks = {v: lanes_below(self.builder, self.element, length) for v, length in self.lengths.items()}
         self.masks_b = self.masks if self.last == MASKED else {}
+
+    def lanes_of(self, v):
+        """How many columns vector v has."""
+        builder, none, most = self.builder, ir.Constant(I64, 0), ir.Constant(I64, self.width)
+        left = builder.sub(self.columns, ir.Constant(I64, v * self.width))
+        left = builder.select(builder.icmp_signed(">", left, none), left, none)
+        return builder.select(builder.icmp_signed("<", left, most), left, most)
 
     def emit(self):
         builder = self.builder
@@ -230,7 +219,8 @@ class _OuterTile(_Tile):
         with builder.if_then(self.accumulate):
             self.each(lambda r, v: builder.store(self.load_c(r, v), self.sums[r][v]))
         self.loop(0, ir.Constant(I64, 0), self.b)
-        self.each(lambda r, v: self.store_c(builder.load(self.sums[r][v]), r, v))
+        for v in range(self.vectors):
+            self.store_c(v)
 
     def each(self, action):
         for r in range(self.rows):
@@ -257,11 +247,28 @@ class _OuterTile(_Tile):
     def load_c(self, r, v):
         return self.load(self.places[r][v], self.masks.get(v))
 
-    def store_c(self, value, r, v):
-        if v not in self.masks:
-            self.builder.store(value, self.places[r][v], align=self.bytes)
-        else:
-            store_first(self.builder, value, self.places[r][v], self.lengths[v])
+    def store_c(self, v):
+        """Store the rows' vectors v: one branch tells for all of them how many lanes they have."""
+        builder = self.builder
+        if v not in self.lengths:
+            self.store_rows(v, self.width)
+            return
+        after = builder.append_basic_block("stored")
+        whole = builder.append_basic_block("whole")
+        branch = builder.switch(self.lengths[v], whole)
+        branch.add_case(ir.Constant(I64, 0), after)
+        for count in range(1, self.width + 1):
+            block = whole if count == self.width else builder.append_basic_block(f"lanes{count}")
+            if count < self.width:
+                branch.add_case(ir.Constant(I64, count), block)
+            builder.position_at_end(block)
+            self.store_rows(v, count)
+            builder.branch(after)
+        builder.position_at_end(after)
+
+    def store_rows(self, v, count: int):
+        for row, sums in zip(self.places, self.sums):
+            store_lanes(self.builder, self.builder.load(sums[v]), row[v], count)
 
     def innermost(self, at_a, at_b):
         """The hardware does not foresee the short rows of A: this tile asks for the next one's, a line at a time."""
