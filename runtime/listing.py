@@ -31,5 +31,5 @@ def texts_of(table: Sequence[Sequence[int]], words: Sequence[int]) -> list[str]:
 def listing(text: str, form: str) -> str:
     """The code of a kernel in one of ``FORMS``."""
     from .builders import build
-    made = build(text)
-    return str(made.module) if form == "llvm" else machine.emit_code(made.module, made.reduces_strength, as_text=True)
+    module = build(text).module
+    return str(module) if form == "llvm" else machine.emit_code(module, as_text=True)

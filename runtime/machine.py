@@ -27,12 +27,11 @@ EMITTERS = ("builders", "elementary", "kinds", "machine", "math", "native", "ran
 @dataclass(frozen=True)
 class Object:
     """An object file and its only visible symbol; ``module`` is LLVM's module that it was made of, where it was made
-    here, and ``reduces_strength`` how (see ``emit_code``)."""
+    here."""
 
     symbol: str
     content: bytes
     module: Any = field(default=None, compare=False, repr=False)
-    reduces_strength: bool = field(default=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -180,14 +179,14 @@ def target_machine():
                                            reloc="static" if is_x86 else "default", codemodel="jitdefault")
 
 
-def emit_code(module: Any, reduces_strength: bool, as_text: bool = False) -> Any:
+def emit_code(module: Any, as_text: bool = False) -> Any:
     """An optimised module's machine code: an object file, or assembly.
 
-    Where it does not reduce strength, LLVM leaves the indices in loops as they are written.  To look for better ones
-    takes it longer than all else where a loop has many arrays and strides.
+    LLVM leaves the indices in loops as they are written.  To look for better ones takes it longer than all else where a
+    loop has many arrays and strides, and what it finds is slower: it needs more registers.
     """
     with _lock:                         # the switch is the whole process's
-        _llvm().set_option("netc", f"-disable-lsr={str(not reduces_strength).lower()}")
+        _llvm().set_option("netc", "-disable-lsr=true")
         try:
             return target_machine().emit_assembly(module) if as_text else target_machine().emit_object(module)
         finally:

@@ -74,15 +74,14 @@ def _join_branches(passes) -> None:
     passes.add_jump_threading_pass()
 
 
-def compile_native(function: Callable | Definition, kinds: Sequence[Kind | Pointer], symbol: str = "netc_kernel",
-                   reduces_strength: bool = True) -> Object:
-    """An object with this function as the C function ``symbol``, and no other visible symbol; ``reduces_strength`` as
-    in ``machine.emit_code``."""
+def compile_native(function: Callable | Definition, kinds: Sequence[Kind | Pointer],
+                   symbol: str = "netc_kernel") -> Object:
+    """An object with this function as the C function ``symbol``, and no other visible symbol."""
     module = compile_module(function, kinds, symbol)
     foreign = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")} - SYMBOLS
     if foreign:
         raise RuntimeError(f"a kernel would call {', '.join(sorted(foreign))}")
-    return Object(symbol, emit_code(module, reduces_strength), module, reduces_strength)
+    return Object(symbol, emit_code(module), module)
 
 
 # --- buffers ------------------------------------------------------------------------------------------------------

@@ -75,5 +75,4 @@ def namespace() -> dict:
 def build_kernel(text: str) -> Object:
     """The object of one kernel's source, which defines ``kernel(bases, args, begin, end)``."""
     defined = Definition(ast.parse(text).body[0], namespace())
-    # Their loops are no slower without: they end at memory, or at functions of each element.
-    return native.compile_native(defined, native.KERNEL, f"kernel_{cache.key_of(text)}", reduces_strength=False)
+    return native.compile_native(defined, native.KERNEL, f"kernel_{cache.key_of(text)}")

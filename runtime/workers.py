@@ -25,7 +25,7 @@ from .pool import threads
 
 MOST_WORKERS = 3
 START_COST = 8          # kernels that this process compiles while a worker starts
-CONTRACT_COST = 12      # what the contraction kernel costs, in kernels
+CONTRACT_COST, TILE_COST = 16, 2        # what the contraction kernel and a tile cost, in kernels
 PATIENCE = 20.0         # seconds that a worker may take for its last text when nothing else is left to do
 IDLE_SECONDS = 60.0     # after which a process that nobody asks for anything ends
 
@@ -102,7 +102,7 @@ def build_all(texts: list[str]) -> Iterator[Built]:
 
 
 def _cost(text: str) -> int:
-    return CONTRACT_COST if text.startswith("contract ") else 1
+    return CONTRACT_COST if text.startswith("contract ") else TILE_COST if text.startswith("tile ") else 1
 
 
 def _with_help(waiting: deque, results: SimpleQueue, missing: set[str]) -> Iterator[Built]:
