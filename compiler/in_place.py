@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .loops import Affine, Follow, For, Kernel, Load, Share, Store, Units
+from .loops import Affine, Follow, For, Kernel, Let, Load, Share, Store, Units
 from .memory import buffers_of, lifetimes
 from .nest import View
 from .schedule import Buffer, External, ScanStep, Step
@@ -135,8 +135,31 @@ def _may_follow(step: Step, new: Buffer, old: Buffer) -> bool:
             return False
         if memory is old or (memory is new and access.kind is Store):
             (before if memory is old else stores).append((position, access.place_in_unit(shifts)))
+    if _is_chosen(step, new, old):
+        return False
     places = {place for _, place in (*stores, *before)}
     return bool(stores and before) and len(places) == 1 and before[-1][0] < stores[0][0]
+
+
+def _is_chosen(step: Step, new: Buffer, old: Buffer) -> bool:
+    """Whether an element of ``new`` is, as it happens, the one of ``old``: in one memory LLVM would store only where it
+    is another, element by element or by masks, which takes far longer than to store all."""
+    body = list(_statements(step.code.body))
+    made = {s.name: s for s in body if isinstance(s, (Let, Load))}
+    wanted = [s.value for s in body if isinstance(s, Store) and step.views[s.buffer].buffer is new]
+    while wanted:
+        found = made.get(wanted.pop())
+        if isinstance(found, Load) and step.views[found.buffer].buffer is old:
+            return True
+        if isinstance(found, Let) and found.op in ("where", "maximum", "minimum"):
+            wanted += found.args
+    return False
+
+
+def _statements(body: Iterable) -> Iterator:
+    for statement in body:
+        yield statement
+        yield from _statements(getattr(statement, "body", ()))
 
 
 def _moved_to(step, new: Buffer, old: Buffer):

@@ -513,9 +513,11 @@ def finish_reduction(close: Closing, nest: Nest, kind: str, value: str, current:
                      index: Affine) -> Step:
     """Close a sum, product, maximum or minimum: by rows, or by columns where memory runs along the result."""
     dtype = current.dtype
-    unit_reduce = any(isinstance(s, Load) and s.index.coefficient(loop.variable) == 1
-                      for loop in nest.loops if loop.reduces for s in nest.statements)
     kept = [loop for loop in nest.loops if not loop.reduces and loop.extent != 1]
+    # What does not run along the result is one number for all of it, and no reason to go another way.
+    unit_reduce = any(isinstance(s, Load) and s.index.coefficient(loop.variable) == 1
+                      and (not kept or s.index.coefficient(kept[-1].variable) != 0)
+                      for loop in nest.loops if loop.reduces for s in nest.statements)
     unit_kept = kept and any(isinstance(s, Load) and s.index.coefficient(kept[-1].variable) == 1
                              for s in nest.statements)
     start = identity_of(kind, dtype)

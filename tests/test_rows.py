@@ -107,3 +107,12 @@ def test_the_largest_of_a_row_is_found_by_vectors_and_a_nan_is_larger():
         results = found.run({"x": rows}, {"N": length + 3, "T": length})
         np.testing.assert_array_equal(results["max"], rows.max(axis=2))
         np.testing.assert_array_equal(results["min"], rows.min(axis=2))
+
+
+def test_a_factor_for_each_row_does_not_turn_sums_over_rows(monkeypatch):
+    """Rows are added up element by element, in memory's order, though the factors lie one after the other."""
+    factors = ops.reduce(x, "max", (2,))
+    sums = ops.reduce(ops.mul(ops.exp(x), over(factors)), "sum", (1,))
+    joined, apart = executables(monkeypatch, sums)
+    assert [step.label for step in joined.steps] == ["rows", "columns"]
+    agree(joined, apart, sums)
