@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from .compiler.types import TensorType, evaluate
 from .inputs import Signature, convert_seed
 from .runtime.errors import InputError, ModelError, listing
+from .runtime.records import dataclass
 from .runtime.roofline import Roofline, roofline
 
 if TYPE_CHECKING:

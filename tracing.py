@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from .compiler.interpret import run
 from .compiler.ir import Node, substitute, topological
 from .compiler.types import TensorType
 from .runtime.errors import NotFiniteError
+from .runtime.records import dataclass
 from .runtime.weights import Weights
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ kernels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
+from ..runtime.records import dataclass
 from . import programs
 from .fuse import LEAVES, TRIVIAL, Fusion
 from .ir import Node, topological

@@ -13,8 +13,8 @@ Class labels, which a loss compares with 0..classes-1, are asked for too: one ou
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from ..runtime.records import dataclass
 from . import ops
 from .ir import Graph, Node, node, rebuild, topological
 from .types import Size, known_nonnegative

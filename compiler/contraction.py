@@ -7,9 +7,9 @@ runtime's tile kernel (``tiling``), anything else to a loop nest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import product as combinations
 
+from ..runtime.records import dataclass
 from .ir import Node
 from .loops import Affine, Assign, Constant, Divide, Load
 from .nest import Loop, Nest

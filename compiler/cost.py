@@ -11,8 +11,8 @@ that reads an element again, or what it has stored itself, finds it in a cache o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from ..runtime.records import dataclass
 from .loops import Affine, Divide, Follow, For, If, Let, Load, Range, Share, Store, Units
 from .parts import cells_of
 from .schedule import Extent, Product, Step

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from ..runtime.errors import NetcError
+from ..runtime.records import dataclass
 
 SHOWN_WIDTH = 120    # characters of a source line that are shown; longer lines are cut around the caret
 TAB = "    "

@@ -7,9 +7,9 @@ names, and still only one row is new.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from ..runtime.records import dataclass
 from .graph_cost import format_cost
 from .model import Model
 from .summary import Row, Summary, summarize

@@ -6,8 +6,7 @@ the parser's state numbers, so that the grammar can change freely.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..runtime.records import dataclass
 from .diagnostics import Diagnostic, Source, Span, nearest
 from .lalr import Token
 from .layout import token_span

@@ -8,8 +8,8 @@ cost: a value that several kernels need is stored unless it is cheaper to comput
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from ..runtime.records import dataclass
 from .ir import Node, is_tensor, topological, users
 from .types import Size
 

@@ -8,8 +8,9 @@ cache again, and a write to memory that is not in the cache reads it first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ..runtime.records import dataclass
 from .loops import Affine, Follow, For, Kernel, Let, Load, Share, Store, Units
 from .memory import buffers_of, lifetimes
 from .nest import View

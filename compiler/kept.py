@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import zlib
 from collections.abc import Callable
@@ -47,7 +48,10 @@ def key_of(*parts: str | bytes) -> str:
 @functools.cache
 def _version() -> str:
     """The key of everything beside its input that determines what the compiler makes."""
-    files = sorted([*(ROOT / "compiler").rglob("*.py"), *(ROOT / "grammar").rglob("*.net"),
-                    ROOT / "grammar" / "net.lark", ROOT / "grammar" / "net.tables.json",
-                    ROOT / "runtime" / "weights.py", ROOT / "runtime" / "cuda" / "contract.py"])
-    return cache.key_of(sys.version, *(file.read_bytes() for file in files if file.parent.name != "cli"))
+    files = [os.path.join(ROOT, "runtime", name) for name in ("records.py", "weights.py", "cuda/contract.py")]
+    for folder in ("compiler", "grammar"):
+        for place, _, names in os.walk(os.path.join(ROOT, folder)):
+            if os.path.basename(place) != "cli":
+                files += [os.path.join(place, name) for name in names
+                          if name.endswith((".py", ".net", ".lark", ".json"))]
+    return cache.key_of(sys.version, *(Path(file).read_bytes() for file in sorted(files)))

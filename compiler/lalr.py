@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from ..runtime.records import dataclass
 
 END = "$END"
 PLACEHOLDER = -1        # in a rule's parts: the None that stands for an optional part that is not there

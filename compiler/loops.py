@@ -9,8 +9,9 @@ loop is ``Units``: the runner hands each call a range of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from ..runtime.records import dataclass
 from .types import Dim, DType, Size
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..runtime.records import dataclass
 from .diagnostics import Diagnostic
 from .ir import Graph, Node
 from .types import Size, TensorType

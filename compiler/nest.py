@@ -7,9 +7,10 @@ merged, and each statement is hoisted to the loop where its last variable is bou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from ..runtime.records import dataclass
 from .fuse import split_of
 from .ir import Node
 from .loops import Affine, Assign, Constant, Divide, For, FromIndex, Let, Load, Store, Within

@@ -8,8 +8,9 @@ parent's own inputs (``Port``) to them.  Nothing here changes the graph; the sum
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..runtime.records import dataclass
 from .fuse import LEAVES, MOVEMENT
 from .ir import Node
 from .model import Layer, Model

@@ -7,8 +7,7 @@ all that follows is parsed as if that line had been right. One run so reports ev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..runtime.records import dataclass
 from .diagnostics import Diagnostic, Diagnostics, Source, Span
 from .explain import explain, likely_opener
 from .lalr import Cursor, Token, Tree

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from ..runtime.addresses import address_of
 from ..runtime.explanation import CACHED, COMPILED, LOADED, Piece
 from ..runtime.locks import own_lock
+from ..runtime.records import dataclass
 from ..runtime.runner import STEP_WORDS
 from . import emit_cpu
 from .fuse import LEAVES, fuse

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..runtime.errors import ModelError, listing, nearest
+from ..runtime.records import dataclass
 from ..runtime.weights import Layout
 from . import ops
 from .bounds import Range, bound_indices

@@ -8,10 +8,11 @@ all four for a row while the row is in the cache; its loops stay as they are, an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from string import digits
 from typing import Any
 
+from ..runtime.records import dataclass
 from .loops import Affine, For, If, Kernel, Load, Store, Units, numbered
 from .nest import View
 from .schedule import Step

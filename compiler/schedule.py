@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..runtime.records import dataclass
 from .ir import Node
 from .loops import UNIT, Affine, Constant, For, If, Kernel, Let, Load, Range, Store, Units, numbered
 from .nest import Loop, Nest, View, levels, operand_names, simplify_loops

@@ -6,9 +6,10 @@ Costs are those of one sample unless ``sizes`` says otherwise; what is not known
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from ..runtime.records import dataclass
 from .graph_cost import format_cost, nbytes, total_bytes, total_flops
 from .ir import users
 from .model import Model

@@ -9,8 +9,8 @@ memory: rows are output pixels, sums are kernel row and (kernel column, channel)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from ..runtime.records import dataclass
 from .ir import Node
 from .loops import Affine, Load
 from .nest import Loop, Nest, View

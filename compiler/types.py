@@ -8,10 +8,10 @@ floor divisions of such polynomials.  Arithmetic on sizes collapses to ``int`` a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any, Union, overload
 
+from ..runtime.records import dataclass
 from .deferred import np
 
 Size = Union[int, "Dim"]

@@ -17,8 +17,9 @@ import re
 import stat
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
+
+from .records import dataclass
 
 MAGIC = b"netc cache 1\n"
 SIGNATURE_BYTES = 32

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from .records import dataclass
 
 COMPILED, CACHED, LOADED = "compiled", "cached", "loaded"
 WHY = {COMPILED: "new: neither this process nor the cache had it",

@@ -6,10 +6,11 @@ Kernels are written in a part of Python (see ``translate``).  This module is imp
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from llvmlite import ir
 
+from .records import dataclass
 from .simd import F32, F64, I1, I8, I32, I64
 
 

@@ -11,17 +11,18 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import cache
+from .records import dataclass
 
 # The modules beside this one that shape machine code; their texts are part of every key.
-EMITTERS = ("builders", "elementary", "kinds", "machine", "math", "native", "random", "roofline", "roofline_code",
-            "runner", "scalar", "simd", "tile", "tile_code", "translate", "walker")
+EMITTERS = ("builders", "elementary", "kinds", "machine", "math", "native", "random", "records", "roofline",
+            "roofline_code", "runner", "scalar", "simd", "tile", "tile_code", "translate", "walker")
 
 
 @dataclass(frozen=True)
@@ -234,3 +235,8 @@ def vector_bytes() -> int:
 def vector_registers() -> int:
     """Vector registers of the host: 32 with AVX-512 and NEON, else 16."""
     return 32 if vector_bytes() == 64 or "+neon" in _features() else 16
+
+
+def is_avx() -> bool:
+    """Whether the host has AVX: vectors of 8 floats, and x86's own instructions for them."""
+    return "+avx" in _features().split(",")

@@ -1,7 +1,8 @@
 """Elementary functions of kernels: ``exp_f32(x)``, ``exp_f64(x)``, and so on.
 
 The float32 functions are branch-free polynomials, emitted inline, so that LLVM vectorises the loops that call them;
-a value's result does not depend on whether it fell into the vector part of a loop or its tail.  They are within 2
+one that looks its polynomial up in a table has a form for vectors, which LLVM knows of, and is put in place later.  A
+value's result does not depend on whether it fell into the vector part of a loop or its tail.  They are within 2
 units in the last place over all of float32, denormals and specials included (pow, sin and cos are correctly rounded
 but for a few ties).  The float64 ones that need a polynomial are libm's, one call a value.
 
@@ -14,12 +15,14 @@ from __future__ import annotations
 import functools
 import math
 import struct
+from collections.abc import Sequence
 from fractions import Fraction
 
 from llvmlite import ir
 
 from .kinds import float32, float64, intrinsic
-from .simd import F32, F64, I32, I64, Value, constant, like
+from .machine import is_avx
+from .simd import F32, F64, I32, I64, Value, call_library, constant, like
 
 INFINITY, NAN = math.inf, math.nan
 LOG2_E = 1.4426950408889634
@@ -62,11 +65,47 @@ def _clamp(x: Value, low: float, high: float) -> Value:
     return x.lt(low).where(low, x)
 
 
+def _table(builder, name: str, numbers: Sequence[float], element: ir.Type) -> ir.Value:
+    """A constant array in the module, as a pointer to its first element."""
+    module = builder.module
+    if name not in module.globals:
+        array = ir.Constant(ir.ArrayType(element, len(numbers)), [constant(element, n) for n in numbers])
+        table = ir.GlobalVariable(module, array.type, name)
+        table.linkage, table.global_constant, table.initializer = "internal", True, array
+    return builder.bitcast(module.globals[name], element.as_pointer())
+
+
+def _look_up(name: str, numbers: Sequence[float], index: Value, element: ir.Type = F64) -> Value:
+    builder = index.builder
+    pointer = _table(builder, name, numbers, element)
+    if not isinstance(index.type, ir.VectorType):
+        return Value(builder, builder.load(builder.gep(pointer, [index.value], inbounds=True)))
+    result = ir.Constant(like(index.type, element), ir.Undefined)
+    for lane in range(index.type.count):
+        place = ir.Constant(I32, lane)
+        found = builder.load(builder.gep(pointer, [builder.extract_element(index.value, place)], inbounds=True))
+        result = builder.insert_element(result, found, place)
+    return Value(builder, result)
+
+
+def _one_of_4(name: str, numbers: Sequence[float], index: Value) -> Value:
+    """Of 4 float32 the one whose number is in the low bits of an int32: one instruction of AVX."""
+    if isinstance(index.type, ir.VectorType) and index.type.count == 8 and is_avx():
+        table = ir.Constant(ir.VectorType(F32, 8), [constant(F32, number) for number in (*numbers, *numbers)])
+        name = "llvm.x86.avx.vpermilvar.ps.256"
+        return Value(index.builder, call_library(index.builder, name, table.type, [table, index.value]))
+    return _look_up(name, numbers, (index & 3).to(I64), F32)
+
+
+# (exp(r) - 1 - r) / r**2 for r within ln 2 / 2.
+EXP = 0.5, 0.16666515171527863, 0.04166845604777336, 0.008369418792426586, 0.0013813144760206342
+
+
 def exp(x: Value) -> Value:
     # Far below, half of n makes a factor of 0: to underflow takes long, and what a mask hides is far below.
     n, multiple, high = _reduced(_clamp(x, -176.0, 89.0))
     r = multiple.fma(-LN2_LOW, high)
-    q = r.estrin(0.5, 0.16666515171527863, 0.04166845604777336, 0.008369418792426586, 0.0013813144760206342)
+    q = r.estrin(*EXP)
     # In two factors: one alone would overflow below the largest result, and lose the denormals.
     half = n >> 1
     factor = _power_of_two(half)
@@ -154,15 +193,18 @@ def tanh(x: Value) -> Value:
 
 
 def sigmoid(x: Value) -> Value:
-    z = exp(Value(x.builder, x.builder.fneg(x.call("fabs").value)))
-    is_negative = x.lt(0.0)
-    below = z + 1.0
-    quotient = is_negative.where(z, 1.0) / below
-    lost = (z - (below - 1.0)) * is_negative.where(1.0 - quotient, quotient)        # as in tanh
-    return quotient - quotient * lost
+    # 1 / (1 + 2**n (1 + e)), all over 2**(n/2), with which nothing overflows and the quotient alone is rounded to a
+    # denormal.  The larger of the powers is added last: what was rounded before is small beside it.
+    n, multiple, high = _reduced(-_clamp(x, -176.0, 88.0))
+    r = multiple.fma(-LN2_LOW, high)
+    e = (r * r).fma(r.estrin(*EXP), r)
+    half = n >> 1
+    one, power = _power_of_two(0 - half), _power_of_two(n - half)
+    least, most = one.lt(power).where(one, power), one.gt(power).where(one, power)
+    return one / (e.fma(power, least) + most)
 
 
-def erf(x: Value) -> Value:
+def _erf_of_exp(x: Value) -> Value:
     t = _clamp(x.call("fabs"), 0.0, 4.0)
     s = t * t
     # 1 - exp(polynomial) for large arguments, an odd polynomial for small ones (N. Juffa's coefficients).
@@ -171,6 +213,37 @@ def erf(x: Value) -> Value:
     large = 1.0 - _exp_roughly(large.fma(t, 0.0 - t))
     small = s.estrin(1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4)
     return t.gt(0.927734375).where(large.sign_of(x), small.fma(x, x))
+
+
+# Points, of which the nearest to a magnitude is known by ERF_STEP; erf there, which hardly has to be rounded; and the
+# factors of the powers of the distance, where the point is 0 without the distance itself.
+ERF_STEP = 1.129
+ERF = (
+    (0.0, 1.134371, 2.2558026, 3.4029913),
+    (0.0, 0.8913395, 0.9985782, 0.9999985),
+    (0.12837917, 0.31160617, 0.0069581107, 1.0542129e-05),
+    (1.9583555e-07, -0.3534783, -0.01569582, -3.5879268e-05),
+    (-0.37613377, 0.1634432, 0.021280376, 7.818867e-05),
+    (1.0903872e-04, 0.025156632, -0.018776888, -1.2097597e-04),
+    (0.11203841, -0.06038049, 0.010611957, 1.3760621e-04),
+    (0.0032322253, 0.015860043, -0.0029218206, -1.2501625e-04),
+    (-0.03429253, 0.00893038, -8.6684996e-04, 1.0429439e-04),
+    (0.009307762, -0.0051015643, 9.583275e-04, -5.6033547e-05),
+)
+
+
+def _erf_of_table(x: Value) -> Value:
+    t = x.call("fabs")
+    t = t.gt(3.95).where(3.95, t)           # erf is 1 from there on
+    place = t.fma(1 / ERF_STEP, ROUND_F32).bits()
+    point, value, slope, *others = (_one_of_4(f"netc_erf_table_{k}", row, place) for k, row in enumerate(ERF))
+    d = t - point
+    first = value.gt(d).where(value, d)     # d where the point is 0
+    return (d.fma(d.estrin(*others).fma(d, slope), first).bits() | (x.bits() & -2 ** 31)).as_float()
+
+
+def erf(x: Value) -> Value:
+    return (_erf_of_table if is_avx() else _erf_of_exp)(x)
 
 
 # --- sine and cosine: the quadrant to the last float32, in float64 ------------------------------------------------
@@ -199,29 +272,6 @@ def _two_over_pi_table() -> list[list[float]]:
             row.append(float(part))
             rest -= part
     return rows
-
-
-def _table(builder, name: str, numbers: list[float]) -> ir.Value:
-    """A constant array in the module, as a pointer to its first element."""
-    module = builder.module
-    if name not in module.globals:
-        array = ir.Constant(ir.ArrayType(F64, len(numbers)), [ir.Constant(F64, n) for n in numbers])
-        table = ir.GlobalVariable(module, array.type, name)
-        table.linkage, table.global_constant, table.initializer = "internal", True, array
-    return builder.bitcast(module.globals[name], F64.as_pointer())
-
-
-def _look_up(name: str, numbers: list[float], index: Value) -> Value:
-    builder = index.builder
-    pointer = _table(builder, name, numbers)
-    if not isinstance(index.type, ir.VectorType):
-        return Value(builder, builder.load(builder.gep(pointer, [index.value], inbounds=True)))
-    result = ir.Constant(like(index.type, F64), ir.Undefined)
-    for lane in range(index.type.count):
-        place = ir.Constant(I32, lane)
-        element = builder.load(builder.gep(pointer, [builder.extract_element(index.value, place)], inbounds=True))
-        result = builder.insert_element(result, element, place)
-    return Value(builder, result)
 
 
 _ROWS = _two_over_pi_table()
@@ -305,7 +355,7 @@ def pow(x: Value, y: Value) -> Value:
     is_odd = Value(y.builder, y.builder.and_(is_integer.value, half.call("trunc").ne(half).value))
     sign_bit = Value(x.builder, x.bits().lt(0).value)
     flipped = Value(x.builder, x.builder.and_(sign_bit.value, is_odd.value))
-    result = flipped.where(Value(x.builder, x.builder.fneg(result.value)), result)
+    result = flipped.where(-result, result)
     is_real = Value(x.builder, x.builder.or_(is_integer.value, x.ge(0.0).value))
     is_real = Value(x.builder, x.builder.or_(is_real.value, x.eq(-INFINITY).value))
     result = is_real.where(result, NAN)
@@ -394,9 +444,33 @@ def _inline(name: str, emit, kind):
     return intrinsic(kind, *[kind] * (1 + (name in BINARY)))(function)
 
 
+def _apart(name: str, emit):
+    """The float32 function of scalars, as a function of the module's with a form for 8 at once, which LLVM calls where
+    it makes vectors of a loop's turns."""
+    def function(builder, x):
+        return builder.call(_defined(builder.module, f"netc_{name}", emit), [x])
+    return intrinsic(float32, float32)(function)
+
+
+def _defined(module: ir.Module, name: str, emit) -> ir.Function:
+    if name not in module.globals:
+        for symbol, type_ in ((name, F32), (f"{name}_of_8", ir.VectorType(F32, 8))):
+            function = ir.Function(module, ir.FunctionType(type_, [type_]), symbol)
+            function.linkage = "weak_odr"
+            function.attributes.add("nounwind")
+            function.attributes.add("readnone")
+            set.add(function.attributes, "willreturn")          # llvmlite does not know this one, nor the one below
+            builder = ir.IRBuilder(function.append_basic_block())
+            builder.ret(emit(Value(builder, function.args[0])).value)
+        set.add(module.globals[name].attributes, f'"vector-function-abi-variant"="_ZGV_LLVM_N8v_{name}({name}_of_8)"')
+    return module.globals[name]
+
+
 (exp_f32, expm1_f32, log_f32, log1p_f32, tanh_f32, sigmoid_f32, erf_f32, sin_f32, cos_f32, pow_f32, sqrt_f32,
  rsqrt_f32, abs_f32, floor_f32, ceil_f32, round_f32, sign_f32, maximum_f32, minimum_f32) = (
     _inline(name, emit, float32) for name, emit in EMIT.items())
+if is_avx():
+    erf_f32 = _apart("erf", erf)
 for _function in (exp_f32, expm1_f32, log_f32, log1p_f32, tanh_f32, sigmoid_f32, erf_f32):
     _function.is_long = True
 (sqrt_f64, rsqrt_f64, abs_f64, floor_f64, ceil_f64, round_f64, sign_f64, maximum_f64, minimum_f64) = (

@@ -54,12 +54,23 @@ def compile_module(function: Callable | Definition, kinds: Sequence[Kind | Point
     compiled.verify()
     _optimize(compiled, 0, _join_branches)
     _optimize(compiled, 3)
+    _expand_calls(compiled, symbol)
     return compiled
 
 
-def _optimize(module: llvm.ModuleRef, level: int, extend: Callable = lambda passes: None) -> None:
+def _expand_calls(module: llvm.ModuleRef, symbol: str) -> None:
+    """Functions apart, whose forms for vectors are called by now, in place."""
+    apart = [function for function in module.functions if not function.is_declaration and function.name != symbol]
+    for function in apart:
+        function.linkage = "internal"
+    if apart:
+        _optimize(module, 2, inline=True)
+
+
+def _optimize(module: llvm.ModuleRef, level: int, extend: Callable = lambda passes: None, inline: bool = False) -> None:
     options = llvm.create_pipeline_tuning_options(speed_level=level)
-    options.loop_vectorization = level > 0
+    options.inlining_threshold = 100_000 if inline else 0
+    options.loop_vectorization = options.loop_unrolling = level > 0 and not inline
     builder = llvm.create_pass_builder(target_machine(), options)
     passes = builder.getModulePassManager()
     extend(passes)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import math
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
 from . import machine
 from .pool import threads
+from .records import dataclass
 from .runner import Runner
 
 WORKING_SETS = (2 ** 18, 2 ** 21, 2 ** 24, 2 ** 27)     # bytes: within a core's own cache up to main memory

@@ -138,6 +138,9 @@ class Value:
     def __rshift__(self, other): return self._binary(other, "", "ashr")
     def shift_right_logical(self, other): return self._binary(other, "", "lshr")
 
+    def __neg__(self):
+        return Value(self.builder, (self.builder.fneg if self.is_float else self.builder.neg)(self.value))
+
     def _compare(self, operator: str, other):
         b = self._of(other)
         if not self.is_float:
@@ -196,9 +199,9 @@ class Value:
             name = "sext" if element.width > source.width else "trunc"
         return Value(self.builder, getattr(self.builder, name)(self.value, target))
 
-    def estrin(self, *coefficients: float):
+    def estrin(self, *coefficients):
         """As ``horner`` by pairs, pairs of pairs, ...: half as long a chain of operations that wait for each other."""
-        terms = [Value(self.builder, constant(self.type, coefficient)) for coefficient in coefficients]
+        terms = [Value(self.builder, self._of(coefficient)) for coefficient in coefficients]
         power = self
         while len(terms) > 1:
             pairs = zip(terms[::2], terms[1::2])

@@ -22,13 +22,13 @@ import operator
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
 from .kinds import Intrinsic, Kind, Pointer, Typed, boolean, constant, float32, float64, int32, int64
+from .records import dataclass
 from .simd import F64, I32, I64, allocate, call_intrinsic, call_library, counting, loop_hint
 
 # Alias scopes are lists of "all the others": a bound keeps them short.  Pointers beyond it may alias, as far as LLVM

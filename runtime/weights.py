@@ -14,13 +14,13 @@ import os
 import secrets
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from .arrays import as_array
 from .errors import WeightsError, listing, nearest
+from .records import dataclass
 
 LARGEST = 2 ** 36                  # elements of one array: 256 GiB in f32; anything above is a mistake in a shape
 LARGEST_HEADER = 100_000_000       # bytes; the bound of the safetensors format itself

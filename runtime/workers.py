@@ -15,13 +15,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 from . import machine, runner
 from .machine import Object
 from .pool import threads
+from .records import dataclass
 
 MOST_WORKERS = 3
 START_COST = 8          # kernels that this process compiles while a worker starts

@@ -12,6 +12,7 @@ import pytest
 from netc.compiler.ops import input, random as oracle
 from netc.compiler.types import i64
 from netc.runtime import machine, math as vector_math, pool, random, runner
+from netc.runtime.kinds import float32
 from netc.runtime.native import (
     KERNEL,
     buffer_bool,
@@ -285,6 +286,21 @@ def test_float32_function(name):
     for i in range(0, len(x), len(x) // 500):               # one value at a time: the loop's tail
         call(compute, (x[i:i + 1], alone), 0, 1)
         assert alone.view(np.int32)[0] == y[i:i + 1].view(np.int32)[0]
+
+
+def test_erf_where_a_table_takes_long():
+    function = vector_math._inline("erf", vector_math._erf_of_exp, float32)
+
+    @kernel
+    def compute(bases, args, begin, end):
+        x, y = buffer_f32(bases, args, 0), buffer_f32(bases, args, 2)
+        for i in range(begin, end):
+            y[i] = function(x[i])
+    x = sample()[::7].copy()
+    y = np.empty_like(x)
+    call(compute, (x, y), 0, len(x))
+    with np.errstate(all="ignore"):
+        check_units_in_last_place(y, reference("erf", x.astype(np.float64)), 2.0)
 
 
 def test_float32_power():

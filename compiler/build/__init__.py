@@ -19,9 +19,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
+from ...runtime.records import dataclass
 from .. import syntax
 from ..diagnostics import Diagnostic, Diagnostics
 from ..ir import topological

@@ -5,9 +5,9 @@ Bounds are static: numbers, or expressions of symbolic sizes whose order is know
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from ...runtime.records import dataclass
 from .. import ops
 from ..ir import Node
 from ..types import Dim, known_nonnegative

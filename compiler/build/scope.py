@@ -1,7 +1,7 @@
 """Names and files: lexical scopes, the prelude, imports.
 
 Scopes form a chain: builtins <- prelude <- a file's top level <- a model's or a function's body.  Files are elaborated
-on demand: a prelude file is parsed when one of its names is first used, a constant is computed when it is read.
+on demand: a definition of the prelude is parsed when its name is first used, a constant is computed when it is read.
 """
 
 from __future__ import annotations
@@ -119,25 +119,25 @@ class FileScope(Scope):
 
 
 class PreludeScope(Scope):
-    """Every name of the prelude's files; a file is parsed when one of its names is used."""
+    """Every name of the prelude's files; a definition is parsed when its name is used."""
 
     def __init__(self, build, parent: Scope):
         super().__init__(parent)
         self.build = build
         self.index = prelude_index()
-        self.files: dict[str, FileScope] = {}
 
     def known(self) -> Iterator[str]:
         yield from self.index
         yield from super().known()
 
     def own(self, name: str):
+        if name in self.names:
+            return self.names[name]
         path = self.index.get(name)
         if path is None:
             return _MISSING
-        if path not in self.files:
-            self.files[path] = FileScope(self.build, prelude_tree(path), self, path)
-        return self.files[path].own(name)
+        self.names[name] = FileScope(self.build, prelude_definition(name), self, path).own(name)
+        return self.names[name]
 
 
 _TOP_LEVEL = re.compile(r"^(?:model|def|const)[ \t]+([A-Za-z_]\w*)", re.MULTILINE)
@@ -146,16 +146,30 @@ _TOP_LEVEL = re.compile(r"^(?:model|def|const)[ \t]+([A-Za-z_]\w*)", re.MULTILIN
 @cache
 def prelude_index() -> dict[str, str]:
     """Name -> file, read off the lines that start a definition (parsing all files would take longer)."""
-    index = {}
-    for path in sorted(PRELUDE.glob("*.net")):
-        for name in _TOP_LEVEL.findall(path.read_text(encoding="utf-8")):
-            index[name] = str(path)
-    return index
+    return {name: str(path) for path in sorted(PRELUDE.glob("*.net")) for name in _TOP_LEVEL.findall(_text(path))}
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 @cache
 def prelude_tree(path: str) -> syntax.File:
-    return syntax.parse(Path(path).read_text(encoding="utf-8"), f"prelude/{Path(path).name}")
+    """A file of the prelude."""
+    return syntax.parse(_text(Path(path)), f"prelude/{Path(path).name}")
+
+
+@cache
+def prelude_definition(name: str) -> syntax.File:
+    """The file of the prelude that defines a name, without its other definitions: a model needs few of them."""
+    path = Path(prelude_index()[name])
+    text = _text(path)
+    starts = {found[1]: found.start() for found in _TOP_LEVEL.finditer(text)}
+    first, start = min(starts.values()), starts[name]
+    end = min((other for other in starts.values() if other > start), default=len(text))
+    lines = "\n" * text.count("\n", first, start)       # its places are those in the file
+    return syntax.parse(text[:first] + lines + text[start:end], f"prelude/{path.name}")
 
 
 def prelude_part(file: str) -> str:

@@ -8,9 +8,9 @@ classes below.  Numbers are *weak* as in NumPy 2: they take the dtype of the ten
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ...runtime.records import dataclass
 from ..diagnostics import did_you_mean as nearest  # noqa: F401  (this package asks for hints here)
 from ..ir import Node
 from ..types import Dim, DType, Size

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+from ...runtime.records import dataclass
 from .. import syntax as ast
 from ..build import Inspection, inspect
 from ..build.builtins import scope_names

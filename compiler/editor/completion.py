@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from ...runtime.records import dataclass
 from .. import syntax as ast
 from ..build.builtins import scope_names
 from ..build.scope import prelude_index

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ...runtime.errors import NetcError
+from ...runtime.records import dataclass
 from .. import syntax as ast
 from ..build.scope import PRELUDE
 from ..diagnostics import Diagnostic, Span

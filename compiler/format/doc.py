@@ -9,8 +9,9 @@ as fit, and `Here`, whose broken form depends on the column where it begins. Com
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
+
+from ...runtime.records import dataclass
 
 WIDTH = 120
 

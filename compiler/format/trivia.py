@@ -7,9 +7,9 @@ Comments belong to the gap before a token. The formatter asks for the comments o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import chain
 
+from ...runtime.records import dataclass
 from ..diagnostics import TAB
 from ..lalr import Token
 from ..parser import Parsed

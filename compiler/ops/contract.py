@@ -11,8 +11,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from ...runtime.records import dataclass
 from ..deferred import np
 from ..ir import Node, Primitive, node
 from ..types import Dim, Shape, Size, TensorType, evaluate

@@ -10,10 +10,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from ...runtime.errors import ModelError, listing
+from ...runtime.records import dataclass
 from ...runtime.weights import write_atomically
 from .figure import Figure
 

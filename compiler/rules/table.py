@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from ...runtime.records import dataclass
 from .. import ops
 from ..ir import Node
 from ..types import TensorType

@@ -15,9 +15,10 @@ product (one column, both operands contiguous along k) is shared by the lanes of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
+from ..records import dataclass
 from .entry import with_kernel
 
 LEVELS = 4              # nested indices of batch, rows and sums, outermost first; unused outer ones have size 1

@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .. import cache
+from ..records import dataclass
 from . import door, driver
 
 # The modules, as seen from this one, that shape machine code; their texts are part of every key.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import DeviceError
+from ..records import dataclass
 from . import door, kernels
 from .arrays import DeviceArray, empty, upload
 
