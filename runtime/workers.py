@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
-from . import machine, runner
+from . import machine
 from .machine import Object
 from .pool import threads
 from .records import dataclass
@@ -26,6 +26,7 @@ from .records import dataclass
 MOST_WORKERS = 3
 START_COST = 8          # kernels that this process compiles while a worker starts
 CONTRACT_COST, TILE_COST = 16, 2        # what the contraction kernel and a tile cost, in kernels
+LONGEST = "contract {}"                 # what takes longest to compile
 PATIENCE = 20.0         # seconds that a worker may take for its last text when nothing else is left to do
 IDLE_SECONDS = 60.0     # after which a process that nobody asks for anything ends
 
@@ -34,10 +35,10 @@ Built = tuple[str, Object, float]       # a text, its object, the seconds that t
 
 @dataclass(frozen=True, eq=False)
 class _Ahead:
-    """A process that was started before there was anything to compile, and the texts that it makes first."""
+    """A process that was started before there was anything to compile, and the text that it makes first."""
 
     process: subprocess.Popen
-    texts: tuple[str, ...]
+    text: str
 
 
 _ahead: list[_Ahead] = []               # none or one
@@ -45,14 +46,14 @@ _not_prepared = [True]                  # empty once ``prepare`` was called; lis
 
 
 def prepare(dtype: str) -> None:
-    """Start a worker for this process' first compilation.  Until that asks for it, it makes what nearly every program
-    on ``dtype`` needs, unless the cache has it.  A second call does nothing."""
+    """Start a worker for this process' first compilation.  Until that asks for it, it makes what takes longest of all
+    that programs on ``dtype`` need, unless the cache has it.  A second call does nothing."""
     if threads() == 1 or not sys.executable or machine.counts.total or not _not_prepared:
         return
     _not_prepared.pop()
-    texts = (f"contract {dtype}", *runner.texts(with_regions=False))
+    text = LONGEST.format(dtype)
     try:
-        _ahead.append(_Ahead(_start(texts), texts))
+        _ahead.append(_Ahead(_start(text), text))
     except OSError:
         return                          # no process can be started; nothing depends on it
 
@@ -87,10 +88,11 @@ def build_all(texts: list[str]) -> Iterator[Built]:
     workers = []
     if _ahead and _ahead[0].process.poll() is not None:     # nobody needed it for too long
         _discard()
-    if _ahead:
+    # It is at its text, or has made it: where that is for a later compilation, it is left alone.
+    if _ahead and (_ahead[0].text in texts or machine.is_kept(_ahead[0].text)):
         ahead = _ahead.pop()
-        for text in {*ahead.texts} & {*texts}:      # it is at them, or has made them
-            waiting.remove(text)
+        if ahead.text in texts:
+            waiting.remove(ahead.text)
         workers.append(_Worker(waiting, results, ahead))
     workers += [_Worker(waiting, results) for _ in range(count - len(workers))]
     try:
@@ -140,7 +142,7 @@ class _Worker:
     def __init__(self, waiting: deque, results: SimpleQueue, ahead: _Ahead | None = None):
         self._waiting, self._results = waiting, results
         self._process = ahead.process if ahead is not None else None
-        self._asked = deque(ahead.texts if ahead is not None else ())       # what the process has not answered yet
+        self._asked = deque([ahead.text] if ahead is not None else [])      # what the process has not answered yet
         self._thread = threading.Thread(target=self._serve, name="netc-compile", daemon=True)
         self._thread.start()
 
@@ -173,10 +175,10 @@ class _Worker:
             _end(self._process)                     # it may have started just now
 
 
-def _start(first: Sequence[str] = ()) -> subprocess.Popen:
+def _start(*first: str) -> subprocess.Popen:
     """A process of ``main``."""
     # This process' own path: the package may have been found in any way.
-    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main({tuple(first)!r})"
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main({first!r})"
     return subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))

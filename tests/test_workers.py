@@ -27,6 +27,7 @@ def helped(monkeypatch):
     """Two helpers however little there is to do; gives the processes that were started."""
     monkeypatch.setattr(workers, "START_COST", 1)
     monkeypatch.setattr(workers, "threads", lambda: 3)
+    monkeypatch.setattr(workers, "_ahead", [])          # one that another test has left is not waited for
     started = []
     start = subprocess.Popen
 
@@ -61,6 +62,7 @@ def test_helpers_make_the_same_objects(helped, expected, monkeypatch):
 
 
 def test_little_is_compiled_without_help(expected, monkeypatch):
+    monkeypatch.setattr(workers, "_ahead", [])
     monkeypatch.setattr(workers.subprocess, "Popen", lambda *arguments, **options: pytest.fail("started a process"))
     assert built() == expected
     monkeypatch.setattr(workers, "START_COST", 1)
@@ -115,7 +117,6 @@ def test_a_text_that_does_not_compile_is_an_error_here(helped):
 def unprepared(monkeypatch, helped):
     """As in a process that has compiled nothing; gives the processes that were started."""
     monkeypatch.setattr(workers, "_not_prepared", [True])
-    monkeypatch.setattr(workers, "_ahead", [])
     monkeypatch.setattr(workers.machine, "counts", workers.machine.Counts())
     monkeypatch.setattr(workers, "START_COST", 1000)        # no others
     return helped
@@ -123,12 +124,14 @@ def unprepared(monkeypatch, helped):
 
 def test_what_is_made_ahead_is_taken(unprepared, expected, monkeypatch, tmp_path):
     monkeypatch.setenv("NETC_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(workers.runner, "texts", lambda with_regions: TEXTS[:3])
+    monkeypatch.setattr(workers, "LONGEST", TEXTS[0])
     workers.prepare("f32")
     mine = []
     monkeypatch.setattr(workers, "_build", lambda text: mine.append(text) or (text, build(text), 1.0))
+    assert built(TEXTS[1:]) == {text: expected[text] for text in TEXTS[1:]}
+    assert mine == TEXTS[1:] and workers._ahead             # it is left to what it is at
     assert built() == expected
-    assert len(unprepared) == 1 and not {*mine} & {*TEXTS[:3]} and not workers._ahead
+    assert len(unprepared) == 1 and TEXTS[0] not in mine and not workers._ahead
     workers.prepare("f32")                                  # only the first compilation is worth it
     assert len(unprepared) == 1
 
@@ -138,15 +141,31 @@ def test_what_the_cache_has_is_not_made_ahead(unprepared, expected, monkeypatch,
     machine = workers.machine
     for text in TEXTS[:2]:
         machine.cache.put(machine._key(text), b"anything")
-    process = workers._start(TEXTS[:3])
+    process = workers._start(*TEXTS[:3])
     answers = [workers._receive(process.stdout) for _ in range(4)]
     workers._end(process)
     assert [bool(answer) for answer in answers] == [False, False, False, True]      # the first says that it is ready
     assert answers[3].partition(b"\0")[2] == expected[TEXTS[2]][1]
 
 
+def test_what_was_started_ahead_and_has_nothing_to_make_helps(unprepared, expected, monkeypatch, tmp_path):
+    monkeypatch.setenv("NETC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(workers, "LONGEST", TEXTS[0])
+    workers.machine.cache.put(workers.machine._key(TEXTS[0]), b"anything")
+    workers.prepare("f32")
+    mine = []
+
+    def slow(text):                     # so that it gets to work
+        mine.append(text)
+        time.sleep(5 if len(mine) == 1 else 0)
+        return text, build(text), 1.0
+    monkeypatch.setattr(workers, "_build", slow)
+    assert built(TEXTS[1:]) == {text: expected[text] for text in TEXTS[1:]}
+    assert len(mine) < len(TEXTS) - 1 and not workers._ahead
+
+
 def test_a_process_that_was_started_ahead_and_is_gone(unprepared, expected, monkeypatch):
-    monkeypatch.setattr(workers.runner, "texts", lambda with_regions: TEXTS[:3])
+    monkeypatch.setattr(workers, "LONGEST", TEXTS[0])
     workers.prepare("f32")
     unprepared[0].kill()
     unprepared[0].wait()
@@ -174,7 +193,7 @@ def test_only_what_is_new_prepares(monkeypatch, tmp_path):
 
 def test_what_is_prepared_is_what_a_model_needs(unprepared, monkeypatch):
     asked = []
-    monkeypatch.setattr(workers, "_start", lambda first: asked.extend(first) or subprocess.Popen(
+    monkeypatch.setattr(workers, "_start", lambda *first: asked.extend(first) or subprocess.Popen(
         [sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
     workers.prepare("f32")
     workers._discard()
