@@ -451,7 +451,7 @@ class Function:
         """A program, what runs it, and whether both came from the cache."""
         def make():
             program = self.lower(kind)
-            return program, self._executable(program.graph, program.layout, program.replaced)
+            return program, self._executable(program.graph, program.layout, program.replaced, program.flushes)
         return self._kept(kind, make)
 
     def bound_program(self):
@@ -470,9 +470,9 @@ class Function:
                 self._compiled["bound"] = Compiled(*made)
             return self._arranging, self._compiled["bound"]
 
-    def _executable(self, graph: Graph, layout, replaced: Iterable[str] = ()):
+    def _executable(self, graph: Graph, layout, replaced: Iterable[str] = (), flushes: bool = False):
         from .compiler.pipeline import compile_graph
-        return compile_graph(graph, layout, self.target, replaced)
+        return compile_graph(graph, layout, self.target, replaced, flushes)
 
     def _kept(self, kind: str, make):
         """What ``make`` gives, of the cache if that knows the model, and whether it is from there."""

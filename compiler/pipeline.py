@@ -52,19 +52,19 @@ SIZES_NOTED = 100                  # combinations of sizes that an explanation m
 
 
 def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: str = "cpu",
-                  replaced: Iterable[str] = ()):
+                  replaced: Iterable[str] = (), flushes: bool = False):
     """Compile a graph whose leaves lie at ``layout[leaf] = (slot, offset in elements)``.
 
     The result has ``run(arrays, sizes, out=None)``: arrays by slot, sizes by symbol; it gives arrays by output name.
     ``replaced``: outputs that may be computed in the array of the slot of the same name; its ``in_place`` says which
-    are.
+    are.  ``flushes``: on the CPU, numbers below the smallest normal one are 0.
     """
     if target == "numpy":
         return InterpretedExecutable(graph, layout)
     if target == "cuda":
         from .pipeline_cuda import CudaExecutable
         return CudaExecutable(optimize(graph), layout, replaced)
-    return (NumbaExecutable if target == "numba" else Executable)(optimize(graph), layout, replaced)
+    return (NumbaExecutable if target == "numba" else Executable)(optimize(graph), layout, replaced, flushes)
 
 
 def optimize(graph: Graph) -> Graph:
@@ -82,8 +82,9 @@ class Executable:
 
     CLOSING = CPU           # how loop nests become kernels
 
-    def __init__(self, graph: Graph, layout: Mapping[Node, tuple[str, int]], replaced: Iterable[str] = ()):
-        self.graph = graph
+    def __init__(self, graph: Graph, layout: Mapping[Node, tuple[str, int]], replaced: Iterable[str] = (),
+                 flushes: bool = False):
+        self.graph, self.flushes = graph, flushes
         self.fusion = fuse(graph.outputs)
         externals: dict[str, External] = {}
         views: dict[Node, View] = {}
@@ -225,7 +226,7 @@ class Binding:
 
     def __init__(self, executable: Executable, sizes: Mapping[str, int], addresses: Mapping[str, int], flat: bool):
         self.slots, self._in_place = executable.slots, executable.in_place
-        self._sources, self._addresses = executable.sources, addresses
+        self._sources, self._addresses, self._flushes = executable.sources, addresses, executable.flushes
         self.shapes = {name: (tuple(evaluate(size, sizes) for size in type_.shape), type_.dtype.numpy)
                        for name, type_ in executable.output_types.items()}
         spans = lifetimes(executable.steps)
@@ -252,7 +253,7 @@ class Binding:
         from ..runtime.runner import Runner
         self.arena_bytes += self._scratch
         self.runner = Runner(np.array(self._table, np.int64).reshape(-1, 4), np.array(self._words or [0], np.int64),
-                             self._is_worth_threads())
+                             self._is_worth_threads(), self._flushes)
 
     def _is_worth_threads(self) -> bool:
         """Whether several threads are faster than one: what they share must be worth their meetings."""

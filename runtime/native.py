@@ -27,7 +27,7 @@ from llvmlite import binding as llvm, ir
 
 from .kinds import Kind, Pointer, Typed, boolean, byte, float32, float64, int32, int64, intrinsic, template
 from .machine import Object, emit_code, target_machine
-from .simd import I32, I64, allocate, call_library
+from .simd import I8, I32, I64, allocate, call_library
 from .translate import MAX_SCOPES, Definition, definition, translate
 
 BASES = Pointer(Pointer(byte))
@@ -175,6 +175,43 @@ def pause(builder):
         call_library(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
     elif processor in ("aarch64", "arm64"):
         call_library(builder, "llvm.aarch64.hint", ir.VoidType(), [ir.Constant(I32, 1)])
+
+
+# x86's control word: results below the smallest normal number are 0, and so are such operands
+_FLUSHES = 0x8040
+
+
+@intrinsic(int64, int64)
+def set_flushing(builder, on):
+    """``set_flushing(on)``: where ``on`` is not 0, let this thread take numbers below the smallest normal one for 0;
+    gives what ``restore_flushing`` takes.  Processors other than x86 go on as they were."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return ir.Constant(I64, 0)
+    place = allocate(builder, I32)
+    before = _control_word(builder, place)
+    with builder.if_then(builder.icmp_signed("!=", on, ir.Constant(I64, 0))):
+        _set_control_word(builder, place, builder.or_(before, ir.Constant(I32, _FLUSHES)))
+    return builder.zext(before, I64)
+
+
+@intrinsic(None, int64)
+def restore_flushing(builder, before):
+    """``restore_flushing(before)``: undo ``set_flushing``."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        place = allocate(builder, I32)
+        now, before = _control_word(builder, place), builder.trunc(before, I32)
+        with builder.if_then(builder.icmp_unsigned("!=", now, before)):
+            _set_control_word(builder, place, before)
+
+
+def _control_word(builder, place):
+    call_library(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), [builder.bitcast(place, I8.as_pointer())])
+    return builder.load(place)
+
+
+def _set_control_word(builder, place, word):
+    builder.store(word, place)
+    call_library(builder, "llvm.x86.sse.ldmxcsr", ir.VoidType(), [builder.bitcast(place, I8.as_pointer())])
 
 
 @intrinsic(int32)

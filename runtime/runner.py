@@ -31,8 +31,8 @@ JOB_PROGRAM, JOB_BASES, JOB_COUNTERS = 32, 33, 34       # addresses of the runni
 NUMBER = 35             # of jobs so far
 CONTROL_WORDS = 40
 
-# A program block, int64 words: address of the steps, their number, address of the arguments.
-PROGRAM_STEPS, PROGRAM_COUNT, PROGRAM_ARGS = range(3)
+# A program block, int64 words: address of the steps, their number, address of the arguments, whether it flushes.
+PROGRAM_STEPS, PROGRAM_COUNT, PROGRAM_ARGS, PROGRAM_FLUSHES = range(4)
 
 ARGUMENTS = {"serial": 2, "timed": 3, "parallel": 6, "work": 2}
 
@@ -74,15 +74,16 @@ class Runner:
 
     steps: int64[S, 4], args: int64[...]; both are kept (not copied when already int64 and contiguous), so a caller may
     rewrite argument words between runs, but not during one.  Calls from several Python threads may overlap, each
-    with its own ``bases``, as long as their slots do not overlap.
+    with its own ``bases``, as long as their slots do not overlap.  ``flushes``: numbers below the smallest normal one
+    are 0, on every thread that takes part: with them some processors take ten times as long.
     """
 
-    def __init__(self, steps: np.ndarray, args: np.ndarray, worth_threads: bool = True):
+    def __init__(self, steps: np.ndarray, args: np.ndarray, worth_threads: bool = True, flushes: bool = False):
         self.steps = np.ascontiguousarray(steps, dtype=np.int64).reshape(-1, STEP_WORDS)
         self.args = np.ascontiguousarray(args, dtype=np.int64)
         self.count = len(self.steps)
         self.is_parallel = worth_threads and bool((self.steps[:, 2] > np.maximum(self.steps[:, 3], 1)).any())
-        self._program = np.array([self.steps.ctypes.data, self.count, self.args.ctypes.data], np.int64)
+        self._program = np.array([self.steps.ctypes.data, self.count, self.args.ctypes.data, flushes], np.int64)
         self.address = self._program.ctypes.data
         self._serial = native_function("serial", brief=not worth_threads)
 

@@ -18,7 +18,9 @@ from .native import (
     most,
     nanoseconds,
     pause,
+    restore_flushing,
     sched_yield,
+    set_flushing,
     store_release,
     words_at,
 )
@@ -33,6 +35,7 @@ from .runner import (
     OPEN,
     PROGRAM_ARGS,
     PROGRAM_COUNT,
+    PROGRAM_FLUSHES,
     PROGRAM_STEPS,
     STEP_WORDS,
     STOP,
@@ -57,6 +60,7 @@ def _walk(control, is_caller, times, timed):
     steps, count, args = words_at(program, PROGRAM_STEPS), program[PROGRAM_COUNT], words_at(program, PROGRAM_ARGS)
     counters = words_at(control, JOB_COUNTERS)
     clock = nanoseconds() if timed else 0
+    before = set_flushing(program[PROGRAM_FLUSHES])
     step = load_acquire(control, CURRENT)
     while step < count:
         if is_caller:
@@ -77,15 +81,18 @@ def _walk(control, is_caller, times, timed):
             times[step] += now - clock
             clock = now
         step += 1
+    restore_flushing(before)
 
 
 def _define_serial():
     def serial(program, bases):
         steps, args = words_at(program, PROGRAM_STEPS), words_at(program, PROGRAM_ARGS)
+        before = set_flushing(program[PROGRAM_FLUSHES])
         for step in range(program[PROGRAM_COUNT]):
             row = step * STEP_WORDS
             if steps[row + 2] > 0:
                 call_kernel(steps, row, bases, args, steps[row + 1], 0, steps[row + 2])
+        restore_flushing(before)
     return serial
 
 
@@ -93,6 +100,7 @@ def _define_timed():
     def timed(program, bases, times):
         """``serial``, adding each step's nanoseconds to times[step]."""
         steps, args = words_at(program, PROGRAM_STEPS), words_at(program, PROGRAM_ARGS)
+        before = set_flushing(program[PROGRAM_FLUSHES])
         clock = nanoseconds()
         for step in range(program[PROGRAM_COUNT]):
             row = step * STEP_WORDS
@@ -101,6 +109,7 @@ def _define_timed():
             now = nanoseconds()
             times[step] += now - clock
             clock = now
+        restore_flushing(before)
     return timed
 
 

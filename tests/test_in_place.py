@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import pytest
 
@@ -155,3 +157,24 @@ def test_a_value_that_may_be_the_old_one_is_stored_apart(monkeypatch):
     """Else LLVM makes a masked store of it, which takes several times as long."""
     assert reused(monkeypatch, "g = relu(Dense(64, use_bias = false)(h))", 2) < 2.2
     assert reused(monkeypatch, "g = relu(h)", 1) > 1.8              # h and its bias: always another
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="only x86's control word is set")
+def test_what_a_dead_unit_leaves_behind_does_not_slow_training():
+    """Moments of a weight that gets no more gradient never become numbers that processors are slow with."""
+    fn = netc.compile("""net 1
+
+model M(x: f32[N, 2]) -> (output: f32[N, 1]):
+    output = x |> Dense(1)
+
+train M:
+    input y: f32[N, 1]
+    loss square = mean((output - y) ** 2)
+    optimizer = adam(lr = 1e-3)
+""")
+    trainer, y = fn.trainer(fn.init(seed=0)), np.ones((4, 1), np.float32)
+    trainer({"x": np.ones((4, 2), np.float32), "y": y})
+    for _ in range(1100):
+        trainer({"x": np.array([[1, 0]] * 4, np.float32), "y": y})
+    alive, dead, _ = trainer.optimizer["optimizer.m"]
+    assert alive != 0 and abs(dead) < 1e-36 and (dead == 0 or abs(dead) >= np.finfo(np.float32).tiny)

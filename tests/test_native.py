@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 import os
+import platform
 import re
 import threading
 
@@ -147,6 +148,24 @@ def test_serial_and_parallel_agree(add_one, two_threads):
         program = chain(add_one, grain)
         assert program.is_parallel == (grain < SIZE)
         assert all(run_chain(program, start) for start in range(20))
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="only x86's control word is set")
+def test_a_program_may_take_the_smallest_numbers_for_zero(two_threads):
+    @kernel
+    def halve(bases, args, begin, end):
+        x, y = buffer_f32(bases, args, 0), buffer_f32(bases, args, 2)
+        for k in range(begin, end):
+            y[k] = x[k] * np.float32(0.5)
+    x, smallest = np.full(10_000, 1.5e-38, np.float32), np.float32(1.5e-38) / 2
+    for flushes in (True, False, True):
+        program = runner.Runner(np.array([[halve.address, 0, 10_000, 100]]), np.array([0, 0, 1, 0]), flushes=flushes)
+        for run in (program, program.serial, program.profile):
+            y = np.ones_like(x)
+            bases = bases_of(x, y)
+            run(bases.ctypes.data)
+            np.testing.assert_array_equal(y, 0 if flushes else smallest)
+            assert np.float32(1.5e-38) / 2 == smallest > 0          # on this thread all is as before
 
 
 def test_steps_without_units_are_skipped(add_one, two_threads):
