@@ -40,8 +40,10 @@ SYMBOLS = {"memset", "memcpy", "memmove", "sched_yield", "clock_gettime"} | {
     ("exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos", "pow", "sqrt", "floor", "ceil", "rint", "fma")}
 
 
-def compile_module(function: Callable | Definition, kinds: Sequence[Kind | Pointer], symbol: str) -> llvm.ModuleRef:
-    """LLVM's module of this function of the kernels' Python as the C function ``symbol``, optimised.
+def compile_module(function: Callable | Definition, kinds: Sequence[Kind | Pointer], symbol: str,
+                   level: int = 3) -> llvm.ModuleRef:
+    """LLVM's module of this function of the kernels' Python as the C function ``symbol``, optimised: at level 2 without
+    what takes longest, chiefly copies of loops for conditions that stay.
 
     Nothing reassociates, no index is checked, and no code touches Python: neither the interpreter's lock nor its
     exceptions.
@@ -53,7 +55,7 @@ def compile_module(function: Callable | Definition, kinds: Sequence[Kind | Point
     compiled = llvm.parse_assembly(str(module))
     compiled.verify()
     _optimize(compiled, 0, _join_branches)
-    _optimize(compiled, 3)
+    _optimize(compiled, level)
     _expand_calls(compiled, symbol)
     return compiled
 
@@ -86,9 +88,9 @@ def _join_branches(passes) -> None:
 
 
 def compile_native(function: Callable | Definition, kinds: Sequence[Kind | Pointer],
-                   symbol: str = "netc_kernel") -> Object:
+                   symbol: str = "netc_kernel", level: int = 3) -> Object:
     """An object with this function as the C function ``symbol``, and no other visible symbol."""
-    module = compile_module(function, kinds, symbol)
+    module = compile_module(function, kinds, symbol, level)
     foreign = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")} - SYMBOLS
     if foreign:
         raise RuntimeError(f"a kernel would call {', '.join(sorted(foreign))}")

@@ -859,7 +859,7 @@ def _define_contract(is_double):
 
 def build_contract(dtype: str) -> Object:
     """The contraction kernel for "f32" or "f64"."""
-    return compile_native(_define_contract(dtype == "f64"), KERNEL, f"contract_{dtype}")
+    return compile_native(_define_contract(dtype == "f64"), KERNEL, f"contract_{dtype}", level=2)
 
 
 # --- panels for all units -----------------------------------------------------------------------------------------
@@ -893,7 +893,7 @@ def _define_pack(is_double):
 
 def build_pack(dtype: str) -> Object:
     """The kernel that copies a B to panels, for "f32" or "f64"."""
-    return compile_native(_define_pack(dtype == "f64"), KERNEL, f"pack_{dtype}")
+    return compile_native(_define_pack(dtype == "f64"), KERNEL, f"pack_{dtype}", level=2)
 
 
 # --- sums in parts ------------------------------------------------------------------------------------------------
