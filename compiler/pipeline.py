@@ -311,30 +311,27 @@ class Binding:
 
     def _append(self, step: Step, sizes: Mapping[str, int]) -> None:
         parts = 1 if step.matrix is None else count_parts(step.matrix, sizes)
-        if parts == 1 and self._packs(step, sizes):
-            self._append_packing(step, sizes)
+        packed = None
+        if parts == 1 and step.matrix is not None and has_panels(step.matrix, sizes):
+            packed = self._append_packing(step, sizes)
         work = self._work
         address, units, grain, arguments = (self._kernel(step, sizes) if step.matrix is None else
-                                            self._product(step, sizes, parts=parts))
+                                            self._product(step, sizes, parts=parts, packed=packed))
         self._add_row(address, len(self._words), units, grain, work)
         self._words += arguments
         self.rows.append(Row(step, sizes))
         if parts > 1:
             self._append_total(step, sizes, parts)
 
-    @staticmethod
-    def _packs(step: Step, sizes: Mapping[str, int]) -> bool:
-        """Whether the B of a step's product is copied before it."""
-        return step.matrix is not None and has_panels(step.matrix, sizes)
-
-    def _append_packing(self, step: Step, sizes: Mapping[str, int]) -> None:
-        """Copy the B of a product to panels."""
+    def _append_packing(self, step: Step, sizes: Mapping[str, int]) -> tuple:
+        """Copy the B of a product to panels in scratch memory; what the product of the copy has in place of its own
+        sums, and the panels."""
         from ..runtime.tile import packing
         matrix = step.matrix
         assert matrix is not None
         _, _, sums = _axes(matrix, sizes)
         columns, work = evaluate(matrix.columns, sizes), self._work
-        made, packed, _ = packing(matrix.c.dtype.name, sums, columns, evaluate(matrix.column_stride, sizes),
+        made, packed, panel = packing(matrix.c.dtype.name, sums, columns, evaluate(matrix.column_stride, sizes),
                                   panel_columns(matrix.c.dtype))
         cells = prod(axis.size for axis in packed) * columns
         self._scratch = max(self._scratch, cells * matrix.c.dtype.itemsize)
@@ -342,6 +339,7 @@ class Binding:
         self._add_row(made.address, len(self._words), made.units, made.grain, work)
         self._words += [*self._locate(matrix.b, sizes), ARENA, self._scratch_offset, *made.words]
         self.rows.append(Row(step, sizes, packs=True))
+        return packed, panel
 
     def _append_total(self, step: Step, sizes: Mapping[str, int], parts: int) -> None:
         """Add up the parts of a product."""
@@ -388,10 +386,10 @@ class Binding:
         return arguments + [evaluate(size, sizes) for size in source.integers]
 
     def _product(self, step: Step, sizes: Mapping[str, int], block_rows: int | None = None,
-                 parts: int = 1) -> tuple[int, int, int, list[int]]:
+                 parts: int = 1, packed: tuple | None = None) -> tuple[int, int, int, list[int]]:
         """The same of a step of the runtime's tile kernel, which plans tiles and units for these sizes.  Several
-        ``parts`` of its sum go to scratch memory."""
-        from ..runtime.tile import Axis, Panel, packing, plan as plan_product
+        ``parts`` of its sum go to scratch memory; with ``packed``, B lies there."""
+        from ..runtime.tile import Axis, Panel, plan as plan_product
         matrix = step.matrix
         assert matrix is not None
         batch, rows, sums = _axes(matrix, sizes)
@@ -404,8 +402,8 @@ class Binding:
             sums[0] = Axis(outer.size // parts, outer.a, outer.b)
             batch = [Axis(parts, sums[0].size * outer.a, sums[0].size * outer.b, cells_of(matrix))]
             places[2] = [ARENA, self._scratch_offset]
-        elif block_rows is None and self._packs(step, sizes):
-            _, sums, panel = packing(matrix.c.dtype.name, sums, columns, stride, panel_columns(matrix.c.dtype))
+        if packed is not None:
+            sums, panel = packed
             places[1], stride = [ARENA, self._scratch_offset], 1
         made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, stride,
                             any_columns=isinstance(matrix.columns, Dim),

@@ -26,11 +26,11 @@ from .fuse import through_reshapes
 from .gradient import gradient
 from .ir import Graph, Node, is_tensor, node, rewrite, topological
 from .model import Mode, Model, Optimizer, Variable
+from .siblings import ELEMENTWISE
 from .types import Dim, DType, Shape, Size, i64, product, substitute
 
 WEIGHTS, SEED, LOSS, GRADIENT = "weights", "seed", "loss", "gradient"
 LEAVES = ("input", "param", "state")
-ELEMENTWISE = frozenset(record.name for record in ops.elementwise.PRIMITIVES)
 LARGE_GRADIENT = 1 << 15        # elements of a variable's gradient for which a kernel more is worth a pass less
 
 
@@ -289,8 +289,7 @@ def _stretches(model: Model, gradients: Sequence[Node]) -> list[Node]:
 def _flat(value: Node, shape: Shape) -> Node:
     """A value as a vector; what is computed element by element is computed so of vectors, and need not be stored."""
     if value.op.name in ELEMENTWISE:
-        return node(value.op, tuple(_flat(arg, shape) for arg in value.args),
-                    **value.attrs)
+        return node(value.op, tuple(_flat(arg, shape) for arg in value.args), **value.attrs)
     if value.op.name == "broadcast" and not value.args[0].shape:
         return ops.broadcast(value.args[0], shape, ())
     return ops.reshape(value, shape)
@@ -338,7 +337,7 @@ def _by_stretches(update: Sequence[Node], leaves: Sequence[Node], whole: Node, s
         cut = {leaf: ops.slice(leaf, (start,), (stop,)) for leaf in leaves if leaf.shape == whole.shape}
         made.append(_resized(update, {whole: slope, **cut}, whole.shape, slope.shape))
         start = stop
-    return [_joined(parts) if len(slopes) > 1 and value.shape == whole.shape else parts[0]
+    return [_joined(parts) if value.shape == whole.shape else parts[0]
             for value, *parts in zip(update, *made)]
 
 

@@ -170,7 +170,7 @@ def _tile_cost(rows: int, vectors: int) -> float:
     return max(rows * vectors / 2, (rows + vectors) / 2, 4) + 0.05 * rows + 0.1 * vectors
 
 
-FEW_TERMS, MANY_COLUMNS = 1, 96     # rows of so short a sum and so many columns go one by one, without tiles
+MANY_COLUMNS = 96       # rows of a sum of one term and so many columns go one by one, without tiles
 LONG_SUM = 1024         # terms from which on reading the operands costs more than an uneven end
 MANY_ROWS = 240         # stands for "many" where a tile is chosen: which tile must not depend on how many rows come
 
@@ -248,7 +248,7 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
     must_pack = not is_dot and (tiles.is_padded or column_stride_b != 1)
     far = far and panel is None
-    by_rows = (0 < depth <= FEW_TERMS and row_count >= tall and columns >= MANY_COLUMNS and column_stride_b == 1
+    by_rows = (depth == 1 and row_count >= tall and columns >= MANY_COLUMNS and column_stride_b == 1
                and panel is None)
     if by_rows and unit_rows is None:
         unit_rows = -(-row_count // _up(-(-row_count // MAX_ROWS), thread_count))

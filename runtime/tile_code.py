@@ -67,6 +67,13 @@ def lanes_below(builder, element, count):
     return builder.icmp_signed("<", numbers, spread)
 
 
+def spread(builder, scalar, vector: ir.VectorType):
+    """A vector of equal values."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, vector.count), None))
+
+
 def masked_function(builder, vector, kind: str):
     """LLVM's masked "load" or "store" of a vector."""
     pointer, mask = vector.as_pointer(), ir.VectorType(I1, vector.count)
@@ -289,12 +296,8 @@ class _OuterTile(_Tile):
         """One k: every accumulator += A broadcast * B."""
         builder = self.builder
         vectors = [self.load(self.place_b(at_b, v), self.masks_b.get(v)) for v in range(self.vectors)]
-        zero = ir.Constant(I32, 0)
-        spread = ir.Constant(ir.VectorType(I32, self.width), None)
         for r in range(self.rows):
-            scalar = builder.load(builder.gep(self.rows_a[r], [at_a]))
-            undefined = ir.Constant(self.vector, ir.Undefined)
-            broadcast = builder.shuffle_vector(builder.insert_element(undefined, scalar, zero), undefined, spread)
+            broadcast = spread(builder, builder.load(builder.gep(self.rows_a[r], [at_a])), self.vector)
             for v in range(self.vectors):
                 self.fma(self.sums[r][v], broadcast, vectors[v])
 
@@ -452,12 +455,6 @@ class _Vectors:
     def store(self, value, pointer, at):
         self.builder.store(value, self.place(pointer, at), align=self.align)
 
-    def spread(self, scalar):
-        """A vector of equal values."""
-        undefined = ir.Constant(self.type, ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
-        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, self.width), None))
-
     def split(self, count):
         """How many of ``count`` values lie in whole vectors, and how many are left."""
         rest = self.builder.srem(count, ir.Constant(I64, self.width))
@@ -467,18 +464,6 @@ class _Vectors:
         """Copy ``count`` values, a multiple of the width."""
         with counting(self.builder, ir.Constant(I64, 0), count, ir.Constant(I64, self.width)) as (at, _):
             self.store(self.load(source, at), target, at)
-
-
-@template
-def _copy(target: Typed, source: Typed, count: Typed):
-    """Copy ``count`` values, by whole vectors and then one by one."""
-    def emit(builder, target, source, count):
-        vectors = _Vectors(builder, target.type.pointee)
-        whole, _ = vectors.split(count)
-        vectors.copy_whole(target, source, whole)
-        with counting(builder, whole, count, ir.Constant(I64, 1)) as (at, _):
-            builder.store(builder.load(builder.gep(source, [at])), builder.gep(target, [at]))
-    return emit, None, target.kind, target.kind, int64
 
 
 @template
@@ -516,10 +501,10 @@ def _add_scaled(target: Typed, source: Typed, factor: Typed, count: Typed, keep:
         factor, none = builder.load(factor), ir.Constant(I64, 0)
         keeps = builder.icmp_signed("!=", keep, none)
         whole, _ = vectors.split(count)
-        spread = vectors.spread(factor)
+        factors = spread(builder, factor, vectors.type)
         with counting(builder, none, whole, ir.Constant(I64, vectors.width)) as (at, _):
             old = builder.select(keeps, vectors.load(target, at), ir.Constant(vectors.type, None))
-            new = call_intrinsic(builder, "fma", vectors.type, [spread, vectors.load(source, at), old])
+            new = call_intrinsic(builder, "fma", vectors.type, [factors, vectors.load(source, at), old])
             vectors.store(new, target, at)
         with counting(builder, whole, count, ir.Constant(I64, 1)) as (at, _):
             place, other = builder.gep(target, [at]), builder.load(builder.gep(source, [at]))
@@ -677,13 +662,18 @@ def _pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, pan
                         to[k0 * last_wide + j] = 0
 
 
+def _rows_of(args, height):
+    """Rows of a tile of the height of this number; the last one has one row."""
+    return args[TALL + height] if height < HEIGHTS - 1 else 1
+
+
 def _lay_out_a(args, counts, starts, packed_rows):
     """Where a copy of A has the rows of each tile: write the first row of every tile, after them how many there are in
     all, and the rows' offsets; the number of tiles is returned."""
     distance = args[TALL] * PACKED_DEPTH + PACKED_SPILL
     tile, row = 0, 0
     for height in range(HEIGHTS):
-        rows = args[TALL + height] if height < HEIGHTS - 1 else 1
+        rows = _rows_of(args, height)
         for _ in range(counts[height]):
             starts[tile] = row
             for r in range(rows):
@@ -778,27 +768,17 @@ def _block(args, a, rows_a, starts, tiles, b, c, rows_c, depth, tile_depth, pane
             tile = TILES if here == wide else TILES + HEIGHTS
             row = 0
             for height in range(HEIGHTS):
-                tiles = counts[height]
-                if tiles != 0:
+                high = counts[height]
+                if high != 0:
                     _call_tiles(args, tile + height, a, offset(rows_a, row), tile_b, offset(c, column),
-                                offset(rows_c, row), tile_depth, here, accumulate, tiles)
-                    row += tiles * args[TALL + height] if height < 3 else tiles
+                                offset(rows_c, row), tile_depth, here, accumulate, high)
+                    row += high * _rows_of(args, height)
 
 
 def _add_rows(args, a, rows_a, b, c, rows_c, count):
-    """A block of rows of a short sum, each row of C by itself: a tile's beginning and end would take longer."""
-    columns = args[COLUMNS]
+    """A block of rows of a sum of one term, each row of C by itself: a tile's beginning and end would take longer."""
     for row in range(count):
-        to, keep = offset(c, rows_c[row]), args[ACCUMULATE]
-        for k3 in range(args[SUMS]):
-            for k2 in range(args[SUMS + 1]):
-                for k1 in range(args[SUMS + 2]):
-                    for k0 in range(args[SUMS + 3]):
-                        at_a = (rows_a[row] + k3 * args[SUMS + 4] + k2 * args[SUMS + 5] + k1 * args[SUMS + 6]
-                                + k0 * args[SUMS + 7])
-                        at_b = k3 * args[SUMS + 8] + k2 * args[SUMS + 9] + k1 * args[SUMS + 10] + k0 * args[SUMS + 11]
-                        _add_scaled(to, offset(b, at_b), offset(a, at_a), columns, keep)
-                        keep = 1
+        _add_scaled(offset(c, rows_c[row]), b, offset(a, rows_a[row]), args[COLUMNS], args[ACCUMULATE])
 
 
 def _define_contract(is_double):
