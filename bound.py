@@ -34,7 +34,7 @@ class Bound:
     def __call__(self, *args, seed: int | None = None, **named) -> np.ndarray | tuple[np.ndarray, ...]:
         """The outputs for these inputs, as ``Function.__call__`` takes and gives them."""
         arrays = (*args, *named.values()) if named else args
-        form = (*named, *map(form_of, arrays))
+        form = form_of(named, arrays)
         call = self._shortcuts.get(form)
         if call is not None and seed is None:
             outputs = call(*arrays)

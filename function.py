@@ -184,7 +184,7 @@ class Function:
         InputError or WeightsError.
         """
         arrays = (*args, *named.values()) if named else args
-        form = (*named, *map(form_of, arrays))
+        form = form_of(named, arrays)
         call = self._shortcuts.get(form)
         if call is not None and seed is None and type(weights) is Weights and weights.layout is self.layout:
             outputs = call(weights.flat, *arrays)

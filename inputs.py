@@ -7,12 +7,14 @@ integers that fit; booleans accept booleans.  Arrays are made contiguous by copy
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from .compiler.bounds import Range
 from .compiler.ir import Node
+from .compiler.programs import SEED
 from .compiler.types import Dim, Size, TensorType, evaluate, substitute
 from .runtime.arrays import as_array, uneven
 from .runtime.errors import InputError, listing, nearest
@@ -47,8 +49,9 @@ class Signature:
         return min((evaluate(limit, sizes) for ranged, limit in self._ranges if ranged == name), default=None)
 
     def takes_as_is(self, values: Mapping[str, Any]) -> bool:
-        """Whether arrays of this form are used as they are, if their elements are within their limits."""
-        return all(value.dtype == self._wanted[name][0] for name, value in values.items())
+        """Whether values are arrays that are used as they are, if their elements are within their limits."""
+        return all(type(value) is np.ndarray and value.dtype == self._wanted[name][0] and value.flags.c_contiguous
+                   and value.flags.aligned for name, value in values.items())
 
     def collect(self, args: tuple, named: Mapping[str, Any]) -> Mapping[str, Any]:
         """Positional values, named ones or one mapping, as one mapping."""
@@ -156,14 +159,15 @@ class Shortcuts:
         self._calls: dict[tuple, Callable] = {}
         self.get = self._calls.get
 
-    def add(self, form: tuple, program, values: Mapping[str, Any], arrays: tuple, fixed: Mapping[str, np.ndarray],
-            first: list[str], outputs: list[str]) -> None:
+    def add(self, form: tuple | None, program, values: Mapping[str, Any], arrays: tuple,
+            fixed: Mapping[str, np.ndarray], first: list[str], outputs: list[str]) -> None:
         """Remember a call that was found to be right, if its like may skip the checks.
 
         program: the Compiled that ran; ``fixed``: arrays by slot that every such call has; ``first``: slots of the
         arrays that come before the inputs.
         """
-        if program.uses_seed or None in form or len(arrays) != len(values) or not program.signature.takes_as_is(values):
+        if form is None or len(arrays) != len(values) or program.uses_seed and SEED not in fixed \
+                or not program.signature.takes_as_is(values):
             return
         order = [next((name for name, value in values.items() if value is array), None) for array in arrays]
         if None in order or len(set(order)) != len(order):
@@ -194,12 +198,15 @@ def _checked(call: Callable, limits: list[tuple[int, int]]) -> Callable:
 _UNSIGNED: Mapping[int, type[np.unsignedinteger]] = {4: np.uint32, 8: np.uint64}
 
 
-def form_of(value) -> tuple | None:
-    """All that decides how an array is taken but its elements; None for anything that is not a plain array."""
-    if type(value) is not np.ndarray:
+_form = attrgetter("__class__", "shape", "dtype", "flags.num")
+
+
+def form_of(names: Iterable[str], arrays: Iterable) -> tuple | None:
+    """All that decides how a call is taken but the elements of its arrays; None where one of them is no array."""
+    try:
+        return (*names, *map(_form, arrays))
+    except AttributeError:
         return None
-    flags = value.flags
-    return (value.shape, value.dtype) if flags.c_contiguous and flags.aligned else None
 
 
 def _lone_symbol(size: Size) -> str | None:
@@ -320,18 +327,22 @@ def require_finite(arrays: Mapping[str, np.ndarray]) -> None:
 
 def convert_seed(seed: Any) -> np.ndarray:
     """A seed as the i64 scalar that programs take.  Raises InputError unless it is an integer of 64 bits."""
+    return np.array(_checked_seed(seed), np.int64)
+
+
+def _checked_seed(seed: Any) -> int:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise InputError(f"`seed` is {seed!r}, expected an integer")
     if not -2 ** 63 <= seed < 2 ** 63:
         raise InputError(f"`seed` is {seed}, which does not fit in 64 bits")
-    return np.array(seed, np.int64)
+    return int(seed)
 
 
 def step_seed(seed: int, step: int) -> int:
     """The seed of one step of training: ``fit`` and ``Trainer`` draw with it where the model is random, so that a loop
     of your own can draw the same.  Seed and step stand side by side in 64 bits, as a signed number.
     """
-    mixed = (int(convert_seed(seed)) & 0xFFFFFFFF) << 32 | (step & 0xFFFFFFFF)
+    mixed = (_checked_seed(seed) & 0xFFFFFFFF) << 32 | (step & 0xFFFFFFFF)
     return mixed - 2 ** 64 if mixed >= 2 ** 63 else mixed
 
 

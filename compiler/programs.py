@@ -179,9 +179,10 @@ def step(model: Model, metrics: bool = False) -> Program:
     own: dict[Node, tuple[str, int]] = {}
     updated, states = _optimize(model, _stretches(model, _gradients(model, values[LOSS])), own)
     new = _new_variables(model, updated, model.training.updates) | states
-    values |= new
     if metrics:
         values |= _metrics(model.training)
+    # Last, so that nothing comes after that reads what they may replace in place.
+    values |= new
     return _program(model, _all_inputs(model), values, own, _reports(model), tuple(new), flushes=True)
 
 

@@ -82,7 +82,9 @@ class Dataset:
         self.samples = len(arrays[batched[0]])
 
     def take(self, rows) -> dict[str, np.ndarray]:
-        return {name: array[rows] if name in self.batched else array for name, array in self.arrays.items()}
+        # NumPy's `take` gathers rows in half the time that it takes to index with them.
+        return {name: array if name not in self.batched else array[rows] if isinstance(rows, slice) else
+                array.take(rows, 0) for name, array in self.arrays.items()}
 
     def subset(self, rows) -> Dataset:
         return Dataset(self.take(rows), self.batched)
@@ -168,10 +170,12 @@ class _Loop:
         if self.shuffle:
             order = generator(self.seed, SHUFFLE_STREAM, position.epoch).permutation(self.data.samples)
         mean, began = Mean(position.totals, position.samples), time.perf_counter()
-        done, told = position.batch, None
+        done = position.batch
         for batch, samples in self.data.batches(self.batch_size, order, position.batch):
             mean.add(self.step(**batch), samples)
             done += 1
+            if not self.callbacks and not interrupt.stopped:
+                continue
             told = self._told(position.epoch, done, mean, began)
             # A list: every callback is told, whatever the first ones say.
             self._answers([call.on_batch(told) for call in self.callbacks], interrupt)

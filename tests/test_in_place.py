@@ -61,6 +61,7 @@ model M(x: f32[N, 8]) -> (output: f32[N, 2]):
 train M:
     input y: f32[N, 2]
     loss square = mean((output - y) ** 2)
+    metric same = mean(argmax(output, axis = -1) == argmax(y, axis = -1))
     optimizer = adam(lr = 1e-2)
 """, optimizer=optimizer)
     w, rng = fn.init(seed=0), np.random.default_rng(0)
@@ -70,7 +71,8 @@ train M:
     trainer = fn.trainer(w)
     for _ in range(3):
         trainer(batch)
-    assert "weights" in fn.program("step").executable.in_place
+    for program in ("step", "step_metrics"):
+        assert "weights" in fn.program(program).executable.in_place
     new, given = w, state
     for _ in range(3):
         new, given, _ = fn.step(new, given, batch)
