@@ -7,9 +7,10 @@ a few common constants.  The source of a kernel is its identity: two models that
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
+from ..runtime.records import dataclass
 from .loops import Affine, Assign, Constant, Divide, For, FromIndex, If, Kernel, Let, Load, Range, Store, Units, Within
 from .types import DType, Size
 

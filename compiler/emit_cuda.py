@@ -9,8 +9,8 @@ product's kernel calls.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 
+from ..runtime.records import dataclass
 from .emit_cpu import ELEMENTWISE, Printer, Source
 from .epilogue import VALUE
 from .loops import Combine, Follow, For, Kernel, Let, Range, Share, Units

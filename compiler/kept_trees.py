@@ -9,6 +9,7 @@ and there is no recursion.
 from __future__ import annotations
 
 import marshal
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from functools import cache as once
 from typing import Any
@@ -49,8 +50,18 @@ def _kind(annotation: str) -> str:
     return "plain" if {part.strip() for part in annotation.split("|")} <= PLAIN else "nodes"
 
 
+def form() -> str:
+    """What rows are made of: the classes of nodes and their fields."""
+    return repr([(kind.__name__, *zip(names, kinds)) for kind, names, kinds in _classes()])
+
+
 def encode(root: syntax.File) -> bytes:
     """The tree without its text."""
+    return marshal.dumps(rows_of(root))
+
+
+def rows_of(root: syntax.File) -> list[tuple]:
+    """The tree without its text, as rows of plain values."""
     places = {kind: (place, names, kinds) for place, (kind, names, kinds) in enumerate(_classes())}
     rows: list[tuple] = []
     numbers: dict[int, int] = {}            # of nodes, by id
@@ -77,14 +88,19 @@ def encode(root: syntax.File) -> bytes:
         for kind, given in zip(kinds, values):
             if kind == "nodes" and given is not None:
                 pending += [(child, False) for child in (given if isinstance(given, tuple) else (given,))]
-    return marshal.dumps(rows)
+    return rows
 
 
 def decode(content: bytes, source: Source) -> syntax.File:
     """The tree of ``encode``, which comes from the cache and so is believed, over its text."""
+    return tree_of(marshal.loads(content), source)
+
+
+def tree_of(rows: Iterable[Sequence], source: Source) -> syntax.File:
+    """The tree of ``rows_of``, over its text."""
     classes = _classes()
     nodes: list[Any] = []
-    for place, *values in marshal.loads(content):
+    for place, *values in rows:
         kind, _, kinds = classes[place]
         given: list = []
         for what, value in zip(kinds, values):

@@ -13,8 +13,9 @@ ended.
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..runtime.records import dataclass
 from .diagnostics import TAB, Diagnostic, Source, Span
 from .lalr import Token
 

@@ -8,8 +8,9 @@ fillers: neither is copied.  Every other value has a dense buffer of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..runtime.records import dataclass
 from .contraction import margins_of, phases_of
 from .fuse import CONTIGUOUS, Fusion, is_max_pooling, is_spread, split_of, through_reshapes
 from .ir import Node, topological

@@ -8,17 +8,17 @@ meanings: names are plain text, and whether `Dense` is a model or a function is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, ClassVar, dataclass_transform
 
+from ..runtime.records import dataclass
 from .diagnostics import Span
 
 
-# Nodes are never changed. They are not `frozen`, and share a `__repr__`: making four methods for each of fifty classes
-# would take a third of the time of `netc check`.
+# Nodes are never changed. They are not `frozen`, whose instances take longer to make and to read: a file has thousands.
 @dataclass_transform(eq_default=False)
 def node(cls: type) -> type:
-    return dataclass(eq=False, repr=False, slots=True)(cls)
+    return dataclass(eq=False, repr=False)(cls)
 
 
 @node

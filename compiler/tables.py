@@ -1,7 +1,7 @@
 """The grammar's tables, as data beside the grammar: Lark makes them, and is not needed to read them.
 
-``python -m netc.compiler.tables`` writes them anew after an edit of the grammar; until then they do not fit it, and
-are made in each process that parses.
+``python -m netc.compiler.tables`` writes them, and the prelude's trees, anew after an edit of the grammar; until then
+they do not fit it, and are made in each process that parses.
 """
 
 from __future__ import annotations
@@ -119,4 +119,6 @@ def load_grammar(strict: bool = False) -> Lark:
 
 
 if __name__ == "__main__":
+    from .prelude import write_trees
     write_tables()
+    write_trees()

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from .errors import InputError, WeightsError, listing
 from .history import History
+from .records import dataclass
 from .train import Position, Progress
 from .weights import IN_CHECKPOINT, Layout, Weights, read_tensors, write_atomically
 

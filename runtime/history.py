@@ -8,12 +8,13 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError, NetcError, listing, nearest
+from .records import dataclass
 from .weights import write_atomically
 
 VALIDATION = "val_"             # before the names of what is measured on validation data

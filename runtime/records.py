@@ -1,8 +1,9 @@
-"""``dataclasses.dataclass``, but made faster where it is frozen.
+"""``dataclasses.dataclass``, but made faster.
 
-A process that only reads and runs what earlier ones compiled defines a hundred frozen classes, most of them of few
-lines.  The library compiles six functions for each, which takes longer than to read the program and to link it; here
-it is one, and what is left is shared.  Making an instance takes half the time, too.
+A process that only reads and runs what earlier ones compiled defines two hundred classes of fields, most of them of few
+lines, and makes instances of half of them.  The library compiles up to six functions for each class, which takes longer
+than to read the program and to link it.  Here a class's own functions are compiled when one of them is first looked up,
+and what can be is shared.  Making an instance of a frozen class takes half the time, too.
 """
 
 from __future__ import annotations
@@ -17,40 +18,67 @@ else:
     def dataclass(cls=None, *, frozen=False, eq=True, repr=True):
         """A class of fields, as the library's of the same name makes it."""
         def make(cls):
-            return _frozen(cls, eq, repr) if frozen else dataclasses.dataclass(eq=eq, repr=repr)(cls)
+            return _made(cls, frozen, eq, repr)
         return make if cls is None else make(cls)
 
 
-def _frozen(cls: type, eq: bool, repr: bool) -> type:
+def _made(cls: type, frozen: bool, eq: bool, repr: bool) -> type:
     if cls.__doc__ is None:
         cls.__doc__ = cls.__name__              # or the library makes one, of a signature that takes long to find
     dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
-    fields = dataclasses.fields(cls)
-    functions = _compile(fields, eq, hasattr(cls, "__post_init__"))
-    functions["__init__"].__annotations__ = {field.name: field.type for field in fields if field.init}
-    functions |= {"__setattr__": _set, "__delattr__": _delete} | ({"__repr__": _repr} if repr else {})
+    compiled = ("__init__", *(("__eq__", "__hash__") if eq and frozen else ("__eq__",) if eq else ()))
+    functions: dict = {name: _Later(cls, name, frozen) for name in compiled}
+    if eq and not frozen:
+        functions["__hash__"] = None
+    if frozen:
+        functions |= {"__setattr__": _set, "__delattr__": _delete}
+    if repr:
+        functions["__repr__"] = _repr
     for name, function in functions.items():
-        if name not in cls.__dict__ or cls.__dict__[name] is None:      # `__hash__` of a class with an `__eq__`
+        if cls.__dict__.get(name) is None:      # `__hash__` of a class with an `__eq__` is
             setattr(cls, name, function)
     return cls
 
 
-def _compile(fields: tuple[dataclasses.Field, ...], eq: bool, has_more: bool) -> dict:
+class _Later:
+    """A function of a class that is compiled, with its others, when it is looked up."""
+
+    def __init__(self, cls: type, name: str, frozen: bool):
+        self._cls, self._name, self._frozen = cls, name, frozen
+
+    def __get__(self, instance, owner=None):
+        cls = self._cls
+        later = [name for name in ("__init__", "__eq__", "__hash__") if isinstance(cls.__dict__.get(name), _Later)]
+        if later:                               # or another thread was faster
+            functions = _compile(cls, self._frozen, "__eq__" in later)
+            for name in later:
+                setattr(cls, name, functions[name])
+        return cls.__dict__[self._name].__get__(instance, owner)
+
+
+def _compile(cls: type, frozen: bool, eq: bool) -> dict:
     """What differs from class to class: `__init__`, and with ``eq`` `__eq__` and `__hash__`."""
     names: dict = {"_MISSING": MISSING}
     parameters, lines = ["self"], []
-    for field in (field for field in fields if field.init):
-        name, default = field.name, ""
-        if field.default is not MISSING:
-            names[f"_default_{name}"], default = field.default, f"=_default_{name}"
-        elif field.default_factory is not MISSING:
-            names[f"_make_{name}"], default = field.default_factory, "=_MISSING"
-            lines.append(f" if {name} is _MISSING: {name} = _make_{name}()")
-        parameters.append(name + default)
-        lines.append(f" _values[{name!r}] = {name}")
-    if has_more:
+    fields = dataclasses.fields(cls)
+    for field in fields:
+        name, value = field.name, field.name
+        if field.default_factory is not MISSING:
+            names[f"_make_{name}"], value = field.default_factory, f"_make_{name}()"
+        if field.init:
+            default = ""
+            if field.default is not MISSING:
+                names[f"_default_{name}"], default = field.default, f"=_default_{name}"
+            elif value != name:
+                default, value = "=_MISSING", f"{value} if {name} is _MISSING else {name}"
+            parameters.append(name + default)
+        if field.init or value != name:
+            lines.append(f" _values[{name!r}] = {value}" if frozen else f" self.{name} = {value}")
+    if frozen:
+        lines.insert(0, " _values = self.__dict__")
+    if hasattr(cls, "__post_init__"):
         lines.append(" self.__post_init__()")
-    source = f"def __init__({', '.join(parameters)}):\n _values = self.__dict__\n" + "\n".join(lines) + "\n"
+    source = f"def __init__({', '.join(parameters)}):\n" + ("\n".join(lines) or " pass") + "\n"
     if eq:
         own, theirs = (f"({''.join(f'{whose}.{field.name}, ' for field in fields if field.compare)})"
                        for whose in ("self", "other"))
@@ -58,6 +86,7 @@ def _compile(fields: tuple[dataclasses.Field, ...], eq: bool, has_more: bool) ->
                    f" return {own} == {theirs} if other.__class__ is self.__class__ else NotImplemented\n"
                    f"def __hash__(self):\n return hash({own})\n")
     exec(source, names)
+    names["__init__"].__annotations__ = {field.name: field.type for field in fields if field.init}
     return {name: names[name] for name in (("__init__", "__eq__", "__hash__") if eq else ("__init__",))}
 
 

@@ -17,11 +17,11 @@ in C.  So the result's bits do not depend on the tile, the blocking, or the numb
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from math import gcd
 
 from . import machine
 from .pool import threads
+from .records import dataclass
 
 # k values in a chunk: a panel of B and the rows of A must stay in the first-level cache.  Where A's rows are not
 # contiguous along k, each k takes a cache line of A.

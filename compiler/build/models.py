@@ -7,10 +7,11 @@ import re
 from .. import ops, syntax
 from ..ir import Graph, topological
 from ..model import Variable
+from ..prelude import prelude_part
 from ..types import Dim, product, substitute
 from . import shapes
 from .calls import Arguments, Slot, bind, call_value, missing
-from .scope import Scope, prelude_part
+from .scope import Scope
 from .session import MOST_LAYERS, MOST_VARIABLES, Build, Frame, join
 from .signatures import (
     SymbolScope,

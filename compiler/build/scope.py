@@ -7,19 +7,16 @@ on demand: a definition of the prelude is parsed when its name is first used, a 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from ...runtime.cache import key_of
 from .. import syntax
 from ..diagnostics import Diagnostics
+from ..prelude import prelude_definition, prelude_index
 from .values import POISON, Fault, Function, ModelValue, Module, Poisoned
 
-PRELUDE = Path(__file__).resolve().parents[2] / "grammar" / "prelude"
 LARGEST_FILE = 4_000_000
 _MISSING = object()
 
@@ -138,48 +135,6 @@ class PreludeScope(Scope):
             return _MISSING
         self.names[name] = FileScope(self.build, prelude_definition(name), self, path).own(name)
         return self.names[name]
-
-
-_TOP_LEVEL = re.compile(r"^(?:model|def|const)[ \t]+([A-Za-z_]\w*)", re.MULTILINE)
-
-
-@cache
-def prelude_index() -> dict[str, str]:
-    """Name -> file, read off the lines that start a definition (parsing all files would take longer)."""
-    return {name: str(path) for path in sorted(PRELUDE.glob("*.net")) for name in _TOP_LEVEL.findall(_text(path))}
-
-
-@cache
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-@cache
-def prelude_tree(path: str) -> syntax.File:
-    """A file of the prelude."""
-    return syntax.parse(_text(Path(path)), f"prelude/{Path(path).name}")
-
-
-@cache
-def prelude_definition(name: str) -> syntax.File:
-    """The file of the prelude that defines a name, without its other definitions: a model needs few of them."""
-    path = Path(prelude_index()[name])
-    text = _text(path)
-    starts = {found[1]: found.start() for found in _TOP_LEVEL.finditer(text)}
-    first, start = min(starts.values()), starts[name]
-    end = min((other for other in starts.values() if other > start), default=len(text))
-    lines = "\n" * text.count("\n", first, start)       # its places are those in the file
-    return syntax.parse(text[:first] + lines + text[start:end], f"prelude/{path.name}")
-
-
-def prelude_part(file: str) -> str:
-    """The name of the prelude's file, "attention"; "" of any other file."""
-    return Path(file).stem if is_prelude(file) else ""
-
-
-def is_prelude(file: str) -> bool:
-    """Whether a span's file is one of the prelude's."""
-    return file.startswith("prelude/")
 
 
 class Files:

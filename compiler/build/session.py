@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from ...runtime.records import dataclass
 from .. import ops, syntax
 from ..diagnostics import Diagnostic, Diagnostics, Span
 from ..ir import Node
 from ..model import Variable
+from ..prelude import is_prelude
 from ..types import DType, i64
-from .scope import Files, PreludeScope, Scope, is_prelude
+from .scope import Files, PreludeScope, Scope
 from .shapes import Arithmetic
 from .values import CODES, Fault, Instance, Poisoned
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from ...runtime.records import dataclass
 from .. import ops, syntax
 from ..ir import Graph, Node
 from ..model import Optimizer

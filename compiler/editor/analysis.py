@@ -15,10 +15,10 @@ from ...runtime.records import dataclass
 from .. import syntax as ast
 from ..build import Inspection, inspect
 from ..build.builtins import scope_names
-from ..build.scope import PRELUDE, prelude_index, prelude_tree
 from ..build.values import Function, Instance, ModelValue, Partial, Record
 from ..diagnostics import Diagnostics, Span
 from ..parser import parse_stages
+from ..prelude import PRELUDE, prelude_index, prelude_tree
 from .bindings import Bindings, Symbol, bindings, covers, path_to
 
 MOST_VALUES = 4          # that are remembered for one place: a layer may be called a hundred times

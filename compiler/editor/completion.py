@@ -9,9 +9,9 @@ from pathlib import Path
 from ...runtime.records import dataclass
 from .. import syntax as ast
 from ..build.builtins import scope_names
-from ..build.scope import prelude_index
 from ..build.values import Builtin, Instance, Record
 from ..lalr import Token
+from ..prelude import prelude_index
 from ..tables import tables
 from ..types import DTYPES
 from .analysis import Analysis, Place, prelude_place

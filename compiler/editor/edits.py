@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from ...runtime.errors import NetcError
 from ...runtime.records import dataclass
 from .. import syntax as ast
-from ..build.scope import PRELUDE
 from ..diagnostics import Diagnostic, Span
+from ..prelude import PRELUDE
 from .analysis import Analysis, Named
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")

@@ -170,7 +170,7 @@ def path_of(uri: str) -> str:
 
 def uri_of(path: str) -> str:
     if path.startswith("prelude/"):
-        from ..build.scope import PRELUDE
+        from ..prelude import PRELUDE
         path = str(PRELUDE / path.removeprefix("prelude/"))
     return (uris.from_fs_path(path) or path) if os.path.isabs(path) else path
 
