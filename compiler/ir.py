@@ -85,8 +85,10 @@ def remake(op: Primitive, args: tuple[Node, ...], attrs: Mapping[str, Any], type
 
 def _key(op: Primitive, args: tuple[Node, ...], attrs: Mapping[str, Any]) -> tuple:
     # Values that compare equal but are not the same (1, 1.0, True; 0.0, -0.0) must not be interned together.
-    return (op, args, tuple(sorted((name, type(value), repr(value) if isinstance(value, float) else value)
-                                   for name, value in attrs.items())) if attrs else ())
+    if not attrs:
+        return op, args, ()
+    return op, args, tuple([(name, type(value := attrs[name]), repr(value) if isinstance(value, float) else value)
+                            for name in (sorted(attrs) if len(attrs) > 1 else attrs)])
 
 
 def _make(key: tuple, attrs: Mapping[str, Any], type_: Any) -> Node:

@@ -54,4 +54,9 @@ def _version() -> str:
             if os.path.basename(place) != "cli":
                 files += [os.path.join(place, name) for name in names
                           if name.endswith((".py", ".net", ".lark", ".json"))]
-    return cache.key_of(sys.version, *(Path(file).read_bytes() for file in sorted(files)))
+    return cache.key_of(sys.version, *map(_content, sorted(files)))
+
+
+def _content(file: str) -> bytes:
+    with open(file, "rb", buffering=0) as opened:       # there are many, each read at once
+        return opened.readall()

@@ -98,17 +98,17 @@ def decode(content: bytes, source: Source) -> syntax.File:
 
 def tree_of(rows: Iterable[Sequence], source: Source) -> syntax.File:
     """The tree of ``rows_of``, over its text."""
-    classes = _classes()
+    classes = [(kind, [at for at, what in enumerate(kinds, 1) if what == "span"],
+                [at for at, what in enumerate(kinds, 1) if what == "nodes"]) for kind, _, kinds in _classes()]
     nodes: list[Any] = []
-    for place, *values in rows:
-        kind, _, kinds = classes[place]
-        given: list = []
-        for what, value in zip(kinds, values):
-            if what == "span":
-                given.append(Span(source, *value))
-            elif what == "plain" or value is None:
-                given.append(value)
-            else:
-                given.append(nodes[value] if isinstance(value, int) else tuple([nodes[number] for number in value]))
-        nodes.append(kind(*given))
+    for row in rows:
+        kind, spans, children = classes[row[0]]
+        values = list(row)
+        for at in spans:
+            values[at] = Span(source, *values[at])
+        for at in children:
+            given = values[at]
+            if given is not None:
+                values[at] = nodes[given] if type(given) is int else tuple([nodes[number] for number in given])
+        nodes.append(kind(*values[1:]))
     return nodes[-1]

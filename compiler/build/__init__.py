@@ -1,7 +1,8 @@
 """Elaboration: from the syntax tree of a `.net` file to the graphs of one model.
 
-A model is elaborated twice, with ``training`` false and true, over the same leaves.  Elaboration runs the file's
-compile-time language (settings, ``if``, ``for``, functions, instances) and leaves a graph of primitives:
+A model is elaborated with ``training`` false, and again with it true over the same leaves where its value was asked
+for.  Elaboration runs the file's compile-time language (settings, ``if``, ``for``, functions, instances) and leaves a
+graph of primitives:
 
     values       what an expression can be at compile time, and the mistakes it can be
     numbers      compile-time arithmetic
@@ -90,6 +91,9 @@ def _elaborate(tree: syntax.File, filename, name, precision, loader, settings, s
         passes.append(_run(build, tree, filename, name, settings))
         if sink.items:
             break                       # the other mode would repeat what is wrong
+        if not build.has_read_mode:
+            passes *= 2                 # the other mode would repeat everything
+            break
     build, last = passes[0]
     _check_unreached(sink, tree, filename, loader, observer)
     if last.scope is not None:

@@ -48,6 +48,7 @@ def evaluate(build: Build, scope, tree):
 def lookup(build: Build, scope, name: str):
     """The value of a name."""
     if name == "training":
+        build.has_read_mode = True
         return build.training
     try:
         value = scope.find(name)

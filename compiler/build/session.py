@@ -111,6 +111,7 @@ class Build:
 
     def __init__(self, sink: Sink, precision: DType, training: bool, builtins: dict, loader=None, observer=None):
         self.sink, self.precision, self.training, self.observer = sink, precision, training, observer
+        self.has_read_mode = False                   # whether anything depended on ``training``
         self.arithmetic = Arithmetic(precision)
         self.files = Files(self, loader)
         names = dict(builtins)
