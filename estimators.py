@@ -17,7 +17,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .function import Function, read_source
+from .compiler.source import read_source
+from .function import Function
 from .runtime.errors import InputError, ModelError
 
 PREDICTED_AT_ONCE = 4096            # rows; the values in between need memory

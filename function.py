@@ -7,7 +7,6 @@ import re
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from keyword import iskeyword
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,12 @@ from .compiler.interpret import interpret
 from .compiler.ir import Graph
 from .compiler.model import Model, Variable
 from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program, new_state, optimizer_slot
+from .compiler.source import read_source
 from .compiler.types import TensorType, evaluate, known_nonnegative
 from .inputs import Shortcuts, Signature, convert_seed, form_of, require_finite
 from .runtime import train, weights as storage
 from .runtime.arrays import HostMemory
-from .runtime.errors import InputError, ModelError, NetcError, WeightsError, listing
+from .runtime.errors import InputError, ModelError, WeightsError, listing
 from .runtime.locks import own_lock
 from .runtime.weights import LARGEST, Weights
 
@@ -83,18 +83,6 @@ def _prepare(dtype: np.dtype) -> None:
     """Start what helps to compile kernels, before it is known which: there is something new."""
     from .runtime import workers
     workers.prepare(f"f{8 * dtype.itemsize}")
-
-
-def read_source(source: str | os.PathLike) -> tuple[str, str]:
-    """(text, the name it is shown under).  Raises OSError, or NetcError where a file is not UTF-8 text."""
-    if isinstance(source, str) and "\n" in source:
-        return source, "<text>"
-    if not isinstance(source, (str, os.PathLike)):
-        raise InputError(f"a path or source text is expected, not {type(source).__name__}")
-    try:
-        return Path(source).read_text(encoding="utf-8"), os.fspath(source)
-    except UnicodeDecodeError as error:
-        raise NetcError(f"{os.fspath(source)} is not UTF-8 text: byte {error.start}: {error.reason}") from None
 
 
 class Function:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
+from ..runtime.deferred import np
 from .ir import Graph, Node, is_tensor, topological
 from .types import Dim, TensorType, evaluate, symbols
 

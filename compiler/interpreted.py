@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
+from ..runtime.deferred import np
 from .interpret import interpret
 from .ir import Graph, Node
 from .types import evaluate

@@ -18,12 +18,14 @@ from . import kept
 from .collector import paused
 
 if TYPE_CHECKING:
-    from .model import Model  # with all of the graph and NumPy, which a kept report does not need
+    from .model import Model  # with all of the graph, which a kept report does not need
+    from .summary import Summary
 
 
-def elaborate(text: str, filename: str, is_new: Callable[[], object] = lambda: None, **options: Any) -> Model:
-    """As ``build.elaborate``, but a model that is in the cache is taken from there, and a new one is put there.
-    ``is_new`` is called before work on a new one begins."""
+def elaborate(text: str, filename: str, is_new: Callable[[], object] = lambda: None, keeps: bool = True,
+              **options: Any) -> Model:
+    """As ``build.elaborate``, but a model that is in the cache is taken from there, and a new one is put there if
+    ``keeps``.  ``is_new`` is called before work on a new one begins."""
     key = None
     if all(_is_plain(value) for value in options.values()):
         key = kept.key_of("model", text, filename, repr(sorted(options.items())))
@@ -33,7 +35,7 @@ def elaborate(text: str, filename: str, is_new: Callable[[], object] = lambda: N
     is_new()
     from .build import elaborate as build
     made = build(text, filename, **options)
-    if key is not None:
+    if key is not None and keeps:
         made = replace(made, identity=cache.key_of(key, *(part for entry in made.imports for part in entry)))
         kept.put(key, made)
     return made
@@ -97,19 +99,19 @@ class Shown:
     totals: list[str]
 
 
-def shown(data: bytes, filename: str, options: tuple, make: Callable[[], tuple[Any, Any]]) -> Shown:
-    """The summary of a file with these options, of the cache if it is there; ``make`` compiles the file and gives the
-    function and its Summary."""
+def shown(data: bytes, filename: str, options: tuple, make: Callable[[], tuple[Model, Summary]]) -> Shown:
+    """The summary of a file with these options, of the cache if it is there; ``make`` elaborates the file and gives the
+    model and its Summary."""
     key = kept.key_of("shown summary", data, filename, repr(options))
     content = cache.get(key)
     if content is not None:
         imports, values = json.loads(content)
         if _unchanged(imports):
             return Shown(*values)
-    function, found = make()
+    model, found = make()
     made = Shown(found.model, str(found), found.to_dict(),
                  [[row.kind, row.depth, *cells] for row, cells in zip(found.rows, found.table())], found.totals())
-    cache.put(key, json.dumps((sorted(function.model.imports), astuple(made))).encode())
+    cache.put(key, json.dumps((sorted(model.imports), astuple(made))).encode())
     return made
 
 

@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-import numpy as np
-
-from ..runtime.addresses import address_of
+from ..runtime.deferred import np
 from ..runtime.explanation import CACHED, COMPILED, LOADED, Piece
 from ..runtime.locks import own_lock
 from ..runtime.records import dataclass
@@ -225,7 +223,8 @@ class Binding:
     """A program whose sizes are numbers: a table of steps and an arena."""
 
     def __init__(self, executable: Executable, sizes: Mapping[str, int], addresses: Mapping[str, int], flat: bool):
-        self.slots, self._in_place = executable.slots, executable.in_place
+        from ..runtime.addresses import address_of
+        self.slots, self._in_place, self._address_of = executable.slots, executable.in_place, address_of
         self._sources, self._addresses, self._flushes = executable.sources, addresses, executable.flushes
         self.shapes = {name: (tuple(evaluate(size, sizes) for size in type_.shape), type_.dtype.numpy)
                        for name, type_ in executable.output_types.items()}
@@ -439,7 +438,7 @@ class Binding:
         results = {name: given[name] if name in given else np.empty(shape, dtype)
                    for name, (shape, dtype) in self.shapes.items()}
         frame = self._frame()
-        bases = frame.bases
+        bases, address_of = frame.bases, self._address_of
         for slot, position in self._arguments:
             bases[position] = address_of(arrays[slot])
         for name, position in self._results:
@@ -455,7 +454,7 @@ class Binding:
         places = [(place, self.slots[slot]) for place, slot in enumerate(slots) if slot in self.slots]
         made = [(*self.shapes[name], self.slots[f"out:{name}"]) for name in outputs]
         # Where arrays are fixed, frames that know them are kept apart.
-        run, frames = self.runner.direct(), [] if fixed else self._frames
+        run, frames, address_of = self.runner.direct(), [] if fixed else self._frames, self._address_of
 
         def new_frame() -> Frame:
             frame = self._frame()
@@ -484,13 +483,14 @@ class Binding:
         try:
             return self._frames.pop()
         except IndexError:
-            return Frame(self.arena_bytes, CONSTANTS + 1 + len(self.slots), address_of(self.constants))
+            return Frame(self.arena_bytes, CONSTANTS + 1 + len(self.slots), self._address_of(self.constants))
 
 
 class Frame:
     """The memory that one run of a program needs beside its inputs and outputs."""
 
     def __init__(self, arena_bytes: int, slots: int, constants: int):
+        from ..runtime.addresses import address_of
         self.arena = np.empty(arena_bytes + 64, np.uint8)
         self.bases = (ctypes.c_ssize_t * slots)()
         self.address = ctypes.addressof(self.bases)

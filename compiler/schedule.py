@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from ..runtime.deferred import np
 from ..runtime.records import dataclass
 from .ir import Node
 from .loops import UNIT, Affine, Constant, For, If, Kernel, Let, Load, Range, Store, Units, numbered

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
+from ..runtime.errors import InputError, NetcError
 from .diagnostics import Diagnostic, Diagnostics, Source, Span
 
 MAX_CHARACTERS = 4_000_000
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")
+
+
+def read_source(source: str | os.PathLike) -> tuple[str, str]:
+    """(text, the name it is shown under).  Raises OSError, or NetcError where a file is not UTF-8 text."""
+    if isinstance(source, str) and "\n" in source:
+        return source, "<text>"
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(f"a path or source text is expected, not {type(source).__name__}")
+    try:
+        return Path(source).read_text(encoding="utf-8"), os.fspath(source)
+    except UnicodeDecodeError as error:
+        raise NetcError(f"{os.fspath(source)} is not UTF-8 text: byte {error.start}: {error.reason}") from None
 
 
 def read(text: str | bytes, filename: str) -> Source:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache, reduce
 from typing import Any, Union, overload
 
+from ..runtime.deferred import np
 from ..runtime.records import dataclass
-from .deferred import np
 
 Size = Union[int, "Dim"]
 Shape = tuple  # of Size

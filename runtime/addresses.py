@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-import numpy as np
+from .deferred import np
 
 _HEADER = object.__basicsize__
 

@@ -15,9 +15,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from . import cache
+from .deferred import np
 from .records import dataclass
 
 # The modules beside this one that shape machine code; their texts are part of every key.

@@ -12,9 +12,8 @@ import atexit
 import os
 import threading
 
-import numpy as np
-
 from . import runner
+from .deferred import np
 
 # Longer than Python takes between two steps of a training loop whose arrays have driven its own out of the caches.
 SPIN_NANOSECONDS = 500_000

@@ -15,9 +15,8 @@ from __future__ import annotations
 import ctypes
 import functools
 
-import numpy as np
-
 from . import machine
+from .deferred import np
 
 STEP_WORDS = 4          # of a step, in the table and within a region
 COUNTER_WORDS = 8       # a step's two counters fill a cache line, so that steps do not share one

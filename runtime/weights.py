@@ -16,9 +16,8 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
-import numpy as np
-
 from .arrays import as_array
+from .deferred import np
 from .errors import WeightsError, listing, nearest
 from .records import dataclass
 
@@ -117,7 +116,7 @@ class Layout:
                 for count in range(1, len(parts) + 1)}
 
 
-class Weights(Mapping[str, np.ndarray]):
+class Weights(Mapping[str, "np.ndarray"]):
     """The value of every variable of a model: a read-only mapping from path to array.
 
     ``w.flat`` is one read-only vector and every ``w[path]`` a view of it, so an optimiser or an all-reduce takes one

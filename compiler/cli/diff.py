@@ -30,7 +30,7 @@ def diff(before: Path, after: Path, model: str | None, precision: str, depth: in
     Parameters, FLOPs, layers that were added, removed or changed, and the weights that can be taken over.
     """
     old, new = (read_file(path, model, precision) for path in (before, after))
-    found = new.diff(old, depth, sizes_of(sizes, new) or None)
+    found = new.diff(old, depth, sizes_of(sizes, new.model) or None)
     if as_json:
         import json
         click.echo(json.dumps(found.to_dict(), indent=2))

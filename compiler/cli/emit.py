@@ -23,11 +23,11 @@ def emit(file: Path, model: str | None, precision: str, stage: str, program: str
          sizes: tuple[str, ...]) -> None:
     """Print one stage of the compilation."""
     if stage == "ast":              # of a file that may not be a model yet
-        from ...function import read_source
+        from ..source import read_source
         from ..stages import format_tree
         from ..syntax import parse
         click.echo(format_tree(parse(*read_source(file))))
         return
     function = read_file(file, model, precision)
     chosen = program or ("gradient" if stage == "grad" else "predict")
-    click.echo(function.emit(stage, chosen, sizes_of(sizes, function)))
+    click.echo(function.emit(stage, chosen, sizes_of(sizes, function.model)))

@@ -35,6 +35,15 @@ def read_file(file: Path, model: str | None, precision: str):
     return compile_file(file, model, target="numpy", precision=precision)
 
 
+def read_model(file: Path, model: str | None, precision: str):
+    """The same without what calls it, and so without NumPy: of a command that shows what there is and ends.  A new
+    model is not kept, which takes as long as to elaborate it."""
+    from ..kept_models import elaborate
+    from ..source import read_source
+    return elaborate(*read_source(file), keeps=False, model=model, precision=precision, settings={}, optimizer=None,
+                     lr=None)
+
+
 def net_files(paths: Iterable[Path], stdin: bool = False) -> list[Path]:
     """The files that are named, and every .net file below the folders that are, hidden folders left out.
 
@@ -84,10 +93,10 @@ def check_target(target: Path, *read: Path | None) -> None:
                       f"{'it is a folder' if target.is_dir() else f'no writable folder {folder}'}")
 
 
-def sizes_of(given: tuple[str, ...], function) -> dict[str, int]:
-    """What ``--size`` says, checked."""
+def sizes_of(given: tuple[str, ...], model) -> dict[str, int]:
+    """What ``--size`` says of a Model's symbols, checked."""
     from ..types import symbols
-    known = sorted({name for type_ in function.inputs.values() for size in type_.shape for name in symbols(size)})
+    known = sorted({name for leaf in model.inputs for size in leaf.shape for name in symbols(size)})
     sizes = {}
     for text in given:
         name, _, number = text.partition("=")

@@ -33,6 +33,6 @@ def plot(file: Path, model: str | None, precision: str, view: str, depth: int | 
     format_of(target)
     check_target(target, file)
     function = read_file(file, model, precision)
-    picture = function.plot(view, depth=depth, unroll=unroll, program=program, sizes=sizes_of(sizes, function))
+    picture = function.plot(view, depth=depth, unroll=unroll, program=program, sizes=sizes_of(sizes, function.model))
     picture.save(target)
     click.echo(f"{len(picture.figure.blocks)} boxes, {len(picture.figure.links)} arrows saved to {target}")

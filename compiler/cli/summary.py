@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, MODEL, PRECISION, SIZES, read_file, sizes_of
+from .options import FILE, MODEL, PRECISION, SIZES, read_model, sizes_of
 
 
 @click.command()
@@ -22,11 +22,14 @@ from .options import FILE, MODEL, PRECISION, SIZES, read_file, sizes_of
 def summary(file: Path, model: str | None, precision: str, depth: int | None, sizes: tuple[str, ...],
             as_json: bool) -> None:
     """Show the layers, their shapes, parameters, costs and kernels."""
+    from ..collector import paused
     from ..kept_models import shown
 
+    @paused()
     def make():
-        function = read_file(file, model, precision)
-        return function, function.summary(depth, sizes_of(sizes, function) or None)
+        from ..summary import summarize
+        found = read_model(file, model, precision)
+        return found, summarize(found, depth, sizes_of(sizes, found) or None)
     found = shown(file.read_bytes(), str(file), (model, precision, depth, sizes), make)
     if as_json:
         import json

@@ -12,8 +12,8 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
+from ...runtime.deferred import np
 from ...runtime.records import dataclass
-from ..deferred import np
 from ..ir import Node, Primitive, node
 from ..types import Dim, Shape, Size, TensorType, evaluate
 from .movement import broadcast, reshape

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ..deferred import np
+from ...runtime.deferred import np
 from ..ir import Node, Primitive, node
 from ..types import DType, TensorType, boolean
 from .leaf import constant

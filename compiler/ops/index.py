@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..deferred import np
+from ...runtime.deferred import np
 from ..ir import Node, Primitive, node
 from ..types import Size, TensorType
 from .rules import NUMERIC, certainly_negative, check_count, check_kind, numbers, refuse, sampler

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..deferred import np
+from ...runtime.deferred import np
 from ..ir import Node, Primitive, node
 from ..types import DType, Size, TensorType, evaluate, f64, i32
 from .rules import check_axes, check_count, check_shape, counted, number, numbers, refuse

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..deferred import np
+from ...runtime.deferred import np
 from ..ir import Node, Primitive, node
 from ..types import TensorType, i32, i64
 from .rules import check_count, check_shape, counted, numbers, refuse, sampler

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..deferred import np
+from ...runtime.deferred import np
 from ..ir import Node, Primitive, node
 from ..types import TensorType, i32
 from .elementwise import cast, div, eq, like, mul, where

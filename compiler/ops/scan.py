@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..deferred import np
+from ...runtime.deferred import np
 from ..ir import Graph, Node, Primitive, node, substitute, topological
 from ..types import Size, TensorType, evaluate
 from .leaf import local

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..deferred import np
+from ...runtime.deferred import np
 from ..ir import Graph, Node, Primitive, node, substitute
 from ..types import TensorType
 from .leaf import local

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 
-from ..deferred import np
+from ...runtime.deferred import np
 from ..ir import Node, Primitive, node
 from ..types import TensorType, i32
 from .rules import NUMERIC, certainly_negative, check_count, check_kind, counted, numbers, refuse, sampler, show

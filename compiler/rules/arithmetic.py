@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
+from ...runtime.deferred import np
 from .. import ops
 from ..ir import Node, node
 from ..types import boolean, f32, f64, i32, i64

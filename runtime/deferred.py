@@ -1,5 +1,5 @@
-"""NumPy for the front end: imported when something is evaluated, since `netc check` rarely evaluates anything and the
-import would take a third of its time."""
+"""NumPy, imported when something is evaluated: commands that only look at a model evaluate next to nothing, and the
+import would take a third of their time."""
 
 from __future__ import annotations
 
