@@ -30,7 +30,8 @@ class Pool:
         self._first = -address % 64 // 8
         self._address = address + self._first * 8
         self._counters = np.zeros(0, np.int64)
-        self._counters_address = 0
+        self._steps = 0                         # that there are counters for
+        self._is_stopped = False
         self._asleep: list[threading.Lock] = []
         self._parallel = runner.native_function("parallel")
         self._work = runner.native_function("work")
@@ -68,24 +69,31 @@ class Pool:
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            first = self._first
-            if self._control[first + runner.STOP]:
+            if self._is_stopped:
                 return False
-            if len(self._counters) < (program.count + 1) * runner.COUNTER_WORDS:
-                self._counters = np.zeros((2 * program.count + 1) * runner.COUNTER_WORDS, np.int64)
-                address = self._counters.ctypes.data
-                self._counters_address = address + -address % 64
+            if program.count > self._steps:
+                self._count(2 * program.count)
             if self._asleep:
                 self._wake()
-            self._parallel(self._address, program.address, bases, self._counters_address,
-                           0 if times is None else times.ctypes.data, times is not None)
+            if times is None:
+                self._parallel(self._address, program.address, bases)
+            else:
+                runner.native_function("parallel_timed")(self._address, program.address, bases, times.ctypes.data)
         finally:
             self._lock.release()
         return True
 
+    def _count(self, steps: int) -> None:
+        """Make the counters of so many steps."""
+        self._counters = np.zeros((steps + 1) * runner.COUNTER_WORDS, np.int64)
+        address = self._counters.ctypes.data
+        self._control[self._first + runner.JOB_COUNTERS] = address + -address % 64
+        self._steps = steps
+
     def stop(self) -> None:
         """End the workers, after the running job if there is one."""
         with self._lock:
+            self._is_stopped = True
             self._control[self._first + runner.STOP] = 1
         self._wake()
         for thread in self._threads:
@@ -137,6 +145,12 @@ def pool() -> Pool | None:
                 _pool = Pool(_threads - 1)
             current = _pool
     return current
+
+
+def run(program: runner.Runner, bases: int, times: np.ndarray | None = None) -> bool:
+    """Run the program with all threads; False, and nothing done, where there is one, or the pool is busy."""
+    current = _pool or pool()
+    return current is not None and current.run(program, bases, times)
 
 
 def _forget() -> None:

@@ -33,7 +33,7 @@ CONTROL_WORDS = 40
 # A program block, int64 words: address of the steps, their number, address of the arguments, whether it flushes.
 PROGRAM_STEPS, PROGRAM_COUNT, PROGRAM_ARGS, PROGRAM_FLUSHES = range(4)
 
-ARGUMENTS = {"serial": 2, "timed": 3, "parallel": 6, "work": 2}
+ARGUMENTS = {"serial": 2, "timed": 3, "parallel": 3, "parallel_timed": 4, "work": 2}
 
 
 def texts(with_regions: bool) -> list[str]:
@@ -49,7 +49,7 @@ def _text(name: str) -> str:
 
 @functools.cache
 def native_function(name: str, brief: bool = False):
-    """The ctypes function of "serial", "timed", "parallel" or "work"; its arguments are int64, none negative.
+    """The ctypes function of a name in ARGUMENTS, which are int64, none negative.
 
     It releases the GIL, unless it is ``brief``: to release and take it costs as much as a small model.
     """
@@ -87,21 +87,23 @@ class Runner:
         self._serial = native_function("serial", brief=not worth_threads)
 
     def __call__(self, bases: int) -> None:
-        """Run every step; ``bases`` is the address of an intp array of slot addresses that lives until this returns.
+        """Run every step; ``bases`` is the address of an intp array of slot addresses that lives until this returns."""
+        self.direct()(bases)
+
+    def direct(self):
+        """``self`` as a function of ``bases`` that is as fast as can be.
 
         One step with more units than its grain is enough for the pool to be asked; it may be busy, and then the
         calling thread does all by itself.
         """
-        if self.is_parallel:
-            from .pool import pool
-            threads = pool()
-            if threads is not None and threads.run(self, bases):
-                return
-        self._serial(self.address, bases)
+        if not self.is_parallel:
+            return functools.partial(self._serial, self.address)
+        from .pool import run
 
-    def direct(self):
-        """``self`` as a function of ``bases``; the native one where no other thread takes part."""
-        return self if self.is_parallel else functools.partial(self._serial, self.address)
+        def shared(bases: int) -> None:
+            if not run(self, bases):
+                self._serial(self.address, bases)
+        return shared
 
     def serial(self, bases: int) -> None:
         """Run every step on the calling thread."""
@@ -109,9 +111,8 @@ class Runner:
 
     def profile(self, bases: int, threads: bool = True) -> np.ndarray:
         """Run once, with a clock between steps: nanoseconds int64[S]; ``threads=False``: on the calling thread."""
-        from .pool import pool
+        from .pool import run
         times = np.zeros(self.count, np.int64)
-        workers = pool() if threads and self.is_parallel else None
-        if workers is None or not workers.run(self, bases, times):
+        if not (threads and self.is_parallel and run(self, bases, times)):
             native_function("timed")(self.address, bases, times.ctypes.data)
         return times

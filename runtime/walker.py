@@ -113,29 +113,47 @@ def _define_timed():
     return timed
 
 
+def _open(control, program, bases):
+    """Describe a job, whose program and bases are addresses as integers, and let the workers in."""
+    control[JOB_PROGRAM] = program
+    control[JOB_BASES] = bases
+    words = words_at(control, JOB_COUNTERS)
+    for i in range(words_at(control, JOB_PROGRAM)[PROGRAM_COUNT] * COUNTER_WORDS):
+        words[i] = 0
+    control[NUMBER] += 1
+    store_release(control, CURRENT, 0)
+    exchange(control, OPEN, control[NUMBER])
+
+
+def _close(control):
+    """Let nobody in any more and wait until all have left: they may not look at the counters when the next job clears
+    them.  A worker counts itself in before it looks at OPEN a second time, so once OPEN is 0 and ACTIVE is 0 all
+    have."""
+    exchange(control, OPEN, 0)
+    spins = 0
+    while load_acquire(control, ACTIVE) != 0:
+        pause()
+        spins += 1
+        if spins > _PAUSES:
+            sched_yield()
+
+
 def _define_parallel():
-    def parallel(control, program, bases, counters, times, timed):
-        """The caller's side of a job; program, bases and counters are addresses as integers."""
-        control[JOB_PROGRAM] = program
-        control[JOB_BASES] = bases
-        control[JOB_COUNTERS] = counters
-        words = words_at(control, JOB_COUNTERS)
-        for i in range(words_at(control, JOB_PROGRAM)[PROGRAM_COUNT] * COUNTER_WORDS):
-            words[i] = 0
-        control[NUMBER] += 1
-        store_release(control, CURRENT, 0)
-        exchange(control, OPEN, control[NUMBER])
-        _walk(control, True, times, timed)
-        # Nobody may still look at the counters when the next job clears them.  A worker counts itself in before it
-        # looks at OPEN a second time, so once OPEN is 0 and ACTIVE is 0 all have left.
-        exchange(control, OPEN, 0)
-        spins = 0
-        while load_acquire(control, ACTIVE) != 0:
-            pause()
-            spins += 1
-            if spins > _PAUSES:
-                sched_yield()
+    def parallel(control, program, bases):
+        """The caller's side of a job."""
+        _open(control, program, bases)
+        _walk(control, True, control, False)
+        _close(control)
     return parallel
+
+
+def _define_parallel_timed():
+    def parallel_timed(control, program, bases, times):
+        """``parallel``, adding each step's nanoseconds to times[step]."""
+        _open(control, program, bases)
+        _walk(control, True, times, True)
+        _close(control)
+    return parallel_timed
 
 
 def _define_work():
@@ -177,12 +195,13 @@ _SIGNATURES = {
     "region": (_define_region, KERNEL),
     "serial": (_define_serial, (ARGS, BASES)),
     "timed": (_define_timed, (ARGS, BASES, ARGS)),
-    "parallel": (_define_parallel, (ARGS, *[int64] * 3, ARGS, int64)),
+    "parallel": (_define_parallel, (ARGS, int64, int64)),
+    "parallel_timed": (_define_parallel_timed, (ARGS, int64, int64, ARGS)),
     "work": (_define_work, (ARGS, int64)),
 }
 
 
 def build(name: str) -> Object:
-    """The object of "serial", "timed", "parallel", "work" or "region"."""
+    """The object of a name in _SIGNATURES."""
     define, sig = _SIGNATURES[name]
     return compile_native(define(), sig, f"runner_{name}")
