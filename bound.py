@@ -8,6 +8,7 @@ import numpy as np
 
 from .compiler.programs import SEED
 from .inputs import Shortcuts, form_of
+from .runtime.entry import Entry
 from .runtime.weights import Weights
 
 if TYPE_CHECKING:
@@ -30,9 +31,13 @@ class Bound:
         if function.target == "cuda":
             self._slots = {slot: function.memory.place(array) for slot, array in self._slots.items()}
         self._shortcuts = Shortcuts()
+        self._entry = Entry(self._long_way)
 
     def __call__(self, *args, seed: int | None = None, **named) -> np.ndarray | tuple[np.ndarray, ...]:
         """The outputs for these inputs, as ``Function.__call__`` takes and gives them."""
+        return self._entry.call(*args, **named) if seed is None else self._long_way(*args, seed=seed, **named)
+
+    def _long_way(self, *args, seed: int | None = None, **named):
         arrays = (*args, *named.values()) if named else args
         form = form_of(named, arrays)
         call = self._shortcuts.get(form)
@@ -44,7 +49,8 @@ class Bound:
         values = program.signature.collect(args, named)
         results = program.evaluate(self._slots, values, self.function._seed(program, seed))
         if self.function._is_native:
-            self._shortcuts.add(form, program, values, arrays, self._slots, [], list(self.function.outputs))
+            self._shortcuts.add(form, program, values, arrays, self._slots, [], list(self.function.outputs),
+                                self._entry, self.function._result)
         return self.function._shaped([results[name] for name in self.function.outputs])
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ from .compiler.types import TensorType, evaluate, known_nonnegative
 from .inputs import Shortcuts, Signature, convert_seed, form_of, require_finite
 from .runtime import train, weights as storage
 from .runtime.arrays import HostMemory
+from .runtime.entry import Entry
 from .runtime.errors import InputError, ModelError, WeightsError, listing
 from .runtime.locks import own_lock
 from .runtime.weights import LARGEST, Weights
@@ -112,7 +113,7 @@ class Function:
         self.outputs: dict[str, TensorType] = {name: value.type for name, value in chosen.items()}
         self._result = _result_type(model.name, list(self.outputs))
         self._compiled: dict[str, Compiled] = {}
-        self._shortcuts = Shortcuts()
+        self._shortcuts, self._entry = Shortcuts(), Entry(self._call_flat)
         own_lock(self)
 
     # --- weights
@@ -171,18 +172,27 @@ class Function:
         Inputs come by name, in order, or as one mapping.  ``seed`` is needed where the outputs are random.  Raises
         InputError or WeightsError.
         """
-        arrays = (*args, *named.values()) if named else args
-        form = form_of(named, arrays)
-        call = self._shortcuts.get(form)
-        if call is not None and seed is None and type(weights) is Weights and weights.layout is self.layout:
-            outputs = call(weights.flat, *arrays)
-            if outputs is not None:
-                return self._shaped(outputs)
+        if seed is None and type(weights) is Weights and weights.layout is self.layout and not self._apart:
+            return self._entry.call(weights.flat, *args, **named)
         program = self.program("predict")
         values = program.signature.collect(args, named)
         results = program.evaluate(self._slots(weights), values, self._seed(program, seed))
-        if self._is_native and not self._apart:
-            self._shortcuts.add(form, program, values, arrays, {}, [WEIGHTS], list(self.outputs))
+        return self._shaped([results[name] for name in self.outputs])
+
+    def _call_flat(self, flat: np.ndarray, /, *args, **named):
+        """A call with weights of this model, all in one vector, and without a seed."""
+        arrays = (*args, *named.values()) if named else args
+        form = form_of(named, arrays)
+        call = self._shortcuts.get(form)
+        outputs = call(flat, *arrays) if call is not None else None
+        if outputs is not None:
+            return self._shaped(outputs)
+        program = self.program("predict")
+        values = program.signature.collect(args, named)
+        results = program.evaluate({WEIGHTS: flat}, values, self._seed(program, None))
+        if self._is_native:
+            self._shortcuts.add(form, program, values, arrays, {}, [WEIGHTS], list(self.outputs), self._entry,
+                                self._result)
         return self._shaped([results[name] for name in self.outputs])
 
     def _shaped(self, outputs: list[np.ndarray]):
@@ -585,6 +595,13 @@ class Compiled:
         outputs; ``fixed`` are those of other slots."""
         _, sizes = self.signature.bind(values)
         return self.executable.bind(sizes).caller(fixed, slots, outputs)
+
+    def form(self, fixed: Mapping[str, np.ndarray], slots: list[str], names: tuple[str | None, ...],
+             values: Mapping[str, Any], arrays: tuple, outputs: list[str], make: Callable | None):
+        """The form of such calls for an Entry; None where Python is fast enough.  ``names``: of the arrays that come
+        by name."""
+        _, sizes = self.signature.bind(values)
+        return self.executable.bind(sizes).form(fixed, slots, names, arrays, outputs, make)
 
     def prepare(self, values: Mapping[str, Any]) -> None:
         """Make the machine code that a run on such values needs."""

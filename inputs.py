@@ -160,11 +160,12 @@ class Shortcuts:
         self.get = self._calls.get
 
     def add(self, form: tuple | None, program, values: Mapping[str, Any], arrays: tuple,
-            fixed: Mapping[str, np.ndarray], first: list[str], outputs: list[str]) -> None:
+            fixed: Mapping[str, np.ndarray], first: list[str], outputs: list[str], entry=None, make=None) -> None:
         """Remember a call that was found to be right, if its like may skip the checks.
 
         program: the Compiled that ran; ``fixed``: arrays by slot that every such call has; ``first``: slots of the
-        arrays that come before the inputs.
+        arrays that come before the inputs.  An ``entry`` that stands before this one, and ``make``s results of outputs,
+        is told of the form at the second such call.
         """
         if form is None or len(arrays) != len(values) or program.uses_seed and SEED not in fixed \
                 or not program.signature.takes_as_is(values):
@@ -174,10 +175,21 @@ class Shortcuts:
             return
         if len(self._calls) >= FORMS_KEPT:
             self._calls.clear()
-        call = program.caller(fixed, [*first, *(program.slot(name) for name in order)], values, outputs)
+        slots = [*first, *(program.slot(name) for name in order)]
         sizes = program.signature.bind(values)[1]
         limits = [(len(first) + place, program.signature.limit(name, sizes)) for place, name in enumerate(order)]
-        self._calls[form] = _checked(call, [(place, limit) for place, limit in limits if limit is not None])
+        call = program.caller(fixed, slots, values, outputs)
+        checked = _checked(call, [(place, limit) for place, limit in limits if limit is not None])
+        names = form[:len(form) - len(arrays)]
+
+        def second(*given):
+            self._calls[form] = checked
+            known = program.form(fixed, slots, (None,) * (len(given) - len(names)) + names, values, given, outputs,
+                                 make)
+            if known is not None:
+                entry.add(known)
+            return checked(*given)
+        self._calls[form] = second if entry is not None and checked is call else checked
 
 
 def _checked(call: Callable, limits: list[tuple[int, int]]) -> Callable:

@@ -10,6 +10,7 @@ import numpy as np
 from .compiler.programs import LOSS, SEED, WEIGHTS, optimizer_of, optimizer_slot
 from .function import Function
 from .inputs import Shortcuts, convert_seed, form_of, step_seed
+from .runtime.entry import Entry
 from .runtime.errors import NotFiniteError, WeightsError, listing, nearest
 from .runtime.weights import Weights
 
@@ -42,7 +43,8 @@ class Trainer:
         self._spare = {slot: self._memory.like(array) for slot, array in self._current.items()
                        if slot not in self._program.executable.in_place}
         self._previous: dict[str, Any] = {}
-        self._shortcuts = Shortcuts()
+        self._names = self._program.signature.types.keys()
+        self._shortcuts, self._entry = Shortcuts(), Entry(lambda **values: self._step(values))
         self._drawn = convert_seed(0)           # the seed and the results of a step that takes a shortcut
         self._results: dict[str, np.ndarray] = {}
 
@@ -58,18 +60,22 @@ class Trainer:
     def __call__(self, batch: Mapping[str, Any] | None = None, /, *, seed: int | None = None,
                  **named) -> dict[str, float]:
         """One step on a batch, by name or as a mapping: "loss", what is minimised, and each loss under its name."""
+        given = named if batch is None else batch
+        if seed is None and type(given) is dict and given.keys() == self._names and (batch is None or not named):
+            return self._entry.call(**given)
+        return self._step(self._program.signature.collect((batch,) if batch is not None else (), named), seed)
+
+    def _step(self, values: Mapping[str, Any], seed: int | None = None) -> dict[str, float]:
+        """A step on the values of all inputs."""
         program = self._program
         seed = step_seed(self._seed, self.steps) if seed is None else seed
-        given = named if batch is None else batch if type(batch) is dict and not named else {}
-        form = form_of(given, given.values())
+        form = form_of(values, values.values())
         call = self._shortcuts.get(form)
         if call is not None:
             if program.uses_seed:
                 self._drawn[()] = convert_seed(seed)
-            if call(*given.values()) is not None:
-                self.steps += 1
-                return program.report(self._results)
-        values = program.signature.collect((batch,) if batch is not None else (), named)
+            if call(*values.values()) is not None:
+                return self._finish()
         if self._check_finite:
             self._previous = {slot: self._memory.place(array) for slot, array in self._current.items()}
         results = program.run(self._current, values, convert_seed(seed) if program.uses_seed else None, self._spare)
@@ -78,11 +84,15 @@ class Trainer:
         self.steps += 1
         if self._check_finite and not np.isfinite(results[LOSS]):
             self._hunt(values, seed)
-        self._remember(form, values, given, results)
+        self._remember(form, values, results)
         return program.report(results)
 
-    def _remember(self, form: tuple | None, values: Mapping[str, Any], given: Mapping[str, Any],
-                  results: Mapping[str, np.ndarray]) -> None:
+    def _finish(self) -> dict[str, float]:
+        """What a step gives that took a shorter way."""
+        self.steps += 1
+        return self._program.report(self._results)
+
+    def _remember(self, form: tuple | None, values: Mapping[str, Any], results: Mapping[str, np.ndarray]) -> None:
         """Take a shorter way with the next batch of this form, where all that a step needs lies in the same place each
         time."""
         if self._spare or self._check_finite or not self._function._is_native:
@@ -91,7 +101,9 @@ class Trainer:
             self._results = {name: array for name, array in results.items() if name in self._program.reports}
         fixed = {**self._current, SEED: self._drawn,
                  **{f"out:{name}": array for name, array in {**self._current, **self._results}.items()}}
-        self._shortcuts.add(form, self._program, values, tuple(given.values()), fixed, [], [])
+        # A seed is drawn before each step.
+        entry = self._entry if not self._program.uses_seed else None
+        self._shortcuts.add(form, self._program, values, tuple(values.values()), fixed, [], [], entry, self._finish)
 
     def _hunt(self, batch: Mapping[str, Any], seed: int) -> None:
         """Raise the report of where the last step stopped being finite."""

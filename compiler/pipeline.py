@@ -252,7 +252,7 @@ class Binding:
         from ..runtime.runner import Runner
         self.arena_bytes += self._scratch
         self.runner = Runner(np.array(self._table, np.int64).reshape(-1, 4), np.array(self._words or [0], np.int64),
-                             self._is_worth_threads(), self._flushes)
+                             self._is_worth_threads(), self._flushes, self._work < PARALLEL_WORK)
 
     def _is_worth_threads(self) -> bool:
         """Whether several threads are faster than one: what they share must be worth their meetings."""
@@ -456,15 +456,8 @@ class Binding:
         # Where arrays are fixed, frames that know them are kept apart.
         run, frames, address_of = self.runner.direct(), [] if fixed else self._frames, self._address_of
 
-        def new_frame() -> Frame:
-            frame = self._frame()
-            for slot, array in fixed.items():
-                if slot in self.slots:
-                    frame.bases[self.slots[slot]] = address_of(array)
-            return frame
-
         def call(*arrays: np.ndarray) -> list[np.ndarray]:
-            frame = frames.pop() if frames else new_frame()
+            frame = frames.pop() if frames else self._fixed_frame(fixed)
             bases = frame.bases
             for place, position in places:
                 bases[position] = address_of(arrays[place])
@@ -477,6 +470,27 @@ class Binding:
             frames.append(frame)
             return results
         return call
+
+    def form(self, fixed: Mapping[str, np.ndarray], slots: Sequence[str], names: Sequence[str | None],
+             arrays: Sequence[np.ndarray], outputs: Sequence[str], make: Callable | None):
+        """Such calls as an Entry takes them; None where they may take long enough to be done outside of the
+        interpreter's lock."""
+        from ..runtime.entry import Form
+        if not self.runner.is_brief:
+            return None
+        frame = self._fixed_frame(fixed)
+        inputs = [(name, self.slots.get(slot, -1), array)
+                  for slot, name, array in zip(slots, names, arrays, strict=True)]
+        made = [(*self.shapes[name], self.slots[f"out:{name}"]) for name in outputs]
+        return Form(self.runner.address, frame.address, inputs, made, make, (frame, self, fixed))
+
+    def _fixed_frame(self, fixed: Mapping[str, np.ndarray]) -> Frame:
+        """A frame that knows the arrays of these slots."""
+        frame = self._frame()
+        for slot, array in fixed.items():
+            if slot in self.slots:
+                frame.bases[self.slots[slot]] = self._address_of(array)
+        return frame
 
     def _frame(self) -> Frame:
         """An arena and a table of addresses; several threads may be in the same program, each with its own."""

@@ -20,7 +20,7 @@ from .deferred import np
 from .records import dataclass
 
 # The modules beside this one that shape machine code; their texts are part of every key.
-EMITTERS = ("builders", "elementary", "kinds", "machine", "math", "native", "random", "records", "roofline",
+EMITTERS = ("builders", "elementary", "entry", "kinds", "machine", "math", "native", "random", "records", "roofline",
             "roofline_code", "runner", "scalar", "simd", "tile", "tile_code", "translate", "walker")
 
 

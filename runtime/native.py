@@ -35,13 +35,14 @@ ARGS = Pointer(int64)
 KERNEL = BASES, ARGS, int64, int64
 
 # What compiled code may call by name; everything else must be in the object itself.
-SYMBOLS = {"memset", "memcpy", "memmove", "sched_yield", "clock_gettime"} | {
+SYMBOLS = {"memset", "memcpy", "memmove", "sched_yield", "clock_gettime", "PyObject_Vectorcall", "PyUnicode_Compare",
+           "Py_DecRef"} | {
     name + kind for kind in ("", "f") for name in
     ("exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos", "pow", "sqrt", "floor", "ceil", "rint", "fma")}
 
 
 def compile_module(function: Callable | Definition, kinds: Sequence[Kind | Pointer], symbol: str,
-                   level: int = 3) -> llvm.ModuleRef:
+                   level: int = 3, result: Kind | None = None) -> llvm.ModuleRef:
     """LLVM's module of this function of the kernels' Python as the C function ``symbol``, optimised: at level 2 without
     what takes longest, chiefly copies of loops for conditions that stay.
 
@@ -51,7 +52,8 @@ def compile_module(function: Callable | Definition, kinds: Sequence[Kind | Point
     target = target_machine()
     module = ir.Module(symbol)
     module.triple, module.data_layout = llvm.get_process_triple(), str(target.target_data)
-    translate(function if isinstance(function, Definition) else definition(function), kinds, module, symbol)
+    translate(function if isinstance(function, Definition) else definition(function), kinds, module, symbol,
+              result)
     compiled = llvm.parse_assembly(str(module))
     compiled.verify()
     _optimize(compiled, 0, _join_branches)
@@ -88,9 +90,9 @@ def _join_branches(passes) -> None:
 
 
 def compile_native(function: Callable | Definition, kinds: Sequence[Kind | Pointer],
-                   symbol: str = "netc_kernel", level: int = 3) -> Object:
+                   symbol: str = "netc_kernel", level: int = 3, result: Kind | None = None) -> Object:
     """An object with this function as the C function ``symbol``, and no other visible symbol."""
-    module = compile_module(function, kinds, symbol, level)
+    module = compile_module(function, kinds, symbol, level, result)
     foreign = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")} - SYMBOLS
     if foreign:
         raise RuntimeError(f"a kernel would call {', '.join(sorted(foreign))}")
@@ -251,3 +253,59 @@ def words_at(builder, pointer, index):
 def bases_at(builder, pointer, index):
     """``bases_at(p, i)``: the address in p[i], as ``bases``."""
     return builder.load(builder.bitcast(builder.gep(pointer, [index]), BASES.llvm.as_pointer()))
+
+
+@intrinsic(None, BASES, int64, int64)
+def set_base(builder, bases, index, value):
+    """``set_base(bases, i, v)``: let bases[i] be the address v."""
+    builder.store(value, builder.bitcast(builder.gep(bases, [index]), I64.as_pointer()))
+
+
+@template
+def stack_words(count: Typed):
+    """``stack_words(n)``: n int64 in the function's frame, not set; n is a constant."""
+    return *frame_of(int64, count.constant), count.kind
+
+
+def frame_of(kind: Kind, count: int):
+    """A signature of what gives ``count`` values in the function's frame, aligned, not set."""
+    def emit(builder, *constants):
+        place = allocate(builder, ir.ArrayType(kind.llvm, count))
+        place.align = 64
+        return builder.bitcast(place, kind.llvm.as_pointer())
+    return emit, Pointer(kind)
+
+
+# --- Python's objects -------------------------------------------------------------------------------------------------
+
+
+@intrinsic(int64, ARGS, ARGS, int64, ARGS)
+def call_object(builder, called, args, count, names):
+    """``call_object(f, args, n, names)``: call the object f with n arguments by position, and after them as many as
+    ``names``, a tuple or nothing, says; the address of what it gives, the caller's own, or 0 where it raises."""
+    result = call_library(builder, "PyObject_Vectorcall", ARGS.llvm, [called, args, count, names])
+    return builder.ptrtoint(result, I64)
+
+
+@intrinsic(None, ARGS)
+def release(builder, item):
+    """``release(x)``: this function needs the object x no more."""
+    call_library(builder, "Py_DecRef", ir.VoidType(), [item])
+
+
+@intrinsic(ARGS)
+def nothing(builder):
+    """``nothing()``: no object."""
+    return ir.Constant(ARGS.llvm, None)
+
+
+@intrinsic(boolean, ARGS)
+def is_something(builder, item):
+    """``is_something(x)``: whether x is an object."""
+    return builder.icmp_unsigned("!=", item, ir.Constant(ARGS.llvm, None))
+
+
+@intrinsic(int64, ARGS, ARGS)
+def order_of_texts(builder, a, b):
+    """``order_of_texts(a, b)``: 0 where two objects, both of them strings, are equal."""
+    return builder.sext(call_library(builder, "PyUnicode_Compare", I32, [a, b]), I64)

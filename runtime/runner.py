@@ -74,17 +74,20 @@ class Runner:
     steps: int64[S, 4], args: int64[...]; both are kept (not copied when already int64 and contiguous), so a caller may
     rewrite argument words between runs, but not during one.  Calls from several Python threads may overlap, each
     with its own ``bases``, as long as their slots do not overlap.  ``flushes``: numbers below the smallest normal one
-    are 0, on every thread that takes part: with them some processors take ten times as long.
+    are 0, on every thread that takes part: with them some processors take ten times as long.  ``is_brief``: a run on
+    one thread takes so short a time that it keeps the interpreter's lock.
     """
 
-    def __init__(self, steps: np.ndarray, args: np.ndarray, worth_threads: bool = True, flushes: bool = False):
+    def __init__(self, steps: np.ndarray, args: np.ndarray, worth_threads: bool = True, flushes: bool = False,
+                 is_brief: bool = False):
         self.steps = np.ascontiguousarray(steps, dtype=np.int64).reshape(-1, STEP_WORDS)
         self.args = np.ascontiguousarray(args, dtype=np.int64)
         self.count = len(self.steps)
         self.is_parallel = worth_threads and bool((self.steps[:, 2] > np.maximum(self.steps[:, 3], 1)).any())
         self._program = np.array([self.steps.ctypes.data, self.count, self.args.ctypes.data, flushes], np.int64)
         self.address = self._program.ctypes.data
-        self._serial = native_function("serial", brief=not worth_threads)
+        self.is_brief = is_brief and not self.is_parallel
+        self._serial = native_function("serial", self.is_brief)
 
     def __call__(self, bases: int) -> None:
         """Run every step; ``bases`` is the address of an intp array of slot addresses that lives until this returns."""

@@ -9,7 +9,19 @@ from llvmlite import ir
 
 from .kinds import Kind, Pointer, Typed, float32, float64, int64, template
 from .machine import Object
-from .native import ARGS, BASES, KERNEL, address, buffer_f32, buffer_f64, compile_native, least, most
+from .native import (
+    ARGS,
+    BASES,
+    KERNEL,
+    address,
+    buffer_f32,
+    buffer_f64,
+    compile_native,
+    frame_of,
+    least,
+    most,
+    stack_words,
+)
 from .simd import F64, I1, I8, I32, I64, allocate, call_intrinsic, counting, declared, lanes, loop_hint, suffix
 from .tile import (
     ACCUMULATE,
@@ -399,25 +411,10 @@ def _call_tiles(args: Typed, word: Typed, a: Typed, *rest: Typed):
     return emit, None, ARGS, int64, a.kind, ARGS, a.kind, a.kind, ARGS, ARGS, int64, int64, int64
 
 
-def _frame(kind: Kind, count: int):
-    """A signature of what gives ``count`` values in the function's frame, aligned, not set."""
-    def emit(builder, *constants):
-        place = allocate(builder, ir.ArrayType(kind.llvm, count))
-        place.align = 64
-        return builder.bitcast(place, kind.llvm.as_pointer())
-    return emit, Pointer(kind)
-
-
-@template
-def stack_words(count: Typed):
-    """``stack_words(n)``: n int64 in the function's frame, not set; n is a constant."""
-    return *_frame(int64, count.constant), count.kind
-
-
 @template
 def stack_floats(count: Typed, is_double: Typed):
     """``stack_floats(n, is_double)``: n floats in the function's frame, aligned, not set; both are constants."""
-    return *_frame(_kind(is_double.constant), count.constant), count.kind, is_double.kind
+    return *frame_of(_kind(is_double.constant), count.constant), count.kind, is_double.kind
 
 
 @template

@@ -69,15 +69,21 @@ def definition(function: Callable) -> Definition:
     return Definition(node, names)
 
 
-def translate(defined: Definition, kinds: Sequence[Kind | Pointer], module: ir.Module, symbol: str) -> None:
-    """Add the function to the module, as the C function ``symbol`` of arguments of these kinds, without a result."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [kind.llvm for kind in kinds]), symbol)
+def translate(defined: Definition, kinds: Sequence[Kind | Pointer], module: ir.Module, symbol: str,
+              result: Kind | None = None) -> None:
+    """Add the function to the module, as the C function ``symbol`` of arguments and a result of these kinds."""
+    returned = ir.VoidType() if result is None else result.llvm
+    function = ir.Function(module, ir.FunctionType(returned, [kind.llvm for kind in kinds]), symbol)
     function.attributes.add("nounwind")
     entry, body = function.append_basic_block("entry"), function.append_basic_block("body")     # variables; all else
     builder = ir.IRBuilder(body)
     accesses: list[tuple[ir.Instruction, int]] = []
-    _Expansion(builder, defined, list(map(Typed, kinds, function.args)), accesses).run()
-    builder.ret_void()
+    expansion = _Expansion(builder, defined, list(map(Typed, kinds, function.args)), accesses)
+    value = expansion.run()
+    if result is None:
+        builder.ret_void()
+    else:
+        builder.ret(expansion.convert(value, result, defined.node).value)
     ir.IRBuilder(entry).branch(body)
     _note_scopes(module, accesses)
 

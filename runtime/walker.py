@@ -2,6 +2,38 @@
 
 from __future__ import annotations
 
+from .entry import (
+    ARRAY_DATA,
+    ARRAY_DTYPE,
+    ARRAY_FLAGS,
+    ARRAY_RANK,
+    ARRAY_SHAPE,
+    ARRAY_TYPE,
+    EMPTY,
+    FIRST_FORM,
+    FIRST_INPUT,
+    FORM_COUNT,
+    FRAME,
+    HALF,
+    INPUT_NAME,
+    INPUT_PLACE,
+    INPUT_RANK,
+    INPUT_SHAPE,
+    INPUT_TYPE,
+    INPUTS,
+    LONG_WAY,
+    MAKE,
+    MOST_OUTPUTS,
+    OBJECT_TYPE,
+    ORDERED,
+    OUTPUT_KIND,
+    OUTPUT_WORDS,
+    OUTPUTS,
+    POSITIONAL,
+    PROGRAM,
+    TUPLE_ITEMS,
+    TUPLE_SIZE,
+)
 from .kinds import int64
 from .machine import Object
 from .native import (
@@ -10,17 +42,24 @@ from .native import (
     KERNEL,
     bases_at,
     call_kernel,
+    call_object,
     compile_native,
     exchange,
     fetch_add,
+    is_something,
     least,
     load_acquire,
     most,
     nanoseconds,
+    nothing,
+    order_of_texts,
     pause,
+    release,
     restore_flushing,
     sched_yield,
+    set_base,
     set_flushing,
+    stack_words,
     store_release,
     words_at,
 )
@@ -84,15 +123,20 @@ def _walk(control, is_caller, times, timed):
     restore_flushing(before)
 
 
+def _do_all(program, bases):
+    """Do every step."""
+    steps, args = words_at(program, PROGRAM_STEPS), words_at(program, PROGRAM_ARGS)
+    before = set_flushing(program[PROGRAM_FLUSHES])
+    for step in range(program[PROGRAM_COUNT]):
+        row = step * STEP_WORDS
+        if steps[row + 2] > 0:
+            call_kernel(steps, row, bases, args, steps[row + 1], 0, steps[row + 2])
+    restore_flushing(before)
+
+
 def _define_serial():
     def serial(program, bases):
-        steps, args = words_at(program, PROGRAM_STEPS), words_at(program, PROGRAM_ARGS)
-        before = set_flushing(program[PROGRAM_FLUSHES])
-        for step in range(program[PROGRAM_COUNT]):
-            row = step * STEP_WORDS
-            if steps[row + 2] > 0:
-                call_kernel(steps, row, bases, args, steps[row + 1], 0, steps[row + 2])
-        restore_flushing(before)
+        _do_all(program, bases)
     return serial
 
 
@@ -191,8 +235,83 @@ def _define_region():
     return region
 
 
+# --- what Python calls: see ``entry`` ---------------------------------------------------------------------------------
+
+
+def _differs(form, args, positional, given, names):
+    """How much about these arguments is not of the form; 0: nothing."""
+    wrong = (positional != form[POSITIONAL]) + (given != form[INPUTS])
+    if wrong == 0:
+        at = FIRST_INPUT
+        for i in range(given):
+            array, rank = words_at(args, i), form[at + INPUT_RANK]
+            # The same name may be two objects.
+            if i >= positional and names[TUPLE_ITEMS + i - positional] != form[at + INPUT_NAME]:
+                wrong += order_of_texts(words_at(names, TUPLE_ITEMS + i - positional),
+                                        words_at(form, at + INPUT_NAME)) != 0
+            if array[OBJECT_TYPE] != form[ARRAY_TYPE] or array[ARRAY_DTYPE] != form[at + INPUT_TYPE] \
+                    or array[ARRAY_RANK] & HALF != rank or array[ARRAY_FLAGS] & ORDERED != ORDERED:
+                wrong += 1
+            else:
+                shape = words_at(array, ARRAY_SHAPE)
+                for axis in range(rank):
+                    wrong += shape[axis] != form[at + INPUT_SHAPE + axis]
+            at += INPUT_SHAPE + rank
+    return wrong
+
+
+def _answer(form, args, inputs):
+    """The result of a call of this form, an object; 0 where memory is short, of which the interpreter knows."""
+    outputs, results, bases = form[OUTPUTS], stack_words(MOST_OUTPUTS), bases_at(form, FRAME)
+    first_output = FIRST_INPUT
+    for _ in range(inputs):
+        first_output += INPUT_SHAPE + form[first_output + INPUT_RANK]
+    made = 0
+    for k in range(outputs):
+        if made == k:
+            kind = words_at(form, first_output + k * OUTPUT_WORDS + OUTPUT_KIND)
+            results[k] = call_object(words_at(form, EMPTY), kind, 2, nothing())
+            made += results[k] != 0
+    result = 0
+    if made == outputs:
+        # From here to the last kernel no other Python runs, so that nothing comes between.
+        at = FIRST_INPUT
+        for i in range(inputs):
+            if form[at + INPUT_PLACE] >= 0:
+                set_base(bases, form[at + INPUT_PLACE], words_at(args, i)[ARRAY_DATA])
+            at += INPUT_SHAPE + form[at + INPUT_RANK]
+        for k in range(outputs):
+            set_base(bases, form[first_output + k * OUTPUT_WORDS], words_at(results, k)[ARRAY_DATA])
+        _do_all(words_at(form, PROGRAM), bases)
+        result = results[0] if form[MAKE] == 0 else call_object(words_at(form, MAKE), results, outputs, nothing())
+    if form[MAKE] != 0 or made != outputs:
+        for k in range(made):
+            release(words_at(results, k))
+    return result
+
+
+def _define_entry():
+    def entry(holder, args, positional, names):
+        words = words_at(holder, ARRAY_DATA)
+        given = positional
+        if is_something(names):
+            given += names[TUPLE_SIZE]
+        found = 0
+        for k in range(words[FORM_COUNT]):
+            if found == 0 and _differs(words_at(words, FIRST_FORM + k), args, positional, given, names) == 0:
+                found = FIRST_FORM + k
+        result = 0
+        if found != 0:
+            result = _answer(words_at(words, found), args, given)
+        else:
+            result = call_object(words_at(words, LONG_WAY), args, positional, names)
+        return result
+    return entry
+
+
 _SIGNATURES = {
     "region": (_define_region, KERNEL),
+    "entry": (_define_entry, (ARGS, ARGS, int64, ARGS)),
     "serial": (_define_serial, (ARGS, BASES)),
     "timed": (_define_timed, (ARGS, BASES, ARGS)),
     "parallel": (_define_parallel, (ARGS, int64, int64)),
@@ -204,4 +323,4 @@ _SIGNATURES = {
 def build(name: str) -> Object:
     """The object of a name in _SIGNATURES."""
     define, sig = _SIGNATURES[name]
-    return compile_native(define(), sig, f"runner_{name}")
+    return compile_native(define(), sig, f"runner_{name}", result=int64 if name == "entry" else None)
