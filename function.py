@@ -597,11 +597,12 @@ class Compiled:
         return self.executable.bind(sizes).caller(fixed, slots, outputs)
 
     def form(self, fixed: Mapping[str, np.ndarray], slots: list[str], names: tuple[str | None, ...],
-             values: Mapping[str, Any], arrays: tuple, outputs: list[str], make: Callable | None):
-        """The form of such calls for an Entry; None where Python is fast enough.  ``names``: of the arrays that come
-        by name."""
+             values: Mapping[str, Any], arrays: tuple, limits: list[int | None], outputs: list[str],
+             make: Callable | None):
+        """The form of such calls for an Entry.  ``names``: of the arrays that come by name; ``limits``: what the
+        elements of arrays must be below."""
         _, sizes = self.signature.bind(values)
-        return self.executable.bind(sizes).form(fixed, slots, names, arrays, outputs, make)
+        return self.executable.bind(sizes).form(fixed, slots, names, arrays, limits, outputs, make)
 
     def prepare(self, values: Mapping[str, Any]) -> None:
         """Make the machine code that a run on such values needs."""

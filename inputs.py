@@ -177,19 +177,17 @@ class Shortcuts:
             self._calls.clear()
         slots = [*first, *(program.slot(name) for name in order)]
         sizes = program.signature.bind(values)[1]
-        limits = [(len(first) + place, program.signature.limit(name, sizes)) for place, name in enumerate(order)]
-        call = program.caller(fixed, slots, values, outputs)
-        checked = _checked(call, [(place, limit) for place, limit in limits if limit is not None])
+        limits = [None] * len(first) + [program.signature.limit(name, sizes) for name in order]
+        call = _checked(program.caller(fixed, slots, values, outputs),
+                        [(place, limit) for place, limit in enumerate(limits) if limit is not None])
         names = form[:len(form) - len(arrays)]
 
         def second(*given):
-            self._calls[form] = checked
-            known = program.form(fixed, slots, (None,) * (len(given) - len(names)) + names, values, given, outputs,
-                                 make)
-            if known is not None:
-                entry.add(known)
-            return checked(*given)
-        self._calls[form] = second if entry is not None and checked is call else checked
+            self._calls[form] = call
+            named = (None,) * (len(given) - len(names)) + names
+            entry.add(program.form(fixed, slots, named, values, given, limits, outputs, make))
+            return call(*given)
+        self._calls[form] = second if entry is not None else call
 
 
 def _checked(call: Callable, limits: list[tuple[int, int]]) -> Callable:

@@ -40,7 +40,8 @@ from .verify import verify
 ARENA, CONSTANTS = 0, 1            # slots that every program has; externals follow
 GRAIN_WORK = 20_000                # scalar operations that are worth claiming by themselves
 MOST_CLAIMS = 32                   # of a step's units: threads that claim often fight for the counters' cache line
-PARALLEL_WORK = 100_000            # scalar operations below which a program is not worth a second thread: some 20 us
+PARALLEL_WORK = 200_000            # scalar operations below which a program is not worth a second thread: some 40 us
+BRIEF_WORK = 50_000                 # below which it keeps the interpreter's lock: some 10 us
 MEETING, PASSING = 2_500, 500      # the time, in scalar operations, of threads that share a step; that leave it to one
 WORTH = 0.9                        # of the time of one thread, which several must beat
 REGION_SAMPLES = 48                # of a block that a thread takes through a scan
@@ -252,7 +253,7 @@ class Binding:
         from ..runtime.runner import Runner
         self.arena_bytes += self._scratch
         self.runner = Runner(np.array(self._table, np.int64).reshape(-1, 4), np.array(self._words or [0], np.int64),
-                             self._is_worth_threads(), self._flushes, self._work < PARALLEL_WORK)
+                             self._is_worth_threads(), self._flushes, self._work < BRIEF_WORK)
 
     def _is_worth_threads(self) -> bool:
         """Whether several threads are faster than one: what they share must be worth their meetings."""
@@ -472,17 +473,18 @@ class Binding:
         return call
 
     def form(self, fixed: Mapping[str, np.ndarray], slots: Sequence[str], names: Sequence[str | None],
-             arrays: Sequence[np.ndarray], outputs: Sequence[str], make: Callable | None):
-        """Such calls as an Entry takes them; None where they may take long enough to be done outside of the
-        interpreter's lock."""
+             arrays: Sequence[np.ndarray], limits: Sequence[int | None], outputs: Sequence[str],
+             make: Callable | None):
+        """Such calls as an Entry takes them."""
         from ..runtime.entry import Form
-        if not self.runner.is_brief:
-            return None
+        from ..runtime.pool import pool
+        workers = pool() if self.runner.is_parallel else None
         frame = self._fixed_frame(fixed)
-        inputs = [(name, self.slots.get(slot, -1), array)
-                  for slot, name, array in zip(slots, names, arrays, strict=True)]
+        inputs = [(name, self.slots.get(slot, -1), array, limit)
+                  for slot, name, array, limit in zip(slots, names, arrays, limits, strict=True)]
         made = [(*self.shapes[name], self.slots[f"out:{name}"]) for name in outputs]
-        return Form(self.runner.address, frame.address, inputs, made, make, (frame, self, fixed))
+        return Form(self.runner.address, frame.address, not self.runner.is_brief,
+                    0 if workers is None else workers.address, inputs, made, make, (frame, self, fixed, workers))
 
     def _fixed_frame(self, fixed: Mapping[str, np.ndarray]) -> Frame:
         """A frame that knows the arrays of these slots."""

@@ -36,7 +36,7 @@ KERNEL = BASES, ARGS, int64, int64
 
 # What compiled code may call by name; everything else must be in the object itself.
 SYMBOLS = {"memset", "memcpy", "memmove", "sched_yield", "clock_gettime", "PyObject_Vectorcall", "PyUnicode_Compare",
-           "Py_DecRef"} | {
+           "Py_DecRef", "PyEval_SaveThread", "PyEval_RestoreThread"} | {
     name + kind for kind in ("", "f") for name in
     ("exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos", "pow", "sqrt", "floor", "ceil", "rint", "fma")}
 
@@ -249,6 +249,12 @@ def words_at(builder, pointer, index):
     return builder.load(builder.bitcast(builder.gep(pointer, [index]), pointer.type.as_pointer()))
 
 
+@intrinsic(Pointer(int32), ARGS, int64)
+def ints_at(builder, pointer, index):
+    """``ints_at(p, i)``: the address in p[i], as a pointer to int32."""
+    return builder.load(builder.bitcast(builder.gep(pointer, [index]), Pointer(int32).llvm.as_pointer()))
+
+
 @intrinsic(BASES, ARGS, int64)
 def bases_at(builder, pointer, index):
     """``bases_at(p, i)``: the address in p[i], as ``bases``."""
@@ -309,3 +315,15 @@ def is_something(builder, item):
 def order_of_texts(builder, a, b):
     """``order_of_texts(a, b)``: 0 where two objects, both of them strings, are equal."""
     return builder.sext(call_library(builder, "PyUnicode_Compare", I32, [a, b]), I64)
+
+
+@intrinsic(ARGS)
+def leave_interpreter(builder):
+    """``leave_interpreter()``: let other threads run Python; what ``enter_interpreter`` takes."""
+    return call_library(builder, "PyEval_SaveThread", ARGS.llvm, [])
+
+
+@intrinsic(None, ARGS)
+def enter_interpreter(builder, state):
+    """``enter_interpreter(s)``: wait until this thread may run Python again."""
+    call_library(builder, "PyEval_RestoreThread", ir.VoidType(), [state])

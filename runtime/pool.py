@@ -1,8 +1,8 @@
 """The process-wide pool of worker threads.
 
 Workers are Python daemon threads.  Between jobs they spin in native code for a moment (the GIL released), so that a
-hot loop pays no wake-up, then block on a Python lock.  One job runs at a time: a second Python thread that asks while
-the pool is busy is told so and runs its program alone, with the same result.  A forked child starts with no pool
+hot loop pays no wake-up, then block on a Python lock.  One job runs at a time: a second thread that asks while the pool
+is busy is told so and runs its program alone, with the same result.  A forked child starts with no pool
 and makes its own when it needs one.
 """
 
@@ -23,15 +23,12 @@ class Pool:
     """``workers`` threads beside the caller."""
 
     def __init__(self, workers: int):
-        self._lock = threading.Lock()           # held while a job runs
         self._control = np.zeros(runner.CONTROL_WORDS + 8, np.int64)
         # Words that different threads write must not share a cache line.
         address = self._control.ctypes.data
         self._first = -address % 64 // 8
-        self._address = address + self._first * 8
-        self._counters = np.zeros(0, np.int64)
-        self._steps = 0                         # that there are counters for
-        self._is_stopped = False
+        self.address = address + self._first * 8            # of the control block
+        self._sleeping = threading.Lock()                   # held while it changes who sleeps
         self._asleep: list[threading.Lock] = []
         self._parallel = runner.native_function("parallel")
         self._work = runner.native_function("work")
@@ -39,66 +36,65 @@ class Pool:
         for thread in self._threads:
             thread.start()
 
+    def _get(self, word: int) -> int:
+        return self._control[self._first + word]
+
+    def _set(self, word: int, value: int) -> None:
+        self._control[self._first + word] = value
+
     def _serve(self) -> None:
         wake = threading.Lock()
         wake.acquire()
-        control, address = self._control, self._address
-        while not control[self._first + runner.STOP]:
-            self._work(address, SPIN_NANOSECONDS)
-            # This worker first says that it sleeps, then looks whether a job is there; ``run`` first takes the lock,
-            # then looks who sleeps.  So at least one of them sees the other, and no job goes by beside a sleeping
-            # worker.
-            self._asleep.append(wake)
-            if not self._lock.locked() and not control[self._first + runner.STOP]:
+        while not self._get(runner.STOP):
+            self._work(self.address, SPIN_NANOSECONDS)
+            # This worker first says that it sleeps, then looks whether a job is there; a job first says that it is
+            # there, then looks who sleeps.  So at least one of them sees the other, and no job goes by beside a
+            # sleeping worker.
+            with self._sleeping:
+                self._asleep.append(wake)
+                self._set(runner.ASLEEP, 1)
+            if not self._get(runner.BUSY) and not self._get(runner.STOP):
                 wake.acquire()
                 continue
-            try:
-                self._asleep.remove(wake)
-            except ValueError:          # it was just woken
+            with self._sleeping:
+                is_awake = wake in self._asleep
+                if is_awake:
+                    self._asleep.remove(wake)
+                    self._set(runner.ASLEEP, len(self._asleep) > 0)
+            if not is_awake:            # it was just woken
                 wake.acquire()
 
     def _wake(self) -> None:
-        while self._asleep:
-            try:
-                self._asleep.pop().release()
-            except IndexError:          # taken by another thread meanwhile
-                return
+        with self._sleeping:
+            asleep, self._asleep = self._asleep, []
+            self._set(runner.ASLEEP, 0)
+        for wake in asleep:
+            wake.release()
 
     def run(self, program: runner.Runner, bases: int, times: np.ndarray | None = None) -> bool:
         """Run the program with all threads; False, and nothing done, where the pool is busy or stopped."""
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
-            if self._is_stopped:
-                return False
-            if program.count > self._steps:
-                self._count(2 * program.count)
-            if self._asleep:
-                self._wake()
+        def ask() -> int:
             if times is None:
-                self._parallel(self._address, program.address, bases)
-            else:
-                runner.native_function("parallel_timed")(self._address, program.address, bases, times.ctypes.data)
-        finally:
-            self._lock.release()
-        return True
-
-    def _count(self, steps: int) -> None:
-        """Make the counters of so many steps."""
-        self._counters = np.zeros((steps + 1) * runner.COUNTER_WORDS, np.int64)
-        address = self._counters.ctypes.data
-        self._control[self._first + runner.JOB_COUNTERS] = address + -address % 64
-        self._steps = steps
+                return self._parallel(self.address, program.address, bases)
+            timed = runner.native_function("parallel_timed")
+            return timed(self.address, program.address, bases, times.ctypes.data)
+        answer = ask()
+        while answer == runner.SLEEPERS:
+            self._wake()
+            answer = ask()
+        return answer == runner.DONE
 
     def stop(self) -> None:
         """End the workers, after the running job if there is one."""
-        with self._lock:
-            self._is_stopped = True
-            self._control[self._first + runner.STOP] = 1
+        self._set(runner.STOP, 1)
         self._wake()
         for thread in self._threads:
             thread.join(timeout=5)
             self._wake()
+
+    def forget(self) -> None:
+        """In a forked child, where the workers do not exist: let nobody run anything with them."""
+        self._set(runner.STOP, 1)
 
 
 def _default_threads() -> int:
@@ -156,6 +152,8 @@ def run(program: runner.Runner, bases: int, times: np.ndarray | None = None) -> 
 def _forget() -> None:
     """In a forked child: its parent's workers do not exist here, and locks may be held by threads that do not."""
     global _pool, _pool_lock
+    if _pool is not None:
+        _pool.forget()
     _pool, _pool_lock = None, threading.Lock()
 
 

@@ -25,15 +25,23 @@ COUNTER_WORDS = 8       # a step's two counters fill a cache line, so that steps
 OPEN = 0                # the running job's number, 0 when there is none
 ACTIVE = 8              # workers inside the job
 CURRENT = 16            # the step that the caller is at
-STOP = 24               # 1: workers return
-JOB_PROGRAM, JOB_BASES, JOB_COUNTERS = 32, 33, 34       # addresses of the running job's program, bases, counters
-NUMBER = 35             # of jobs so far
-CONTROL_WORDS = 40
+STOP = 24               # 1: workers return, and no job begins
+JOB_PROGRAM, JOB_BASES = 32, 33         # addresses of the running job's program and bases
+NUMBER = 34             # of jobs so far
+BUSY = 40               # 1 while a job runs
+ASLEEP = 48             # 1 where a worker sleeps, or is about to
+CONTROL_WORDS = 56
 
-# A program block, int64 words: address of the steps, their number, address of the arguments, whether it flushes.
-PROGRAM_STEPS, PROGRAM_COUNT, PROGRAM_ARGS, PROGRAM_FLUSHES = range(4)
+# A program block, int64 words: address of the steps, their number, address of the arguments, whether it flushes,
+# address of the counters.
+PROGRAM_STEPS, PROGRAM_COUNT, PROGRAM_ARGS, PROGRAM_FLUSHES, PROGRAM_COUNTERS = range(5)
+
+# What a request to run with all threads is answered: it is done; nothing is done, since another job runs or there are
+# no workers any more; or since a worker must be woken first.
+DONE, OCCUPIED, SLEEPERS = range(3)
 
 ARGUMENTS = {"serial": 2, "timed": 3, "parallel": 3, "parallel_timed": 4, "work": 2}
+ANSWERING = ("parallel", "parallel_timed")
 
 
 def texts(with_regions: bool) -> list[str]:
@@ -56,7 +64,8 @@ def native_function(name: str, brief: bool = False):
     compiled = machine.code(_text(name))
     # ctypes converts an address in a fifth of the time that it takes for an int64.
     kind = ctypes.PYFUNCTYPE if brief else ctypes.CFUNCTYPE
-    return kind(None, *[ctypes.c_void_p] * ARGUMENTS[name])(compiled.address)
+    result = ctypes.c_int64 if name in ANSWERING else None
+    return kind(result, *[ctypes.c_void_p] * ARGUMENTS[name])(compiled.address)
 
 
 def region_address() -> int:
@@ -84,7 +93,11 @@ class Runner:
         self.args = np.ascontiguousarray(args, dtype=np.int64)
         self.count = len(self.steps)
         self.is_parallel = worth_threads and bool((self.steps[:, 2] > np.maximum(self.steps[:, 3], 1)).any())
-        self._program = np.array([self.steps.ctypes.data, self.count, self.args.ctypes.data, flushes], np.int64)
+        # A program runs with several threads once at a time: its counters are its own.
+        self._counters = np.zeros((self.count + 1) * COUNTER_WORDS if self.is_parallel else 0, np.int64)
+        counters = self._counters.ctypes.data
+        self._program = np.array([self.steps.ctypes.data, self.count, self.args.ctypes.data, flushes,
+                                  counters + -counters % 64], np.int64)
         self.address = self._program.ctypes.data
         self.is_brief = is_brief and not self.is_parallel
         self._serial = native_function("serial", self.is_brief)

@@ -9,12 +9,15 @@ from .entry import (
     ARRAY_RANK,
     ARRAY_SHAPE,
     ARRAY_TYPE,
+    CONTROL,
     EMPTY,
     FIRST_FORM,
     FIRST_INPUT,
     FORM_COUNT,
     FRAME,
     HALF,
+    INPUT_BYTES,
+    INPUT_LIMIT,
     INPUT_NAME,
     INPUT_PLACE,
     INPUT_RANK,
@@ -31,6 +34,8 @@ from .entry import (
     OUTPUTS,
     POSITIONAL,
     PROGRAM,
+    RELEASES,
+    RUNNING,
     TUPLE_ITEMS,
     TUPLE_SIZE,
 )
@@ -44,10 +49,13 @@ from .native import (
     call_kernel,
     call_object,
     compile_native,
+    enter_interpreter,
     exchange,
     fetch_add,
+    ints_at,
     is_something,
     least,
+    leave_interpreter,
     load_acquire,
     most,
     nanoseconds,
@@ -65,17 +73,23 @@ from .native import (
 )
 from .runner import (
     ACTIVE,
+    ANSWERING,
+    ASLEEP,
+    BUSY,
     COUNTER_WORDS,
     CURRENT,
+    DONE,
     JOB_BASES,
-    JOB_COUNTERS,
     JOB_PROGRAM,
     NUMBER,
+    OCCUPIED,
     OPEN,
     PROGRAM_ARGS,
     PROGRAM_COUNT,
+    PROGRAM_COUNTERS,
     PROGRAM_FLUSHES,
     PROGRAM_STEPS,
+    SLEEPERS,
     STEP_WORDS,
     STOP,
 )
@@ -97,7 +111,7 @@ def _walk(control, is_caller, times, timed):
     """Do steps from the current one to the last of the job that ``control`` describes."""
     program, bases = words_at(control, JOB_PROGRAM), bases_at(control, JOB_BASES)
     steps, count, args = words_at(program, PROGRAM_STEPS), program[PROGRAM_COUNT], words_at(program, PROGRAM_ARGS)
-    counters = words_at(control, JOB_COUNTERS)
+    counters = words_at(program, PROGRAM_COUNTERS)
     clock = nanoseconds() if timed else 0
     before = set_flushing(program[PROGRAM_FLUSHES])
     step = load_acquire(control, CURRENT)
@@ -157,19 +171,27 @@ def _define_timed():
     return timed
 
 
-def _open(control, program, bases):
-    """Describe a job, whose program and bases are addresses as integers, and let the workers in."""
-    control[JOB_PROGRAM] = program
-    control[JOB_BASES] = bases
-    words = words_at(control, JOB_COUNTERS)
-    for i in range(words_at(control, JOB_PROGRAM)[PROGRAM_COUNT] * COUNTER_WORDS):
-        words[i] = 0
-    control[NUMBER] += 1
-    store_release(control, CURRENT, 0)
-    exchange(control, OPEN, control[NUMBER])
+def _begin(control, program, bases):
+    """Describe a job, whose program and bases are addresses as integers, and let the workers in; or say why not."""
+    answer = OCCUPIED
+    if load_acquire(control, STOP) == 0 and exchange(control, BUSY, 1) == 0:
+        answer = DONE if load_acquire(control, ASLEEP) == 0 else SLEEPERS
+        if answer == DONE:
+            control[JOB_PROGRAM] = program
+            control[JOB_BASES] = bases
+            block = words_at(control, JOB_PROGRAM)
+            counters = words_at(block, PROGRAM_COUNTERS)
+            for i in range(block[PROGRAM_COUNT] * COUNTER_WORDS):
+                counters[i] = 0
+            control[NUMBER] += 1
+            store_release(control, CURRENT, 0)
+            exchange(control, OPEN, control[NUMBER])
+        else:
+            store_release(control, BUSY, 0)
+    return answer
 
 
-def _close(control):
+def _end(control):
     """Let nobody in any more and wait until all have left: they may not look at the counters when the next job clears
     them.  A worker counts itself in before it looks at OPEN a second time, so once OPEN is 0 and ACTIVE is 0 all
     have."""
@@ -180,23 +202,33 @@ def _close(control):
         spins += 1
         if spins > _PAUSES:
             sched_yield()
+    store_release(control, BUSY, 0)
+
+
+def _share(control, program, bases):
+    """The caller's side of a job; gives how it was answered."""
+    answer = _begin(control, program, bases)
+    if answer == DONE:
+        _walk(control, True, control, False)
+        _end(control)
+    return answer
 
 
 def _define_parallel():
     def parallel(control, program, bases):
-        """The caller's side of a job."""
-        _open(control, program, bases)
-        _walk(control, True, control, False)
-        _close(control)
+        answer = _share(control, program, bases)
+        return answer
     return parallel
 
 
 def _define_parallel_timed():
     def parallel_timed(control, program, bases, times):
         """``parallel``, adding each step's nanoseconds to times[step]."""
-        _open(control, program, bases)
-        _walk(control, True, times, True)
-        _close(control)
+        answer = _begin(control, program, bases)
+        if answer == DONE:
+            _walk(control, True, times, True)
+            _end(control)
+        return answer
     return parallel_timed
 
 
@@ -239,8 +271,11 @@ def _define_region():
 
 
 def _differs(form, args, positional, given, names):
-    """How much about these arguments is not of the form; 0: nothing."""
-    wrong = (positional != form[POSITIONAL]) + (given != form[INPUTS])
+    """How much stands against a call of these arguments by the form; 0: nothing."""
+    wrong = (positional != form[POSITIONAL]) + (given != form[INPUTS]) + form[RUNNING]
+    if form[CONTROL] != 0:
+        control = words_at(form, CONTROL)
+        wrong += control[BUSY] + control[STOP] + control[ASLEEP]
     if wrong == 0:
         at = FIRST_INPUT
         for i in range(given):
@@ -253,11 +288,28 @@ def _differs(form, args, positional, given, names):
                     or array[ARRAY_RANK] & HALF != rank or array[ARRAY_FLAGS] & ORDERED != ORDERED:
                 wrong += 1
             else:
-                shape = words_at(array, ARRAY_SHAPE)
+                shape, count = words_at(array, ARRAY_SHAPE), 1
                 for axis in range(rank):
                     wrong += shape[axis] != form[at + INPUT_SHAPE + axis]
+                    count *= form[at + INPUT_SHAPE + axis]
+                if form[at + INPUT_LIMIT] != 0 and wrong == 0:
+                    wrong += _is_beyond(array, count, form[at + INPUT_BYTES], form[at + INPUT_LIMIT])
             at += INPUT_SHAPE + rank
     return wrong
+
+
+def _is_beyond(array, count, size, limit):
+    """Whether an integer of the array, of so many bytes each, is below 0 or not below the limit."""
+    beyond = 0
+    if size == 4:
+        numbers = ints_at(array, ARRAY_DATA)
+        for i in range(count):
+            beyond |= (numbers[i] < 0) | (numbers[i] >= limit)
+    else:
+        words = words_at(array, ARRAY_DATA)
+        for i in range(count):
+            beyond |= (words[i] < 0) | (words[i] >= limit)
+    return beyond
 
 
 def _answer(form, args, inputs):
@@ -274,7 +326,7 @@ def _answer(form, args, inputs):
             made += results[k] != 0
     result = 0
     if made == outputs:
-        # From here to the last kernel no other Python runs, so that nothing comes between.
+        # From here to the last kernel no other Python runs, or what does finds the form busy.
         at = FIRST_INPUT
         for i in range(inputs):
             if form[at + INPUT_PLACE] >= 0:
@@ -282,7 +334,17 @@ def _answer(form, args, inputs):
             at += INPUT_SHAPE + form[at + INPUT_RANK]
         for k in range(outputs):
             set_base(bases, form[first_output + k * OUTPUT_WORDS], words_at(results, k)[ARRAY_DATA])
-        _do_all(words_at(form, PROGRAM), bases)
+        if form[RELEASES] == 0:
+            _do_all(words_at(form, PROGRAM), bases)
+        else:
+            form[RUNNING] = 1
+            state, is_done = leave_interpreter(), False
+            if form[CONTROL] != 0:
+                is_done = _share(words_at(form, CONTROL), form[PROGRAM], form[FRAME]) == DONE
+            if not is_done:
+                _do_all(words_at(form, PROGRAM), bases)
+            enter_interpreter(state)
+            form[RUNNING] = 0
         result = results[0] if form[MAKE] == 0 else call_object(words_at(form, MAKE), results, outputs, nothing())
     if form[MAKE] != 0 or made != outputs:
         for k in range(made):
@@ -323,4 +385,4 @@ _SIGNATURES = {
 def build(name: str) -> Object:
     """The object of a name in _SIGNATURES."""
     define, sig = _SIGNATURES[name]
-    return compile_native(define(), sig, f"runner_{name}", result=int64 if name == "entry" else None)
+    return compile_native(define(), sig, f"runner_{name}", result=int64 if name in ("entry", *ANSWERING) else None)

@@ -202,18 +202,18 @@ def test_a_worker_that_falls_asleep_as_a_job_begins_takes_part():
 
     class Asleep(list):
         def append(self, wake):
-            workers._lock.acquire(blocking=False)       # the job begins, and sees nobody
+            workers._set(runner.BUSY, 1)                # the job begins, and sees nobody
             super().append(wake)
 
     def work(*arguments):
-        if workers._lock.locked():
+        if workers._get(runner.BUSY):
             looked_again.set()
     workers._asleep, workers._work = Asleep(), work
     prepared.set()
     try:
         assert looked_again.wait(10)
     finally:
-        workers._lock.release()
+        workers._set(runner.BUSY, 0)
         workers.stop()
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -72,6 +73,31 @@ def test_eight_threads_call_a_thousand_times_each(rows):
         for _ in range(1000):
             assert np.array_equal(fn(weights, x), wanted[number])
     in_threads(8, work)
+
+
+def test_calls_go_on_whatever_the_threads_are_set_to():
+    fn = netc.compile(SOURCE)
+    weights, x = fn.init(seed=1), inputs(600)
+    predict, wanted = fn.bind(weights), fn(weights, x)
+    for count in (2, 1, 3, 2):
+        pool.set_threads(count)
+        for _ in range(4):
+            assert np.array_equal(predict(x), wanted) and np.array_equal(fn(weights, x), wanted)
+
+
+def test_a_worker_that_sleeps_is_woken_by_a_known_call():
+    fn = netc.compile(SOURCE)
+    predict, x = fn.bind(fn.init(seed=1)), inputs(600)
+    wanted, workers = predict(x), pool.pool()
+    for _ in range(3):
+        assert np.array_equal(predict(x), wanted)
+        for _ in range(1000):
+            if workers._asleep:
+                break
+            time.sleep(0.01)
+        assert workers._asleep
+        predict(x)
+        assert not workers._asleep
 
 
 def test_threads_with_more_sizes_than_are_kept():
