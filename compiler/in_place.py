@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from ..runtime.records import dataclass
+from ..runtime.records import changed, dataclass
 from .loops import Affine, Follow, For, Kernel, Let, Load, Share, Store, Units
 from .memory import buffers_of, lifetimes
 from .nest import View
@@ -88,7 +88,7 @@ def _in_one(step: Step, new: Memory, old: Memory) -> Step:
     """The step with one view of the memory ``old`` where it had some of either."""
     shifts = _shifts(step, new, old)
     first = next(view for view in step.views if view.buffer is new)
-    moved = [replace(first, buffer=old) if view.buffer in (new, old) else view for view in step.views]
+    moved = [changed(first, buffer=old) if view.buffer in (new, old) else view for view in step.views]
     views = tuple(dict.fromkeys(moved))
     number = [views.index(view) for view in moved]
     dtypes = tuple(view.dtype for view in views)
@@ -166,7 +166,7 @@ def _statements(body: Iterable) -> Iterator:
 def _moved_to(step, new: Buffer, old: Buffer):
     """The step with ``old`` for ``new``."""
     def moved(view: View) -> View:
-        return replace(view, buffer=old) if view.buffer is new else view
+        return changed(view, buffer=old) if view.buffer is new else view
 
     if not isinstance(step, Step) or all(view.buffer is not new for view in step.views):
         return step
@@ -256,9 +256,9 @@ def _renumbered(body: tuple, number: Sequence[int], shifts: Sequence[Size]) -> t
     made: list = []
     for s in body:
         if isinstance(s, Follow):
-            s = replace(s, buffer=number[s.buffer])
+            s = changed(s, buffer=number[s.buffer])
         if isinstance(s, (Load, Store)):
-            made.append(replace(s, buffer=number[s.buffer], index=s.index + shifts[s.buffer]))
+            made.append(changed(s, buffer=number[s.buffer], index=s.index + shifts[s.buffer]))
         else:
-            made.append(replace(s, body=_renumbered(s.body, number, shifts)) if hasattr(s, "body") else s)
+            made.append(changed(s, body=_renumbered(s.body, number, shifts)) if hasattr(s, "body") else s)
     return tuple(made)

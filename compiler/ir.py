@@ -8,7 +8,7 @@ in side tables of whoever made them.  Every traversal here is iterative: a graph
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..runtime.records import dataclass
@@ -132,20 +132,17 @@ def topological(roots: Iterable[Node]) -> list[Node]:
     order: list[Node] = []
     seen: set[Node] = set()
     for root in roots:
-        stack: list[tuple[Node, Iterator[Node]]] = []
-        if root not in seen:
-            seen.add(root)
-            stack.append((root, iter(root.args)))
-        while stack:
-            current, rest = stack[-1]
-            for arg in rest:
-                if arg not in seen:
-                    seen.add(arg)
-                    stack.append((arg, iter(arg.args)))
-                    break
-            else:
-                order.append(current)
-                stack.pop()
+        pending: list[Node | None] = [root]
+        while pending:
+            current = pending.pop()
+            if current is None:                 # the one below it comes after its arguments, which are done
+                order.append(pending.pop())     # type: ignore[arg-type]
+            elif current not in seen:
+                seen.add(current)
+                if current.args:
+                    pending += (current, None, *current.args[::-1])
+                else:
+                    order.append(current)
     return order
 
 

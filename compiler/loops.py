@@ -9,9 +9,9 @@ loop is ``Units``: the runner hands each call a range of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import field
 
-from ..runtime.records import dataclass
+from ..runtime.records import changed, dataclass
 from .types import Dim, DType, Size
 
 
@@ -29,14 +29,16 @@ class Affine:
     def __add__(self, other: Affine | Size) -> Affine:
         if not isinstance(other, Affine):
             return Affine(self.terms, self.offset + other)
+        if not self.terms:
+            return Affine(other.terms, self.offset + other.offset)
         terms = dict(self.terms)
         for name, coefficient in other.terms.items():
-            terms[name] = terms.get(name, 0) + coefficient
+            terms[name] = terms[name] + coefficient if name in terms else coefficient
         return Affine({n: c for n, c in terms.items() if c != 0}, self.offset + other.offset)
 
     def __mul__(self, factor: Size) -> Affine:
-        if isinstance(factor, int) and factor == 0:
-            return Affine()
+        if isinstance(factor, int) and factor in (0, 1):
+            return self if factor else Affine()
         return Affine({n: c * factor for n, c in self.terms.items()}, self.offset * factor)
 
     def __sub__(self, other: Affine | Size) -> Affine:
@@ -47,10 +49,18 @@ class Affine:
 
     def rename(self, mapping: Mapping[str, Affine]) -> Affine:
         """Variables replaced by other affine integers."""
-        result = Affine({}, self.offset)
+        terms: dict[str, Size] = {}
+        offset = self.offset
         for name, coefficient in self.terms.items():
-            result = result + mapping.get(name, Affine.variable(name)) * coefficient
-        return result
+            value = mapping.get(name)
+            if value is None:
+                terms[name] = terms[name] + coefficient if name in terms else coefficient
+                continue
+            for inner, factor in value.terms.items():
+                term = factor * coefficient
+                terms[inner] = terms[inner] + term if inner in terms else term
+            offset = offset + value.offset * coefficient
+        return Affine({name: size for name, size in terms.items() if size != 0}, offset)
 
     @property
     def key(self) -> tuple:
@@ -199,6 +209,10 @@ class Store:
     dynamic: tuple[tuple[str, Size], ...] = ()
 
 
+STATEMENTS = frozenset({For, Units, Range, Share, Combine, Follow, Divide, Within, Constant, FromIndex, Load, Let,
+                        Assign, If, Store})
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A kernel: its buffers' dtypes in the order of arguments, and its body (one Units or Range)."""
@@ -225,18 +239,18 @@ def numbered(body: tuple) -> tuple:
             case Affine():
                 return Affine({names.get(v, v): size for v, size in value.terms.items()}, value.offset)
             case For() | Range():
-                return replace(value, variable=name(value.variable), body=renamed(value.body))
+                return changed(value, variable=name(value.variable), body=renamed(value.body))
             case Units() | Share():
                 split = tuple((name(variable), extent) for variable, extent in value.split)
-                return replace(value, split=split, body=renamed(value.body))
+                return changed(value, split=split, body=renamed(value.body))
             case If():
-                return replace(value, body=renamed(value.body))
+                return changed(value, body=renamed(value.body))
             case Within():
-                return replace(value, bounds=renamed(value.bounds))
+                return changed(value, bounds=renamed(value.bounds))
             case Divide() | FromIndex():
-                return replace(value, value=renamed(value.value))
+                return changed(value, value=renamed(value.value))
             case Load() | Store():
-                return replace(value, index=renamed(value.index))
+                return changed(value, index=renamed(value.index))
         return value
     return renamed(body)
 

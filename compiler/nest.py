@@ -7,10 +7,9 @@ merged, and each statement is hoisted to the loop where its last variable is bou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
-from ..runtime.records import dataclass
+from ..runtime.records import changed, dataclass
 from .fuse import split_of
 from .ir import Node
 from .loops import Affine, Assign, Constant, Divide, For, FromIndex, Let, Load, Store, Within
@@ -276,11 +275,11 @@ def rename(statement, mapping):
     """The statement with loop variables replaced by affine integers."""
     match statement:
         case Divide() | FromIndex():
-            return replace(statement, value=statement.value.rename(mapping))
+            return changed(statement, value=statement.value.rename(mapping))
         case Within():
-            return replace(statement, bounds=tuple((v.rename(mapping), a, b) for v, a, b in statement.bounds))
+            return changed(statement, bounds=tuple((v.rename(mapping), a, b) for v, a, b in statement.bounds))
         case Load() | Store():
-            return replace(statement, index=statement.index.rename(mapping))
+            return changed(statement, index=statement.index.rename(mapping))
     return statement
 
 
@@ -296,7 +295,7 @@ def simplify_loops(loops: list[Loop], groups: list[list]) -> tuple[list[Loop], l
         together = outer.reduces == inner.reduces and not outer.literal and not inner.literal and all(
             a.coefficient(outer.variable) == a.coefficient(inner.variable) * inner.extent for a in used)
         if together:
-            loops[position:position + 2] = [replace(inner, extent=outer.extent * inner.extent)]
+            loops[position:position + 2] = [changed(inner, extent=outer.extent * inner.extent)]
             mapping = {outer.variable: Affine()}
             groups = [[rename(s, mapping) for s in group] for group in groups]
         position -= 1

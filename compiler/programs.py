@@ -60,8 +60,8 @@ def weights_layout(model: Model) -> Layout:
     """Where the model's variables lie."""
     variables = model.variables
     kinds = [variable.type.dtype for variable in variables if variable.type.dtype.kind == "float"]
-    return Layout.of(str((kinds[0] if kinds else _default_dtype(model)).numpy), [
-        (variable.path, str(variable.type.dtype.numpy), variable.type.shape, variable.trainable)
+    return Layout.of((kinds[0] if kinds else _default_dtype(model)).numpy_name, [
+        (variable.path, variable.type.dtype.numpy_name, variable.type.shape, variable.trainable)
         for variable in variables])
 
 

@@ -8,12 +8,12 @@ all four for a row while the row is in the cache; its loops stay as they are, an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from string import digits
 from typing import Any
 
-from ..runtime.records import dataclass
-from .loops import Affine, For, If, Kernel, Load, Store, Units, numbered
+from ..runtime.records import changed, dataclass
+from .loops import STATEMENTS, Affine, For, If, Kernel, Load, Store, Units, numbered
 from .nest import View
 from .schedule import Step
 from .types import Size, known_nonnegative, product
@@ -121,16 +121,15 @@ def _rewritten(value: Any, mapping: Mapping[str, Affine], names: Mapping[str, st
         return value.rename(mapping)
     if isinstance(value, str):
         return names.get(value, value)
-    if not is_dataclass(value) or isinstance(value, type):
+    if type(value) not in STATEMENTS:
         return value
-    changed = {}
-    for part in fields(value):
-        old = getattr(value, part.name)
-        if part.name == "buffer":
-            changed[part.name] = buffers[old]
-        elif part.name not in ("op", "dtype", "arg_dtypes", "extent", "divisor"):
-            changed[part.name] = _rewritten(old, mapping, names, buffers)
-    return replace(value, **changed)
+    new: dict[str, Any] = {}
+    for part, old in value.__dict__.items():
+        if part == "buffer":
+            new[part] = buffers[old]
+        elif part not in ("op", "dtype", "arg_dtypes", "extent", "divisor"):
+            new[part] = _rewritten(old, mapping, names, buffers)
+    return changed(value, **new)
 
 
 # --- what may be joined -----------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..runtime.deferred import np
 from ..runtime.records import dataclass
 from .ir import Node
 from .loops import UNIT, Affine, Constant, For, If, Kernel, Let, Load, Range, Store, Units, numbered
@@ -129,13 +128,13 @@ class ScanStep:
 def identity_of(kind: str, dtype: DType):
     """The neutral element of a reduction."""
     if kind in ("sum", "prod"):
-        return dtype.numpy.type(0 if kind == "sum" else 1).item()
+        return {"float": float, "int": int, "bool": bool}[dtype.kind](kind == "prod")
     if dtype.kind == "bool":
         return kind == "min"
     if dtype.kind == "float":
         return float("-inf") if kind == "max" else float("inf")
-    info = np.iinfo(dtype.numpy)
-    return int(info.min if kind == "max" else info.max)
+    limit = 2 ** (8 * dtype.itemsize - 1)
+    return -limit if kind == "max" else limit - 1
 
 
 def step_of(nest: Nest, body: tuple, units: Size, work: Size, label: str) -> Step:

@@ -35,7 +35,11 @@ class DType:
 
     @property
     def numpy(self) -> np.dtype:
-        return np.dtype({"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "bool": "bool"}[self.name])
+        return np.dtype(self.numpy_name)
+
+    @property
+    def numpy_name(self) -> str:
+        return {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "bool": "bool"}[self.name]
 
     def __str__(self) -> str:
         return self.name
@@ -120,7 +124,7 @@ class Dim:
         return Dim, (self.terms,)       # hashes of texts differ between processes
 
     def __add__(self, other: Size) -> Size:
-        return _sum(self, other)
+        return _sum(self, other) if other != 0 else self
 
     __radd__ = __add__
 
@@ -134,7 +138,7 @@ class Dim:
         return -self + other
 
     def __mul__(self, other: Size) -> Size:
-        return _product(self, other)
+        return _product(self, other) if other != 1 else self
 
     __rmul__ = __mul__
 

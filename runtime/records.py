@@ -22,6 +22,14 @@ else:
         return make if cls is None else make(cls)
 
 
+def changed(record, **values):
+    """``dataclasses.replace``, several times as fast, for a record that is nothing but its fields: without a
+    ``__post_init__``, and without properties that it keeps."""
+    made = object.__new__(record.__class__)
+    made.__dict__.update(record.__dict__, **values)
+    return made
+
+
 def _made(cls: type, frozen: bool, eq: bool, repr: bool) -> type:
     if cls.__doc__ is None:
         cls.__doc__ = cls.__name__              # or the library makes one, of a signature that takes long to find
