@@ -29,6 +29,7 @@ from .nest import View
 from .panels import has_panels, may_have_panels, panel_columns
 from .parts import cells_of, count_parts, may_have_parts
 from .prepare import prepare
+from .rebase import rebase
 from .regions import samples_of
 from .rows import join_rows
 from .schedule import CPU, Buffer, External, Product, ScanStep, Step
@@ -107,7 +108,7 @@ class Executable:
 
     def _arrange(self, steps: tuple) -> tuple:
         """What is left to do to the steps when it is known where everything lies."""
-        return tuple(reuse_memory(join_rows(steps)))
+        return tuple(rebase(reuse_memory(join_rows(steps))))
 
     def _emit(self, step: Step) -> emit_cpu.Source:
         return emit_cpu.emit(step.code)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import netc
 from netc.compiler.emit_cpu import emit
 from netc.compiler.loops import Affine, Divide, For, Kernel, Load, Store, Units, Within
+from netc.compiler.nest import View
+from netc.compiler.rebase import rebase
+from netc.compiler.schedule import Buffer, Step
 from netc.compiler.types import f32
 
 
@@ -49,3 +53,34 @@ def test_a_model_of_other_sizes_needs_no_kernels(known, new):
         programs = fn.program("predict"), fn.program("step"), fn.bound_program()[1]
         return {source.text for program in programs for source in program.executable.sources.values()}
     assert kernels(new) <= kernels(known)
+
+
+def test_where_operands_begin_is_no_part_of_a_kernel():
+    text = """net 1
+model M(x: f32[N, 6], z: f32[N, 8]) -> (a: f32[N, 14], b: f32[N, 4]):
+    a = concat(tanh(x), tanh(z))
+    b = tanh(z[:, 3:7])
+"""
+    fn = netc.compile(text)
+    kernels = fn.program("predict").executable.kernels()
+    assert len(kernels) == 1, "\n".join(source for _, source in kernels)
+    w, rng = fn.init(), np.random.default_rng(0)
+    x, z = rng.normal(size=(5, 6)).astype(np.float32), rng.normal(size=(5, 8)).astype(np.float32)
+    a, b = fn(w, x=x, z=z)
+    np.testing.assert_array_equal(b, a[:, 9:13])
+    np.testing.assert_allclose(a, np.tanh(np.concatenate([x, z], 1)), rtol=1e-6)
+
+
+def test_a_view_begins_where_all_accesses_do():
+    def body(*offsets, guard=None):
+        loads = tuple(Load(f"v{k}", 0, Affine({"i": 7}, offset), guard=guard) for k, offset in enumerate(offsets))
+        return Kernel((f32, f32), (Units((("i", 6),), (*loads, Store(1, Affine({"i": 1}, 2), "v0"))),))
+    views = (View(Buffer(60, f32), 5, f32), View(Buffer(60, f32), 0, f32))
+
+    def rebased(kernel):
+        step, = rebase([Step(kernel, views, 6, 1, "map")])
+        return [view.offset for view in step.views], step.kernel
+    assert rebased(body(3, 3)) == ([8, 2], Kernel((f32, f32), (Units((("i", 6),), (
+        Load("v0", 0, Affine({"i": 7})), Load("v1", 0, Affine({"i": 7})), Store(1, Affine({"i": 1}), "v0"))),)))
+    assert rebased(body(3, 4))[0] == [5, 2]             # what lies beside each other is known to LLVM
+    assert rebased(body(3, 3, guard="g"))[0] == [5, 2]  # where the guard fails the first element of all is read
