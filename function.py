@@ -6,6 +6,7 @@ import os
 import re
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from keyword import iskeyword
 from typing import Any
 
@@ -19,7 +20,7 @@ from .compiler.model import Model, Variable
 from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program, new_state, optimizer_slot
 from .compiler.source import read_source
 from .compiler.types import TensorType, evaluate, known_nonnegative
-from .inputs import Shortcuts, Signature, convert_seed, form_of, require_finite
+from .inputs import Shortcuts, Signature, convert_seed, form_of, require_finite, step_seed
 from .runtime import train, weights as storage
 from .runtime.arrays import HostMemory
 from .runtime.entry import Entry
@@ -107,13 +108,14 @@ class Function:
         self.variables: dict[str, TensorType] = {variable.path: variable.type for variable in model.variables}
         self.parameters: dict[str, TensorType] = {variable.path: variable.type for variable in model.parameters}
         self.states: dict[str, TensorType] = {variable.path: variable.type for variable in model.states}
-        self._apart = [entry.path for entry in self.layout.entries if entry.offset is None]
+        self._apart = [entry.path for entry in self.layout.apart]
         self._paths = list(outputs) if outputs is not None else None
         chosen = programs.named_outputs(model, self._paths)
         self.outputs: dict[str, TensorType] = {name: value.type for name, value in chosen.items()}
         self._result = _result_type(model.name, list(self.outputs))
         self._compiled: dict[str, Compiled] = {}
         self._shortcuts, self._entry = Shortcuts(), Entry(self._call_flat)
+        self._gradient_shortcuts, self._gradient_entry = Shortcuts(), Entry(self._differentiate_flat)
         own_lock(self)
 
     # --- weights
@@ -228,6 +230,9 @@ class Function:
         return self.program("gradient").report(results), gradient, states
 
     def _differentiate(self, weights: Weights, args: tuple, named: Mapping[str, Any], seed: int | None):
+        """The gradient program's results by name, and the gradient as Weights."""
+        if seed is None and type(weights) is Weights and weights.layout is self.layout and not self.states:
+            return self._gradient_entry.call(weights.flat, *args, **named)
         program = self.program("gradient")
         values = program.signature.collect(args, named)
         flat = np.zeros(self.layout.size, self.layout.dtype)
@@ -235,27 +240,56 @@ class Function:
         results = program.run(self._slots(weights), values, self._seed(program, seed), out)
         return results, Weights(self.layout, flat, copy=False)
 
+    def _differentiate_flat(self, flat: np.ndarray, /, *args, **named):
+        """The same by weights that are all parameters, and without a seed."""
+        program = self.program("gradient")
+        arrays = (*args, *named.values()) if named else args
+        form = form_of(named, arrays)
+        call = self._gradient_shortcuts.get(form)
+        outputs = call(flat, *arrays) if call is not None else None
+        if outputs is not None:
+            return self._gradient_made(*outputs)
+        values = program.signature.collect(args, named)
+        results = program.run({WEIGHTS: flat}, values, self._seed(program, None))
+        names = list(program.program.graph.outputs)
+        if self._is_native:
+            self._gradient_shortcuts.add(form, program, values, arrays, {}, [WEIGHTS], names, self._gradient_entry,
+                                         self._gradient_made)
+        return self._gradient_made(*(results[name] for name in names))
+
+    def _gradient_made(self, *outputs: np.ndarray):
+        """The gradient program's outputs, in order, as ``_differentiate`` gives them."""
+        results = dict(zip(self.program("gradient").program.graph.outputs, outputs, strict=True))
+        return results, Weights(self.layout, results[GRADIENT], copy=False)
+
     def update(self, weights: Weights, optimizer: Mapping[str, np.ndarray],
                gradient: Weights) -> tuple[Weights, dict[str, np.ndarray]]:
         """The optimiser's step by itself, pure: (new weights, new optimiser state).  States of the model stay as they
         are.  Raises WeightsError, and ModelError where the model has no optimiser."""
         program = self.program("update")
-        slots = self._slots(weights) | self._optimizer_slots(optimizer)
-        slots |= {slot: slots[slot].copy() for slot in program.executable.in_place}
+        slots = self._renewable(program, weights, optimizer)
         slots[GRADIENT] = self._own(gradient).flat[:self.layout.trainable_size]
         results = program.run(slots, {}, None)
-        new = Weights(self.layout, results[WEIGHTS], weights.apart, copy=False)
-        states = programs.optimizer_of(self.model).states
-        return new, {variable.path: results[optimizer_slot(variable)] for variable in states}
+        return (Weights(self.layout, results[WEIGHTS], weights.apart, copy=False),
+                {path: results[slot] for path, (slot, _, _) in self._optimizer_states.items()})
 
     def step(self, weights: Weights, optimizer: Mapping[str, np.ndarray], batch: Mapping[str, Any],
              seed: int | None = None) -> tuple[Weights, dict[str, np.ndarray], dict[str, float]]:
-        """One step of training, pure: (new weights, new optimiser state, losses by name as floats).  Raises InputError,
-        WeightsError, ModelError."""
-        from .trainer import Trainer
-        trainer = Trainer(self, weights, optimizer)
-        losses = trainer(batch, seed=seed)
-        return trainer.weights, trainer.optimizer, losses
+        """One step of training, pure: (new weights, new optimiser state, losses by name as floats).  Where the model is
+        random, ``seed`` is else that of the first step of a Trainer.  Raises InputError, WeightsError, ModelError."""
+        program = self.program("step")
+        values = program.signature.collect((batch,), {})
+        key = convert_seed(step_seed(0, 0) if seed is None else seed) if program.uses_seed else None
+        results = program.run(self._renewable(program, weights, optimizer), values, key)
+        apart = {entry.path: results[f"state/{entry.path}"] for entry in self.layout.apart}
+        return (Weights(self.layout, results[WEIGHTS], apart, copy=False),
+                {path: results[slot] for path, (slot, _, _) in self._optimizer_states.items()},
+                program.report(results))
+
+    def _renewable(self, program: Compiled, weights: Weights, optimizer: Mapping[str, np.ndarray]) -> dict:
+        """Weights and the optimiser's state by slot, copies where the program replaces them."""
+        slots = self._slots(weights) | self._optimizer_slots(optimizer)
+        return slots | {slot: slots[slot].copy() for slot in program.executable.in_place}
 
     def trainer(self, weights: Weights, optimizer: Mapping[str, np.ndarray] | None = None, *, seed: int = 0,
                 metrics: bool = False):
@@ -514,18 +548,24 @@ class Function:
 
     def _optimizer_slots(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The optimiser's state by slot.  Raises WeightsError where it is not this optimiser's, or of another model."""
-        expected = {variable.path: variable for variable in programs.optimizer_of(self.model).states}
-        if set(state) != set(expected):
+        expected = self._optimizer_states
+        if state.keys() != expected.keys():
             raise WeightsError(f"the optimiser's state holds {listing(state)}, expected {listing(expected)}")
-        sizes, slots = programs.optimizer_sizes(self.model), {}
-        for path, variable in expected.items():
-            shape = tuple(evaluate(size, sizes) for size in variable.type.shape)
+        slots = {}
+        for path, (slot, shape, dtype) in expected.items():
             if np.shape(state[path]) != shape:
                 raise WeightsError(f"`{path}` of the optimiser has shape {list(np.shape(state[path]))}, expected "
                                    f"{list(shape)}")
-            slots[optimizer_slot(variable)] = np.ascontiguousarray(state[path],
-                                                                   variable.type.dtype.numpy).reshape(shape)
+            slots[slot] = np.ascontiguousarray(state[path], dtype).reshape(shape)
         return slots
+
+    @cached_property
+    def _optimizer_states(self) -> dict[str, tuple[str, tuple[int, ...], np.dtype]]:
+        """By path, the slot, shape and type of what the optimiser keeps.  Raises ModelError where there is none."""
+        states, sizes = programs.optimizer_of(self.model).states, programs.optimizer_sizes(self.model)
+        return {variable.path: (optimizer_slot(variable),
+                                tuple(evaluate(size, sizes) for size in variable.type.shape),
+                                variable.type.dtype.numpy) for variable in states}
 
     def _own(self, weights: Weights) -> Weights:
         if not isinstance(weights, Weights):

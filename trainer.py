@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .compiler.programs import LOSS, SEED, WEIGHTS, optimizer_of, optimizer_slot
+from .compiler.programs import LOSS, SEED, WEIGHTS
 from .function import Function
 from .inputs import Shortcuts, convert_seed, form_of, step_seed
 from .runtime.entry import Entry
@@ -29,7 +29,7 @@ class Trainer:
         self._program = function.program("step_metrics" if metrics else "step")
         self._seed = int(convert_seed(seed))
         self._check_finite = check_finite
-        self._paths = {variable.path: optimizer_slot(variable) for variable in optimizer_of(function.model).states}
+        self._paths = {path: slot for path, (slot, _, _) in function._optimizer_states.items()}
         self.restore(weights, function.init_optimizer() if optimizer is None else optimizer)
 
     def restore(self, weights: Weights, optimizer: Mapping[str, np.ndarray], steps: int = 0) -> None:
@@ -125,8 +125,7 @@ class Trainer:
 
     def _weights(self, slots: Mapping[str, np.ndarray]) -> Weights:
         layout = self._function.layout
-        apart = {entry.path: self._memory.fetch(slots[f"state/{entry.path}"]) for entry in layout.entries
-                 if entry.offset is None}
+        apart = {entry.path: self._memory.fetch(slots[f"state/{entry.path}"]) for entry in layout.apart}
         return Weights(layout, self._memory.fetch(slots[WEIGHTS]), apart, copy=False)
 
     @property

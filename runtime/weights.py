@@ -70,6 +70,11 @@ class Layout:
         return {entry.path: entry for entry in self.entries}
 
     @cached_property
+    def apart(self) -> tuple[Entry, ...]:
+        """The variables outside the flat vector."""
+        return tuple(entry for entry in self.entries if entry.offset is None)
+
+    @cached_property
     def size(self) -> int:
         """Elements of the flat vector."""
         return sum(entry.size for entry in self.entries if entry.offset is not None)
@@ -138,15 +143,12 @@ class Weights(Mapping[str, "np.ndarray"]):
         if vector.shape != (layout.size,):
             raise WeightsError(f"the flat vector has shape {list(vector.shape)}, expected [{layout.size}]")
         self.flat = _frozen(vector)
+        # Those of the flat vector are made when they are asked for: a training step needs none.
         self._views: dict[str, np.ndarray] = {}
-        for entry in layout.entries:
-            if entry.offset is not None:
-                value = self.flat[entry.offset:entry.offset + entry.size].reshape(entry.shape)
-            else:
-                given = (apart or {}).get(entry.path)
-                value = np.zeros(entry.shape, entry.dtype) if given is None else np.array(given, entry.dtype)
-                value = _frozen(value.reshape(entry.shape))
-            self._views[entry.path] = value
+        for entry in layout.apart:
+            given = (apart or {}).get(entry.path)
+            value = np.zeros(entry.shape, entry.dtype) if given is None else np.array(given, entry.dtype)
+            self._views[entry.path] = _frozen(value.reshape(entry.shape))
 
     @staticmethod
     def of(layout: Layout, values: Mapping[str, np.ndarray]) -> Weights:
@@ -199,13 +201,17 @@ class Weights(Mapping[str, "np.ndarray"]):
 
     def __getitem__(self, path: str) -> np.ndarray:
         found = self._views.get(path)
-        return self._views[self.layout.entry(path).path] if found is None else found
+        if found is None:
+            entry = self.layout.entry(path)
+            assert entry.offset is not None             # what lies apart has its view
+            found = self._views[path] = self.flat[entry.offset:entry.offset + entry.size].reshape(entry.shape)
+        return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
+        return iter(self.layout.by_path)
 
     def __len__(self) -> int:
-        return len(self._views)
+        return len(self.layout.entries)
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, Weights):
@@ -217,7 +223,7 @@ class Weights(Mapping[str, "np.ndarray"]):
     @property
     def apart(self) -> dict[str, np.ndarray]:
         """The variables outside the flat vector."""
-        return {entry.path: self._views[entry.path] for entry in self.layout.entries if entry.offset is None}
+        return {entry.path: self._views[entry.path] for entry in self.layout.apart}
 
     def replace(self, values: Mapping[str, np.ndarray]) -> Weights:
         """These weights with some variables replaced.  Raises WeightsError for an unknown path or another shape."""

@@ -231,6 +231,25 @@ def test_training_by_the_entry_is_the_pure_function(fn):
     assert trainer.steps == 6
 
 
+def test_gradients_by_the_entry_are_those_of_the_long_way(fn):
+    w = fn.init(1)
+    for number in range(4):
+        batch = draw(number) | {"y": draw(number + 9)["x"][:, :2].copy()}
+        loss, gradient = fn.value_and_grad(w, **batch)
+        losses, again, states = fn.losses_and_grad(w, batch)
+        expected, slope = fn._differentiate_flat(w.flat, batch["x"], batch["size"], batch["y"])
+        assert loss == expected["loss"] == losses["loss"] and loss.shape == () and not states
+        assert gradient.flat.tobytes() == again.flat.tobytes() == slope.flat.tobytes()
+        assert gradient.layout is fn.layout and not gradient.flat.flags.writeable
+        new, state = fn.update(w, fn.init_optimizer(), gradient)
+        stepped, same, _ = fn.step(w, fn.init_optimizer(), batch)
+        assert new == stepped and all((state[path] == same[path]).all() for path in state)
+        w = new
+    assert isinstance(fn._gradient_entry.call, types.BuiltinFunctionType)
+    with pytest.raises(netc.InputError, match="`y` is missing"):
+        fn.value_and_grad(w, batch["x"], batch["size"])
+
+
 # --- by itself --------------------------------------------------------------------------------------------------------
 
 
