@@ -94,7 +94,8 @@ from .runner import (
     STOP,
 )
 
-_PAUSES = 1000          # spins (some 40 us) after which a waiting thread gives up its time slice at each look
+_KEEN = 20_000          # nanoseconds after which a worker without a job gives up its time slice at each look
+_PAUSES = 250           # spins (some 10 us) after which a waiting thread gives up its time slice at each look
 
 
 def _wait(words, index, value):
@@ -250,8 +251,12 @@ def _define_work():
             else:
                 for _ in range(8):
                     pause()
-                if nanoseconds() - quiet_since > patience:
+                quiet = nanoseconds() - quiet_since
+                if quiet > patience:
                     break
+                # The caller may need this very core.
+                if quiet > _KEEN:
+                    sched_yield()
     return work
 
 
