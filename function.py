@@ -8,7 +8,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from keyword import iskeyword
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,12 +21,15 @@ from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program, new_state
 from .compiler.source import read_source
 from .compiler.types import TensorType, evaluate, known_nonnegative
 from .inputs import Shortcuts, Signature, convert_seed, form_of, require_finite, step_seed
-from .runtime import train, weights as storage
+from .runtime import weights as storage
 from .runtime.arrays import HostMemory
 from .runtime.entry import Entry
 from .runtime.errors import InputError, ModelError, WeightsError, listing
 from .runtime.locks import own_lock
 from .runtime.weights import LARGEST, Weights
+
+if TYPE_CHECKING:
+    from .runtime.train import Dataset
 
 TARGETS = ("cpu", "numba", "cuda", "numpy")
 NATIVE = ("cpu", "numba")              # machine code in this process
@@ -321,11 +324,13 @@ class Function:
     def evaluate(self, weights: Weights, data, *, batch_size: int = 256, seed: int = 0,
                  allow_nan: bool = False) -> dict[str, float]:
         """Losses and metrics over all samples of the data, in inference mode.  ``allow_nan`` as in ``fit``."""
-        train.check_count("batch_size", batch_size)
+        from .runtime.train import check_count
+        check_count("batch_size", batch_size)
         return self._measure(self._slots(weights), self.dataset(data, allow_nan), batch_size, seed)
 
-    def dataset(self, data, allow_nan: bool = False) -> train.Dataset:
+    def dataset(self, data, allow_nan: bool = False) -> Dataset:
         """Data checked and converted whole, so that a wrong label or a NaN is found before training starts."""
+        from .runtime.train import Dataset
         signature = self.program("evaluate").signature
         args = tuple(data) if isinstance(data, (tuple, list)) else (data,)
         if len(args) == 1 and not isinstance(args[0], Mapping):
@@ -334,15 +339,16 @@ class Function:
         arrays, _ = signature.bind(signature.collect(args, {}))
         if not allow_nan:
             require_finite(arrays)
-        return train.Dataset(arrays, signature.batched())
+        return Dataset(arrays, signature.batched())
 
-    def _measure(self, slots: Mapping[str, np.ndarray], data: train.Dataset, batch_size: int, seed: int):
+    def _measure(self, slots: Mapping[str, np.ndarray], data: Dataset, batch_size: int, seed: int):
+        from .runtime.train import measure
         program = self.program("evaluate")
         key = convert_seed(seed) if program.uses_seed else None
 
         def evaluate_batch(**batch):
             return program.report(program.run(slots, batch, key))
-        return train.measure(evaluate_batch, data, batch_size)
+        return measure(evaluate_batch, data, batch_size)
 
     # --- for a reader
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -32,7 +31,8 @@ class NotFiniteError(NetcError, FloatingPointError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean `x`?)`` for the nearest known name; empty where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    from difflib import get_close_matches
+    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean `{near[0]}`?)" if near else ""
 
 

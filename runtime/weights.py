@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -336,7 +335,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
     A temporary file beside it is written, flushed to the disk, and renamed.  A link is followed, not replaced.
     """
     target = os.path.realpath(os.fspath(path))
-    temporary = f"{target}.{secrets.token_hex(6)}.tmp"
+    temporary = f"{target}.{os.urandom(6).hex()}.tmp"
     # Not tempfile: its files are private to the user, whatever the umask says.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import sys
@@ -58,7 +57,8 @@ def _format(path: Path) -> tuple[str, str, bytes]:
 
 
 def _difference(path: Path, before: str, after: str) -> str:
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), f"a/{path}", f"b/{path}", lineterm="")
+    from difflib import unified_diff
+    lines = unified_diff(before.splitlines(), after.splitlines(), f"a/{path}", f"b/{path}", lineterm="")
     return "".join(line + "\n" for line in lines)
 
 
