@@ -143,6 +143,8 @@ class _Tile:
         self.panel_stride, self.stretch = words[PANEL_WORD], words[STRETCH_WORD]
         self.accumulate = builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))
         self.prepare()
+        # Of an empty sum the innermost size is 0, and of a dot product of less than a vector; the others never are.
+        self.has_terms = builder.icmp_signed("!=", self.sizes[2], ir.Constant(I64, 0))
         with counting(builder, ir.Constant(I64, 0), builder.mul(tiles, ir.Constant(I64, rows)),
                       ir.Constant(I64, rows)) as (first, _):
             self.rows_a, self.rows_c = ([builder.gep(base, [self.word(builder.gep(offsets, [first]), r)])
@@ -171,22 +173,21 @@ class _Tile:
         self.each_k(2, self.sizes[2], at_a, at_b, lambda _, at_a, at_b: self.step(at_a, at_b))
 
     def each_k(self, level: int, size, start_a, start_b, body, at_once=None):
-        """A loop over ``size`` values of k's index ``level``, one (or ``at_once``) at a time; ``body`` is told how many
-        are left."""
+        """A loop over ``size`` values of k's index ``level``, at least one, one (or ``at_once``) at a time; ``body`` is
+        told how many are left."""
         builder, at_once = self.builder, at_once or ir.Constant(I64, 1)
         before = builder.block
-        head, inside, after = (builder.append_basic_block(f"{part}{level}") for part in ("head", "body", "after"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        left, at_a, at_b = builder.phi(I64), builder.phi(I64), builder.phi(start_b.type)
-        builder.cbranch(builder.icmp_signed(">", left, ir.Constant(I64, 0)), inside, after)
+        inside, after = (builder.append_basic_block(f"{part}{level}") for part in ("body", "after"))
+        builder.branch(inside)
         builder.position_at_end(inside)
+        left, at_a, at_b = builder.phi(I64), builder.phi(I64), builder.phi(start_b.type)
         body(left, at_a, at_b)
         next_left = builder.sub(left, at_once)
         next_a = builder.add(at_a, builder.mul(at_once, self.strides_a[level]))
         next_b = builder.gep(at_b, [builder.mul(at_once, self.strides_b[level])])
         last = builder.block
-        builder.branch(head).set_metadata("llvm.loop", self.as_written())
+        again = builder.cbranch(builder.icmp_signed(">", next_left, ir.Constant(I64, 0)), inside, after)
+        again.set_metadata("llvm.loop", self.as_written())
         for phi, first, following in ((left, size, next_left), (at_a, start_a, next_a), (at_b, start_b, next_b)):
             phi.add_incoming(first, before)
             phi.add_incoming(following, last)
@@ -237,7 +238,8 @@ class _OuterTile(_Tile):
         self.each(lambda r, v: builder.store(ir.Constant(self.vector, None), self.sums[r][v]))
         with builder.if_then(self.accumulate):
             self.each(lambda r, v: builder.store(self.load_c(r, v), self.sums[r][v]))
-        self.loop(0, ir.Constant(I64, 0), self.b)
+        with builder.if_then(self.has_terms):
+            self.loop(0, ir.Constant(I64, 0), self.b)
         for v in range(self.vectors):
             self.store_c(v)
 
@@ -345,7 +347,9 @@ class _DotTile(_Tile):
                     builder.store(total, target)
 
     def innermost(self, at_a, at_b):
-        super().innermost(at_a, at_b)       # and what is left, less than a vector
+        with self.builder.if_then(self.has_terms):
+            super().innermost(at_a, at_b)
+        # and what is left, less than a vector
         self.step(self.builder.add(at_a, self.whole), self.builder.gep(at_b, [self.whole]), self.mask)
 
     def step(self, at_a, at_b, mask=None):
@@ -398,7 +402,7 @@ def build_tile(dtype: str, rows: int, vectors: int, last: int, panel: int) -> Ob
         body(a, rows_a, b, c, rows_c, depth, columns, accumulate, tiles)
     values = Pointer(_kind(dtype == "f64"))
     kinds = values, ARGS, values, values, ARGS, ARGS, int64, int64, int64
-    return compile_native(tile, kinds, f"tile_{dtype}_{rows}_{vectors}_{last}_{panel}")
+    return compile_native(tile, kinds, f"tile_{dtype}_{rows}_{vectors}_{last}_{panel}", level=2)
 
 
 @template

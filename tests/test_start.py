@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from netc.runtime import native, scalar
+from netc.runtime import native, scalar, tile_code
 from netc.runtime.translate import Definition
 
 ROWS = """def kernel(bases, args, begin, end):
@@ -50,3 +50,10 @@ def test_loops_are_compiled_once_each():
     ("for i1 in range(n0):", 2)])
 def test_what_is_guarded_or_unrolled_is_worth_copies(line, level):
     assert scalar.level_of(f"def kernel(bases, args, begin, end):\n    {line}\n") == level
+
+
+@pytest.mark.parametrize(("rows", "vectors", "last", "panel"), [(6, 2, 0, 0), (6, 2, 1, 0), (1, 8, 0, 2)])
+def test_a_tile_has_one_innermost_loop(rows, vectors, last, panel):
+    module = str(tile_code.build_tile("f32", rows, vectors, last, panel).module)
+    products = re.findall(r"call <\d+ x float> @llvm\.fma", module)
+    assert len(products) == rows * vectors
