@@ -30,6 +30,9 @@ MAX_ROWS = 168          # rows of a work unit
 PACKED_SPILL = 16       # elements after a tile's in a copy of A, over which its last vector may reach
 PACKED_A = MAX_ROWS * (PACKED_DEPTH + PACKED_SPILL)     # elements of such a copy
 PACK_A_COLUMNS = 48     # a copy of A pays if each element meets so many of B
+# A copy of B whose rows are far apart pays if so many rows of A use it: fewer where B is so long that its lines fall
+# out of the second-level cache too.
+PACK_B_ROWS, LONG_B, PACK_LONG_B_ROWS = 48, 768, 24
 PREFETCH_ROWS = 12
 PREFETCHED = 8          # values of the shortest cache line, in those of the longest type
 PACKED_BYTES = 512      # of a row of B that is packed at once: the widest tile of the widest vectors
@@ -259,7 +262,8 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
                                             units_a_thread * thread_count, thread_count)
     else:
         block_rows, block_columns = unit_rows, _up(max(columns, 1), wide)
-    packs = must_pack or (not is_dot and far and block_rows >= 48 and depth >= 32)
+    packs = must_pack or (not is_dot and far and depth >= 32
+                          and block_rows >= (PACK_B_ROWS if depth < LONG_B else PACK_LONG_B_ROWS))
     group = PACKED_BYTES // (wide * itemsize) * wide        # columns packed at once: whole panels
     stride = next((abs(axis.a) for axis in reversed(sums) if axis.size > 1), 1)
     packs_a = _packs_a(rows, stride * itemsize, min(depth, STRIDED_DEPTH), min(block_columns, columns))
