@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
@@ -635,20 +635,10 @@ class Compiled:
         """Where an input's array goes."""
         return self._slots[name]
 
-    def caller(self, fixed: Mapping[str, np.ndarray], slots: list[str], values: Mapping[str, Any],
-               outputs: list[str]) -> Callable:
-        """For arrays of the form of these values: a function of arrays in the order of the slots that gives the
-        outputs; ``fixed`` are those of other slots."""
+    def binding(self, values: Mapping[str, Any]):
+        """The program for the sizes of these values."""
         _, sizes = self.signature.bind(values)
-        return self.executable.bind(sizes).caller(fixed, slots, outputs)
-
-    def form(self, fixed: Mapping[str, np.ndarray], slots: list[str], names: tuple[str | None, ...],
-             values: Mapping[str, Any], arrays: tuple, limits: list[int | None], outputs: list[str],
-             make: Callable | None):
-        """The form of such calls for an Entry.  ``names``: of the arrays that come by name; ``limits``: what the
-        elements of arrays must be below."""
-        _, sizes = self.signature.bind(values)
-        return self.executable.bind(sizes).form(fixed, slots, names, arrays, limits, outputs, make)
+        return self.executable.bind(sizes)
 
     def prepare(self, values: Mapping[str, Any]) -> None:
         """Make the machine code that a run on such values needs."""

@@ -178,15 +178,18 @@ class Shortcuts:
         slots = [*first, *(program.slot(name) for name in order)]
         sizes = program.signature.bind(values)[1]
         limits = [None] * len(first) + [program.signature.limit(name, sizes) for name in order]
-        call = _checked(program.caller(fixed, slots, values, outputs),
-                        [(place, limit) for place, limit in enumerate(limits) if limit is not None])
+        binding = program.binding(values)
+        plain, take = binding.caller(fixed, slots, outputs)
+        call = _checked(plain, [(place, limit) for place, limit in enumerate(limits) if limit is not None])
         names = form[:len(form) - len(arrays)]
 
         def second(*given):
             self._calls[form] = call
+            found = call(*given)
             named = (None,) * (len(given) - len(names)) + names
-            entry.add(program.form(fixed, slots, named, values, given, limits, outputs, make))
-            return call(*given)
+            # It takes the frame that was used just now: no other call needs one but in another thread.
+            entry.add(binding.form(take(), slots, named, given, limits, outputs, make, fixed))
+            return found
         self._calls[form] = second if entry is not None else call
 
 

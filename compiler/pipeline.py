@@ -450,16 +450,20 @@ class Binding:
         return results, returned
 
     def caller(self, fixed: Mapping[str, np.ndarray], slots: Sequence[str],
-               outputs: Sequence[str]) -> Callable[..., list[np.ndarray]]:
+               outputs: Sequence[str]) -> tuple[Callable[..., list[np.ndarray]], Callable[[], Frame]]:
         """``run`` as a function of arrays in the order of these slots, which gives the outputs in order: what a call
-        costs beside the kernels is microseconds, and matters to small models.  ``fixed``: the arrays of other slots."""
+        costs beside the kernels is microseconds, and matters to small models.  ``fixed``: the arrays of other slots.
+        And what gives a frame of such calls that is free."""
         places = [(place, self.slots[slot]) for place, slot in enumerate(slots) if slot in self.slots]
         made = [(*self.shapes[name], self.slots[f"out:{name}"]) for name in outputs]
         # Where arrays are fixed, frames that know them are kept apart.
         run, frames, address_of = self.runner.direct(), [] if fixed else self._frames, self._address_of
 
+        def take() -> Frame:
+            return frames.pop() if frames else self._fixed_frame(fixed)
+
         def call(*arrays: np.ndarray) -> list[np.ndarray]:
-            frame = frames.pop() if frames else self._fixed_frame(fixed)
+            frame = take()
             bases = frame.bases
             for place, position in places:
                 bases[position] = address_of(arrays[place])
@@ -471,21 +475,19 @@ class Binding:
             run(frame.address)
             frames.append(frame)
             return results
-        return call
+        return call, take
 
-    def form(self, fixed: Mapping[str, np.ndarray], slots: Sequence[str], names: Sequence[str | None],
-             arrays: Sequence[np.ndarray], limits: Sequence[int | None], outputs: Sequence[str],
-             make: Callable | None):
-        """Such calls as an Entry takes them."""
+    def form(self, frame: Frame, slots: Sequence[str], names: Sequence[str | None], arrays: Sequence[np.ndarray],
+             limits: Sequence[int | None], outputs: Sequence[str], make: Callable | None, kept: Any):
+        """Such calls as an Entry takes them, which has the frame for itself; ``kept``: the fixed arrays."""
         from ..runtime.entry import Form
         from ..runtime.pool import pool
         workers = pool() if self.runner.is_parallel else None
-        frame = self._fixed_frame(fixed)
         inputs = [(name, self.slots.get(slot, -1), array, limit)
                   for slot, name, array, limit in zip(slots, names, arrays, limits, strict=True)]
         made = [(*self.shapes[name], self.slots[f"out:{name}"]) for name in outputs]
-        return Form(self.runner.address, frame.address, not self.runner.is_brief,
-                    0 if workers is None else workers.address, inputs, made, make, (frame, self, fixed, workers))
+        return Form(self.runner.address, frame.address, not self.runner.is_brief, workers, inputs, made, make,
+                    (frame, self, kept))
 
     def _fixed_frame(self, fixed: Mapping[str, np.ndarray]) -> Frame:
         """A frame that knows the arrays of these slots."""

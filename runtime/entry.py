@@ -4,8 +4,8 @@ CPython calls it by its convention for built-in functions with keywords: argumen
 those that come by keyword as a tuple.  It knows calls by their form: how many arguments, which by which name, and of
 each, an ndarray, the shape, the type, and what its elements must be below.  Where a call has one of its forms, it puts
 the arrays' addresses in place, has NumPy make the outputs, and runs the program.  Any other call it hands on to the
-long way; and one that comes while another thread's is under way, or while a worker of the pool must be woken.  The
-native part is ``walker``'s; what an ndarray begins with is NumPy's ABI, on which compiled extensions rely.
+long way, and one that comes while another thread's is under way.  The native part is ``walker``'s; what an ndarray
+begins with is NumPy's ABI, on which compiled extensions rely.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from . import machine
+from .pool import Pool
 from .records import dataclass
 
 FORMS = 8               # that an entry knows at most
@@ -27,9 +28,9 @@ MOST_OUTPUTS = 16
 LONG_WAY, FORM_COUNT, FIRST_FORM = range(3)
 # Words of a form.  MAKE: what is called with the outputs for the result, 0 where the one output is the result.
 # RELEASES: whether the program runs outside of the interpreter's lock; RUNNING: it does just now, in some thread;
-# CONTROL: the block of the pool with which it runs, 0 for none.
-(PROGRAM, FRAME, RELEASES, RUNNING, CONTROL, ARRAY_TYPE, EMPTY, MAKE, POSITIONAL, INPUTS, OUTPUTS,
- FIRST_INPUT) = range(12)
+# CONTROL: the control block of the pool with which it runs, 0 for none; WAKE: what is called to wake its workers.
+(PROGRAM, FRAME, RELEASES, RUNNING, CONTROL, WAKE, ARRAY_TYPE, EMPTY, MAKE, POSITIONAL, INPUTS, OUTPUTS,
+ FIRST_INPUT) = range(13)
 # Of each input, in order: its name, where its address goes (-1: nowhere), its type, the bytes of an element, what its
 # elements, integers from 0 on, must be below (0: they may be anything), its shape.
 INPUT_NAME, INPUT_PLACE, INPUT_TYPE, INPUT_BYTES, INPUT_LIMIT, INPUT_RANK, INPUT_SHAPE = range(7)
@@ -46,14 +47,15 @@ ORDERED = 0x101         # the flags of contiguous rows and aligned elements
 
 @dataclass(frozen=True)
 class Form:
-    """How a call may look, and what answers it.  ``program``, ``frame``, ``control``: addresses; ``releases``: as
-    RELEASES; ``inputs``: (name, None where it comes by position; place; an array of its shape and type; limit of its
-    elements); ``outputs``: (shape, type, place); ``make``: as MAKE; ``kept``: what must live as long as the form."""
+    """How a call may look, and what answers it.  ``program``, ``frame``: addresses; ``releases``: as RELEASES;
+    ``workers``: the pool with which it runs; ``inputs``: (name, None where it comes by position; place; an array of its
+    shape and type; limit of its elements); ``outputs``: (shape, type, place); ``make``: as MAKE; ``kept``: what must
+    live as long as the form."""
 
     program: int
     frame: int
     releases: bool
-    control: int
+    workers: Pool | None
     inputs: Sequence[tuple[str | None, int, np.ndarray, int | None]]
     outputs: Sequence[tuple[tuple[int, ...], np.dtype, int]]
     make: Callable | None
@@ -93,8 +95,10 @@ class Entry:
 
 def _write(form: Form) -> tuple[np.ndarray, list]:
     """The words of a form, and what they point to."""
-    kept: list = []
-    words = [form.program, form.frame, form.releases, 0, form.control, id(np.ndarray), id(np.empty),
+    wake = None if form.workers is None else form.workers.wake
+    kept: list = [wake]
+    words = [form.program, form.frame, form.releases, 0, 0 if form.workers is None else form.workers.address, id(wake),
+             id(np.ndarray), id(np.empty),
              0 if form.make is None else id(form.make),
              sum(name is None for name, *_ in form.inputs), len(form.inputs), len(form.outputs)]
     for name, place, array, limit in form.inputs:

@@ -64,7 +64,8 @@ class Pool:
             if not is_awake:            # it was just woken
                 wake.acquire()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Wake the workers that sleep."""
         with self._sleeping:
             asleep, self._asleep = self._asleep, []
             self._set(runner.ASLEEP, 0)
@@ -80,17 +81,17 @@ class Pool:
             return timed(self.address, program.address, bases, times.ctypes.data)
         answer = ask()
         while answer == runner.SLEEPERS:
-            self._wake()
+            self.wake()
             answer = ask()
         return answer == runner.DONE
 
     def stop(self) -> None:
         """End the workers, after the running job if there is one."""
         self._set(runner.STOP, 1)
-        self._wake()
+        self.wake()
         for thread in self._threads:
             thread.join(timeout=5)
-            self._wake()
+            self.wake()
 
     def forget(self) -> None:
         """In a forked child, where the workers do not exist: let nobody run anything with them."""

@@ -38,6 +38,7 @@ from .entry import (
     RUNNING,
     TUPLE_ITEMS,
     TUPLE_SIZE,
+    WAKE,
 )
 from .kinds import int64
 from .machine import Object
@@ -276,11 +277,8 @@ def _define_region():
 
 
 def _differs(form, args, positional, given, names):
-    """How much stands against a call of these arguments by the form; 0: nothing."""
-    wrong = (positional != form[POSITIONAL]) + (given != form[INPUTS]) + form[RUNNING]
-    if form[CONTROL] != 0:
-        control = words_at(form, CONTROL)
-        wrong += control[BUSY] + control[STOP] + control[ASLEEP]
+    """How much about these arguments is not of the form; 0: nothing."""
+    wrong = (positional != form[POSITIONAL]) + (given != form[INPUTS])
     if wrong == 0:
         at = FIRST_INPUT
         for i in range(given):
@@ -315,6 +313,27 @@ def _is_beyond(array, count, size, limit):
         for i in range(count):
             beyond |= (words[i] < 0) | (words[i] >= limit)
     return beyond
+
+
+def _wake(form):
+    """Wake the workers of the form's pool if some sleep; 1 where that raises, else 0."""
+    raised = 0
+    if form[CONTROL] != 0 and words_at(form, CONTROL)[ASLEEP] != 0:
+        given = stack_words(1)
+        given[0] = call_object(words_at(form, WAKE), given, 0, nothing())
+        if given[0] != 0:
+            release(words_at(given, 0))
+        else:
+            raised = 1
+    return raised
+
+
+def _is_free(form):
+    """Whether nobody runs the form's program, and its pool, if it has one, has nothing else to do."""
+    free = form[RUNNING] == 0
+    if form[CONTROL] != 0:
+        free = free and words_at(form, CONTROL)[BUSY] == 0 and words_at(form, CONTROL)[STOP] == 0
+    return free
 
 
 def _answer(form, args, inputs):
@@ -363,14 +382,18 @@ def _define_entry():
         given = positional
         if is_something(names):
             given += names[TUPLE_SIZE]
-        found = 0
+        found, raised = 0, 0
         for k in range(words[FORM_COUNT]):
-            if found == 0 and _differs(words_at(words, FIRST_FORM + k), args, positional, given, names) == 0:
-                found = FIRST_FORM + k
+            form = words_at(words, FIRST_FORM + k)
+            if found + raised == 0 and _differs(form, args, positional, given, names) == 0:
+                raised = _wake(form)
+                # Other threads may have run meanwhile.
+                if raised == 0 and _is_free(form):
+                    found = FIRST_FORM + k
         result = 0
         if found != 0:
             result = _answer(words_at(words, found), args, given)
-        else:
+        elif raised == 0:
             result = call_object(words_at(words, LONG_WAY), args, positional, names)
         return result
     return entry

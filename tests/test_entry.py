@@ -257,8 +257,9 @@ def form_of(fn, outputs, make=None, releases=False):
     """A form whose outputs the program does not have: it computes those of ``fn`` of a vector of 3."""
     executable = fn.program("predict").executable
     binding = executable.bind({"N": 3})
-    found = binding.form({}, ["x"], [None], (np.zeros(3, np.float32),), [None], ["twice", "half"], make)
-    return Form(found.program, found.frame, releases, 0, found.inputs, [*found.outputs, *outputs], make, found.kept)
+    found = binding.form(binding._frame(), ["x"], [None], (np.zeros(3, np.float32),), [None], ["twice", "half"], make,
+                         ())
+    return Form(found.program, found.frame, releases, None, found.inputs, [*found.outputs, *outputs], make, found.kept)
 
 
 def test_an_output_that_cannot_be_made(pair):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import netc
+from netc.compiler import pipeline
 from netc.inputs import Shortcuts
 
 SOURCE = """net 1
@@ -134,3 +135,23 @@ def test_bound(fn, taken):
         found = predict(batch["x"], batch["item"]) if number < 2 else predict(x=batch["x"], item=batch["item"])
         assert found.tobytes() == fn(w, batch["x"], batch["item"]).tobytes()
     assert len(taken) == 1
+
+
+@pytest.mark.parametrize("samples", (4, 6000), ids=("brief", "parallel"))
+def test_memory_is_taken_once(samples, monkeypatch):
+    taken = []
+
+    class Counting(pipeline.Frame):
+        def __init__(self, *rest):
+            taken.append(self)
+            super().__init__(*rest)
+    monkeypatch.setattr(pipeline, "Frame", Counting)
+    fn = netc.compile(SOURCE.replace("Dropout(0.3)", "tanh").replace("OPTIMIZER", "sgd(lr = 0.1)"))
+    batch, w = draw(0, samples), fn.init(1)
+    inputs = {"x": batch["x"], "item": batch["item"]}
+    for call, given in ((fn.trainer(w), batch), (fn.bind(w), inputs), (lambda **named: fn(w, **named), inputs),
+                        (lambda **named: fn.value_and_grad(w, **named), batch)):
+        taken.clear()
+        for _ in range(6):
+            call(**given)
+        assert len(taken) == 1
