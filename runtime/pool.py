@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 
 from . import runner
 from .deferred import np
@@ -86,9 +87,12 @@ class Pool:
         return answer == runner.DONE
 
     def stop(self) -> None:
-        """End the workers, after the running job if there is one."""
+        """End the workers, after the running job if there is one; later ones find no workers."""
         self._set(runner.STOP, 1)
         self.wake()
+        # A job looks at STOP once more after it has said that it runs: what is not seen here does not begin.
+        while self._get(runner.BUSY):
+            time.sleep(0.0005)
         for thread in self._threads:
             thread.join(timeout=5)
             self.wake()
@@ -127,9 +131,10 @@ def set_threads(count: int) -> None:
     if count < 1:
         raise ValueError(f"threads must be at least 1, not {count}")
     with _pool_lock:
-        old, _pool, _threads = _pool, None, count
-    if old is not None:
-        old.stop()
+        # First: a program's counters are its own, so that it must not run with two pools at once.
+        if _pool is not None:
+            _pool.stop()
+        _pool, _threads = None, count
 
 
 def pool() -> Pool | None:

@@ -177,7 +177,8 @@ def _begin(control, program, bases):
     """Describe a job, whose program and bases are addresses as integers, and let the workers in; or say why not."""
     answer = OCCUPIED
     if load_acquire(control, STOP) == 0 and exchange(control, BUSY, 1) == 0:
-        answer = DONE if load_acquire(control, ASLEEP) == 0 else SLEEPERS
+        if load_acquire(control, STOP) == 0:
+            answer = DONE if load_acquire(control, ASLEEP) == 0 else SLEEPERS
         if answer == DONE:
             control[JOB_PROGRAM] = program
             control[JOB_BASES] = bases

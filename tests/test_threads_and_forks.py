@@ -85,6 +85,22 @@ def test_calls_go_on_whatever_the_threads_are_set_to():
             assert np.array_equal(predict(x), wanted) and np.array_equal(fn(weights, x), wanted)
 
 
+def test_the_threads_are_set_while_others_call():
+    fn = netc.compile(SOURCE)
+    weights, x, done = fn.init(seed=1), inputs(6000), threading.Event()
+    wanted = fn(weights, x)
+
+    def work(number):
+        if number == 0:
+            for count in range(150):
+                pool.set_threads(2 + count % 2)
+                time.sleep(0.002)
+            done.set()
+        while not done.is_set():
+            assert np.array_equal(fn(weights, x), wanted)
+    in_threads(4, work)
+
+
 def test_a_worker_that_sleeps_is_woken_by_a_known_call():
     fn = netc.compile(SOURCE)
     predict, x = fn.bind(fn.init(seed=1)), inputs(600)
