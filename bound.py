@@ -8,7 +8,7 @@ import numpy as np
 
 from .compiler.programs import SEED
 from .inputs import Shortcuts, form_of
-from .runtime.entry import Entry
+from .runtime.entry import Entry, weakly
 from .runtime.weights import Weights
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Bound:
         if function.target == "cuda":
             self._slots = {slot: function.memory.place(array) for slot, array in self._slots.items()}
         self._shortcuts = Shortcuts()
-        self._entry = Entry(self._long_way)
+        self._entry = Entry(weakly(self._long_way))
 
     def __call__(self, *args, seed: int | None = None, **named) -> np.ndarray | tuple[np.ndarray, ...]:
         """The outputs for these inputs, as ``Function.__call__`` takes and gives them."""

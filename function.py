@@ -6,7 +6,7 @@ import os
 import re
 from collections import namedtuple
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from .compiler.types import TensorType, evaluate, known_nonnegative
 from .inputs import Shortcuts, Signature, convert_seed, form_of, require_finite, step_seed
 from .runtime import weights as storage
 from .runtime.arrays import HostMemory
-from .runtime.entry import Entry
+from .runtime.entry import Entry, weakly
 from .runtime.errors import InputError, ModelError, WeightsError, listing
 from .runtime.locks import own_lock
 from .runtime.weights import LARGEST, Weights
@@ -117,8 +117,8 @@ class Function:
         self.outputs: dict[str, TensorType] = {name: value.type for name, value in chosen.items()}
         self._result = _result_type(model.name, list(self.outputs))
         self._compiled: dict[str, Compiled] = {}
-        self._shortcuts, self._entry = Shortcuts(), Entry(self._call_flat)
-        self._gradient_shortcuts, self._gradient_entry = Shortcuts(), Entry(self._differentiate_flat)
+        self._shortcuts, self._entry = Shortcuts(), Entry(weakly(self._call_flat))
+        self._gradient_shortcuts, self._gradient_entry = Shortcuts(), Entry(weakly(self._differentiate_flat))
         own_lock(self)
 
     # --- weights
@@ -246,24 +246,19 @@ class Function:
     def _differentiate_flat(self, flat: np.ndarray, /, *args, **named):
         """The same by weights that are all parameters, and without a seed."""
         program = self.program("gradient")
+        names = list(program.program.graph.outputs)
         arrays = (*args, *named.values()) if named else args
         form = form_of(named, arrays)
         call = self._gradient_shortcuts.get(form)
         outputs = call(flat, *arrays) if call is not None else None
         if outputs is not None:
-            return self._gradient_made(*outputs)
+            return _differentiated(self.layout, names, *outputs)
         values = program.signature.collect(args, named)
         results = program.run({WEIGHTS: flat}, values, self._seed(program, None))
-        names = list(program.program.graph.outputs)
         if self._is_native:
             self._gradient_shortcuts.add(form, program, values, arrays, {}, [WEIGHTS], names, self._gradient_entry,
-                                         self._gradient_made)
-        return self._gradient_made(*(results[name] for name in names))
-
-    def _gradient_made(self, *outputs: np.ndarray):
-        """The gradient program's outputs, in order, as ``_differentiate`` gives them."""
-        results = dict(zip(self.program("gradient").program.graph.outputs, outputs, strict=True))
-        return results, Weights(self.layout, results[GRADIENT], copy=False)
+                                         partial(_differentiated, self.layout, names))
+        return _differentiated(self.layout, names, *(results[name] for name in names))
 
     def update(self, weights: Weights, optimizer: Mapping[str, np.ndarray],
                gradient: Weights) -> tuple[Weights, dict[str, np.ndarray]]:
@@ -555,6 +550,9 @@ class Function:
     def _optimizer_slots(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The optimiser's state by slot.  Raises WeightsError where it is not this optimiser's, or of another model."""
         expected = self._optimizer_states
+        if not isinstance(state, Mapping):
+            raise WeightsError(f"the optimiser's state is {type(state).__name__}, expected a mapping of paths to "
+                               f"arrays: fn.init_optimizer() gives a fresh one")
         if state.keys() != expected.keys():
             raise WeightsError(f"the optimiser's state holds {listing(state)}, expected {listing(expected)}")
         slots = {}
@@ -588,6 +586,12 @@ class Function:
         if self._apart:
             slots |= {f"state/{path}": weights[path] for path in self._apart}
         return slots
+
+
+def _differentiated(layout, names: list[str], *outputs: np.ndarray):
+    """The gradient program's outputs, which have these names, as ``_differentiate`` gives them."""
+    results = dict(zip(names, outputs, strict=True))
+    return results, Weights(layout, results[GRADIENT], copy=False)
 
 
 class Compiled:
@@ -634,11 +638,6 @@ class Compiled:
     def slot(self, name: str) -> str:
         """Where an input's array goes."""
         return self._slots[name]
-
-    def binding(self, values: Mapping[str, Any]):
-        """The program for the sizes of these values."""
-        _, sizes = self.signature.bind(values)
-        return self.executable.bind(sizes)
 
     def prepare(self, values: Mapping[str, Any]) -> None:
         """Make the machine code that a run on such values needs."""

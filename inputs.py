@@ -6,6 +6,7 @@ integers that fit; booleans accept booleans.  Arrays are made contiguous by copy
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any
@@ -148,7 +149,7 @@ class Signature:
         return ", ".join(f"{name}: {type_}" for name, type_ in self.types.items()) or "none"
 
 
-FORMS_KEPT = 256
+FORMS_KEPT = 32             # each holds the memory of a run
 
 
 class Shortcuts:
@@ -161,7 +162,7 @@ class Shortcuts:
 
     def add(self, form: tuple | None, program, values: Mapping[str, Any], arrays: tuple,
             fixed: Mapping[str, np.ndarray], first: list[str], outputs: list[str], entry=None, make=None) -> None:
-        """Remember a call that was found to be right, if its like may skip the checks.
+        """Remember the form of a call that was found to be right, if its like may skip the checks.
 
         program: the Compiled that ran; ``fixed``: arrays by slot that every such call has; ``first``: slots of the
         arrays that come before the inputs.  An ``entry`` that stands before this one, and ``make``s results of outputs,
@@ -178,19 +179,24 @@ class Shortcuts:
         slots = [*first, *(program.slot(name) for name in order)]
         sizes = program.signature.bind(values)[1]
         limits = [None] * len(first) + [program.signature.limit(name, sizes) for name in order]
-        binding = program.binding(values)
+        binding = program.executable.bind(sizes)
         plain, take = binding.caller(fixed, slots, outputs)
         call = _checked(plain, [(place, limit) for place, limit in enumerate(limits) if limit is not None])
-        names = form[:len(form) - len(arrays)]
+        if entry is None:
+            self._calls[form] = call
+            return
+        names, shortcuts = form[:len(form) - len(arrays)], weakref.ref(self)    # no cycle: it goes with its owner
 
         def second(*given):
-            self._calls[form] = call
+            own = shortcuts()
+            if own is not None:
+                own._calls[form] = call
             found = call(*given)
             named = (None,) * (len(given) - len(names)) + names
             # It takes the frame that was used just now: no other call needs one but in another thread.
             entry.add(binding.form(take(), slots, named, given, limits, outputs, make, fixed))
             return found
-        self._calls[form] = second if entry is not None else call
+        self._calls[form] = second
 
 
 def _checked(call: Callable, limits: list[tuple[int, int]]) -> Callable:

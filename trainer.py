@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from .compiler.programs import LOSS, SEED, WEIGHTS
-from .function import Function
+from .function import Compiled, Function
 from .inputs import Shortcuts, convert_seed, form_of, step_seed
-from .runtime.entry import Entry
+from .runtime.entry import Entry, weakly
 from .runtime.errors import NotFiniteError, WeightsError, listing, nearest
 from .runtime.weights import Weights
 
@@ -35,7 +35,6 @@ class Trainer:
     def restore(self, weights: Weights, optimizer: Mapping[str, np.ndarray], steps: int = 0) -> None:
         """Go on from these weights and this state of the optimiser, as after so many steps.  Raises WeightsError."""
         function = self._function
-        self.steps = steps
         slots = function._slots(weights) | function._optimizer_slots(optimizer)
         self._memory = function.memory
         self._current = {slot: self._memory.place(array) for slot, array in slots.items()}
@@ -44,9 +43,9 @@ class Trainer:
                        if slot not in self._program.executable.in_place}
         self._previous: dict[str, Any] = {}
         self._names = self._program.signature.types.keys()
-        self._shortcuts, self._entry = Shortcuts(), Entry(lambda **values: self._step(values))
-        self._drawn = convert_seed(0)           # the seed and the results of a step that takes a shortcut
-        self._results: dict[str, np.ndarray] = {}
+        self._shortcuts, self._entry = Shortcuts(), Entry(weakly(self._step_by_name))
+        self._drawn = convert_seed(0)           # the seed of a step that takes a shortcut
+        self._count = _Count(self._program, steps)
 
     def adjust(self, states: Mapping[str, Any]) -> None:
         """Replace some of the optimiser's state, by path, before the next step.  Raises WeightsError for what it has
@@ -65,6 +64,9 @@ class Trainer:
             return self._entry.call(**given)
         return self._step(self._program.signature.collect((batch,) if batch is not None else (), named), seed)
 
+    def _step_by_name(self, /, **values: Any) -> dict[str, float]:
+        return self._step(values)
+
     def _step(self, values: Mapping[str, Any], seed: int | None = None) -> dict[str, float]:
         """A step on the values of all inputs."""
         program = self._program
@@ -75,35 +77,31 @@ class Trainer:
             if program.uses_seed:
                 self._drawn[()] = convert_seed(seed)
             if call(*values.values()) is not None:
-                return self._finish()
+                return self._count.finish()
         if self._check_finite:
             self._previous = {slot: self._memory.place(array) for slot, array in self._current.items()}
         results = program.run(self._current, values, convert_seed(seed) if program.uses_seed else None, self._spare)
         for slot, spare in self._spare.items():
             self._current[slot], self._spare[slot] = spare, self._current[slot]
-        self.steps += 1
+        self._count.steps += 1
         if self._check_finite and not np.isfinite(results[LOSS]):
             self._hunt(values, seed)
         self._remember(form, values, results)
         return program.report(results)
-
-    def _finish(self) -> dict[str, float]:
-        """What a step gives that took a shorter way."""
-        self.steps += 1
-        return self._program.report(self._results)
 
     def _remember(self, form: tuple | None, values: Mapping[str, Any], results: Mapping[str, np.ndarray]) -> None:
         """Take a shorter way with the next batch of this form, where all that a step needs lies in the same place each
         time."""
         if self._spare or self._check_finite or not self._function._is_native:
             return
-        if not self._results:
-            self._results = {name: array for name, array in results.items() if name in self._program.reports}
+        if not self._count.results:
+            self._count.results = {name: array for name, array in results.items() if name in self._program.reports}
         fixed = {**self._current, SEED: self._drawn,
-                 **{f"out:{name}": array for name, array in {**self._current, **self._results}.items()}}
+                 **{f"out:{name}": array for name, array in {**self._current, **self._count.results}.items()}}
         # A seed is drawn before each step.
         entry = self._entry if not self._program.uses_seed else None
-        self._shortcuts.add(form, self._program, values, tuple(values.values()), fixed, [], [], entry, self._finish)
+        self._shortcuts.add(form, self._program, values, tuple(values.values()), fixed, [], [], entry,
+                            self._count.finish)
 
     def _hunt(self, batch: Mapping[str, Any], seed: int) -> None:
         """Raise the report of where the last step stopped being finite."""
@@ -112,6 +110,11 @@ class Trainer:
                              seed=seed if random else None).check_finite()
         raise NotFiniteError(f"the loss of step {self.steps} is not finite, but every value is when it is computed by "
                              f"itself")
+
+    @property
+    def steps(self) -> int:
+        """How many were done."""
+        return self._count.steps
 
     @property
     def slots(self) -> Mapping[str, np.ndarray]:
@@ -132,3 +135,17 @@ class Trainer:
     def optimizer(self) -> dict[str, np.ndarray]:
         """A copy of the optimiser's state, by path."""
         return {path: self._memory.fetch(self._current[slot]) for path, slot in self._paths.items()}
+
+
+class _Count:
+    """How many steps a Trainer did, and where those that take a shorter way leave their ``results``.  The entry holds
+    it, and so not the Trainer itself, whose arrays go as soon as nobody has it any more."""
+
+    def __init__(self, program: Compiled, steps: int):
+        self.program, self.steps = program, steps
+        self.results: dict[str, np.ndarray] = {}
+
+    def finish(self) -> dict[str, float]:
+        """What a step gives that took a shorter way."""
+        self.steps += 1
+        return self.program.report(self.results)

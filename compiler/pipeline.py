@@ -483,7 +483,7 @@ class Binding:
         from ..runtime.entry import Form
         from ..runtime.pool import pool
         workers = pool() if self.runner.is_parallel else None
-        inputs = [(name, self.slots.get(slot, -1), array, limit)
+        inputs = [(name, self.slots.get(slot, -1), array.shape, array.dtype, limit)
                   for slot, name, array, limit in zip(slots, names, arrays, limits, strict=True)]
         made = [(*self.shapes[name], self.slots[f"out:{name}"]) for name in outputs]
         return Form(self.runner.address, frame.address, not self.runner.is_brief, workers, inputs, made, make,

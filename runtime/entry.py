@@ -11,7 +11,9 @@ begins with is NumPy's ABI, on which compiled extensions rely.
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,7 +42,7 @@ OUTPUT_PLACE, OUTPUT_KIND, OUTPUT_WORDS = range(3)
 # What an object, an ndarray and a tuple begin with, in words.  Rank and flags are half a word each.
 OBJECT_TYPE = 1
 ARRAY_DATA, ARRAY_RANK, ARRAY_SHAPE, ARRAY_DTYPE, ARRAY_FLAGS = 2, 3, 4, 7, 8
-TUPLE_SIZE, TUPLE_ITEMS = 2, 3
+TUPLE_SIZE, TUPLE_ITEMS = 2, tuple.__basicsize__ // 8
 HALF = 0xFFFF_FFFF
 ORDERED = 0x101         # the flags of contiguous rows and aligned elements
 
@@ -48,24 +50,24 @@ ORDERED = 0x101         # the flags of contiguous rows and aligned elements
 @dataclass(frozen=True)
 class Form:
     """How a call may look, and what answers it.  ``program``, ``frame``: addresses; ``releases``: as RELEASES;
-    ``workers``: the pool with which it runs; ``inputs``: (name, None where it comes by position; place; an array of its
-    shape and type; limit of its elements); ``outputs``: (shape, type, place); ``make``: as MAKE; ``kept``: what must
-    live as long as the form."""
+    ``workers``: the pool with which it runs; ``inputs``: (name, None where it comes by position; place; shape; type;
+    limit of its elements); ``outputs``: (shape, type, place); ``make``: as MAKE; ``kept``: what must live as long as
+    the form."""
 
     program: int
     frame: int
     releases: bool
     workers: Pool | None
-    inputs: Sequence[tuple[str | None, int, np.ndarray, int | None]]
+    inputs: Sequence[tuple[str | None, int, tuple[int, ...], np.dtype, int | None]]
     outputs: Sequence[tuple[tuple[int, ...], np.dtype, int]]
     make: Callable | None
     kept: Any
 
 
 class _Words(np.ndarray):
-    """The words of an entry, and what they point to."""
+    """Words, and what they point to."""
 
-    kept: list
+    kept: Any
 
 
 class Entry:
@@ -74,41 +76,51 @@ class Entry:
 
     def __init__(self, long_way: Callable):
         self.call, self._long_way = long_way, long_way
-        self._words: _Words | None = None
+        self._forms: tuple[_Words, ...] = ()
 
     def add(self, form: Form) -> None:
         """Answer calls of this form from now on."""
-        if not is_possible() or len(form.outputs) > MOST_OUTPUTS:
-            return
-        if self._words is None:
-            self._words = np.zeros(FIRST_FORM + FORMS, np.int64).view(_Words)
-            self._words.kept = [self._long_way]
-            self._words[LONG_WAY] = id(self._long_way)
-        words, known = self._words, int(self._words[FORM_COUNT])
-        if known < FORMS:
-            written, kept = _write(form)
-            words.kept += [form, written, kept]
-            words[FIRST_FORM + known] = written.ctypes.data
-            words[FORM_COUNT] = known + 1
-            self.call = _function(words)
+        if is_possible() and len(form.outputs) <= MOST_OUTPUTS and len(self._forms) < FORMS:
+            # A function's words never change: other threads may be in it, or here.
+            self._forms = forms = (*self._forms, _write(form))
+            self.call = _function(_words([id(self._long_way), len(forms), *(each.ctypes.data for each in forms)],
+                                         (self._long_way, forms)))
 
 
-def _write(form: Form) -> tuple[np.ndarray, list]:
-    """The words of a form, and what they point to."""
+def weakly(method: Callable) -> Callable:
+    """A bound method without a hold on its object, which lives at each call: so that what an object's entry calls does
+    not keep the object."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*args, **named):
+        found = reference()
+        if found is None:
+            raise ReferenceError("the object of this entry is gone")
+        return found(*args, **named)
+    return call
+
+
+def _words(values: Sequence[int], kept: Any) -> _Words:
+    words = np.array(values, np.int64).view(_Words)
+    words.kept = kept
+    return words
+
+
+def _write(form: Form) -> _Words:
+    """The words of a form."""
     wake = None if form.workers is None else form.workers.wake
-    kept: list = [wake]
+    kept: list = [form, wake]
     words = [form.program, form.frame, form.releases, 0, 0 if form.workers is None else form.workers.address, id(wake),
              id(np.ndarray), id(np.empty),
              0 if form.make is None else id(form.make),
              sum(name is None for name, *_ in form.inputs), len(form.inputs), len(form.outputs)]
-    for name, place, array, limit in form.inputs:
-        kept += [name, array.dtype]
-        words += [id(kept[-2]), place, id(kept[-1]), array.itemsize, limit or 0, array.ndim, *array.shape]
+    for name, place, shape, dtype, limit in form.inputs:
+        words += [id(name), place, id(dtype), dtype.itemsize, limit or 0, len(shape), *shape]
     for shape, dtype, place in form.outputs:
         pair = (ctypes.py_object * 2)(ctypes.py_object(shape), ctypes.py_object(dtype))
         kept.append(pair)
         words += [place, ctypes.addressof(pair)]
-    return np.array(words, np.int64), kept
+    return _words(words, kept)
 
 
 class _MethodDefinition(ctypes.Structure):
@@ -119,17 +131,21 @@ class _MethodDefinition(ctypes.Structure):
 
 
 _FASTCALL, _KEYWORDS = 0x80, 0x02
-_definitions: list[_MethodDefinition] = []      # the one that all entries share, once there is one
+
+
+@functools.cache
+def _definition() -> int:
+    """The address of the definition that all entries share.  Functions look at it even as they are freed, and the
+    interpreter's teardown frees in any order: it lives forever."""
+    definition = _MethodDefinition(b"call", machine.code("runner entry").address, _FASTCALL | _KEYWORDS, None)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(definition))
+    return ctypes.addressof(definition)
 
 
 def _function(words: _Words) -> Callable:
     """The built-in function over these words, which it keeps."""
-    if not _definitions:
-        address = machine.code("runner entry").address
-        _definitions.append(_MethodDefinition(b"call", address, _FASTCALL | _KEYWORDS, None))
-    make = ctypes.pythonapi.PyCFunction_NewEx
-    make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
-    return make(ctypes.addressof(_definitions[0]), words, None)
+    kind = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+    return kind(("PyCFunction_NewEx", ctypes.pythonapi))(_definition(), words, None)
 
 
 _PROBES: tuple[np.ndarray, ...] = np.zeros((2, 3), np.float32), np.zeros(5)[::2], np.array(1)
@@ -137,11 +153,11 @@ _known: list[bool] = []
 
 
 def is_possible() -> bool:
-    """Whether this is CPython with its lock, and arrays begin as they are known to."""
+    """Whether this is CPython with its lock, and arrays and tuples begin as they are known to."""
     if not _known:
         _known.append(sys.implementation.name == "cpython" and ctypes.sizeof(ctypes.c_void_p) == 8
                       and sys.byteorder == "little" and getattr(sys, "_is_gil_enabled", lambda: True)()
-                      and all(_is_as_expected(array) for array in _PROBES))
+                      and all(_is_as_expected(array) for array in _PROBES) and _has_items_as_expected(_PROBES))
     return _known[0]
 
 
@@ -151,3 +167,8 @@ def _is_as_expected(array: np.ndarray) -> bool:
     return (words[OBJECT_TYPE] == id(np.ndarray) and words[ARRAY_DATA] == array.ctypes.data
             and words[ARRAY_RANK] & HALF == array.ndim and tuple(shape) == array.shape
             and words[ARRAY_DTYPE] == id(array.dtype) and words[ARRAY_FLAGS] & ORDERED == array.flags.num & ORDERED)
+
+
+def _has_items_as_expected(items: tuple) -> bool:
+    words = (ctypes.c_int64 * (TUPLE_ITEMS + len(items))).from_address(id(items))
+    return words[TUPLE_SIZE] == len(items) and words[TUPLE_ITEMS:] == [id(item) for item in items]

@@ -165,6 +165,7 @@ def test_a_loop_draws_what_fit_draws():
 @pytest.mark.parametrize("change, message", [
     (lambda fn, w, s: (w.flat, s, w), "the weights are ndarray, expected netc.Weights"),
     (lambda fn, w, s: (w, {}, w), "the optimiser's state holds none, expected"),
+    (lambda fn, w, s: (w, None, w), "the optimiser's state is NoneType, expected a mapping"),
     (lambda fn, w, s: (w, {**s, "optimizer.m": np.zeros(3)}, w),
      r"`optimizer.m` of the optimiser has shape \[3\], expected \[49\]"),
     (lambda fn, w, s: (w, s, w.flat), "expected netc.Weights"),
