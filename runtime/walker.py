@@ -319,7 +319,8 @@ def _is_beyond(array, count, size, limit):
 def _wake(form):
     """Wake the workers of the form's pool if some sleep; 1 where that raises, else 0."""
     raised = 0
-    if form[CONTROL] != 0 and words_at(form, CONTROL)[ASLEEP] != 0:
+    # None are left of a pool that has stopped, nor in a forked child, where its lock may be held forever.
+    if form[CONTROL] != 0 and words_at(form, CONTROL)[STOP] == 0 and words_at(form, CONTROL)[ASLEEP] != 0:
         given = stack_words(1)
         given[0] = call_object(words_at(form, WAKE), given, 0, nothing())
         if given[0] != 0:

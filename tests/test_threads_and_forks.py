@@ -297,6 +297,24 @@ thread.join()
     assert script(code, tmp_path) == "[0]\n"
 
 
+@FORKS
+def test_a_child_forked_while_a_thread_wakes_workers(tmp_path):
+    """The child does not wait for their lock: it has no workers."""
+    code = """
+from netc.runtime import pool
+predict, x, workers = fn.bind(weights), inputs(600), pool.pool()
+for _ in range(3): predict(x)
+while not workers._asleep: time.sleep(0.01)
+with workers._sleeping:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if np.array_equal(predict(x), wanted) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert script(code, tmp_path) == "0\n"
+
+
 POOLS = """
 import multiprocessing
 if __name__ == '__main__':
