@@ -113,7 +113,7 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        """How many were done."""
+        """How many steps were done."""
         return self._count.steps
 
     @property

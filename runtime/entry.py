@@ -1,4 +1,4 @@
-"""A function in machine code that Python calls: for programs so small that a call's own Python would take longer.
+"""A function in machine code that Python calls: a call's own Python would take longer than small programs.
 
 CPython calls it by its convention for built-in functions with keywords: arguments as an array of objects, the names of
 those that come by keyword as a tuple.  It knows calls by their form: how many arguments, which by which name, and of

@@ -46,8 +46,8 @@ def compile_module(function: Callable | Definition, kinds: Sequence[Kind | Point
     """LLVM's module of this function of the kernels' Python as the C function ``symbol``, optimised: at level 2 without
     what takes longest, chiefly copies of loops for conditions that stay.
 
-    Nothing reassociates, no index is checked, and no code touches Python: neither the interpreter's lock nor its
-    exceptions.
+    Nothing reassociates, no index is checked, and only what Python calls, ``walker``'s entry, touches the interpreter:
+    its objects, its lock, its exceptions.
     """
     target = target_machine()
     module = ir.Module(symbol)

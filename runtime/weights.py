@@ -138,7 +138,7 @@ class Weights(Mapping[str, "np.ndarray"]):
         ``copy=False`` hands the arrays over: the caller must not write to them afterwards.
         """
         self.layout = layout
-        vector = np.array(flat, layout.dtype) if copy else np.asarray(flat, layout.dtype)
+        vector = np.array(flat, layout.dtype, order="C") if copy else np.asarray(flat, layout.dtype, order="C")
         if vector.shape != (layout.size,):
             raise WeightsError(f"the flat vector has shape {list(vector.shape)}, expected [{layout.size}]")
         self.flat = _frozen(vector)

@@ -62,6 +62,14 @@ def test_a_given_vector_is_copied(layout):
     assert not w.flat.any() and vector.flags.writeable
 
 
+@pytest.mark.parametrize("order", (slice(None, None, 2), slice(None, None, -1)), ids=("spread", "reversed"))
+def test_a_vector_that_is_handed_over_becomes_contiguous(layout, order):
+    """Kernels read it from its address on."""
+    vector = np.arange(2.0 * layout.size, dtype=np.float32)[order][:layout.size]
+    w = Weights(layout, vector, copy=False)
+    assert w.flat.flags.c_contiguous and w.flat.tolist() == vector.tolist()
+
+
 def test_replace_gives_new_weights(w):
     new = w.replace({"encoder.bias": [1, 2], "count": 9})
     np.testing.assert_array_equal(new["encoder.bias"], [1, 2])
