@@ -146,7 +146,7 @@ class Weights(Mapping[str, "np.ndarray"]):
         self._views: dict[str, np.ndarray] = {}
         for entry in layout.apart:
             given = (apart or {}).get(entry.path)
-            value = np.zeros(entry.shape, entry.dtype) if given is None else np.array(given, entry.dtype)
+            value = np.zeros(entry.shape, entry.dtype) if given is None else np.array(given, entry.dtype, order="C")
             self._views[entry.path] = _frozen(value.reshape(entry.shape))
 
     @staticmethod

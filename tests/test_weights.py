@@ -70,6 +70,14 @@ def test_a_vector_that_is_handed_over_becomes_contiguous(layout, order):
     assert w.flat.flags.c_contiguous and w.flat.tolist() == vector.tolist()
 
 
+def test_what_lies_apart_becomes_contiguous():
+    layout = Layout.of("float32", [("table", "int32", (2, 3), False)])
+    table = np.arange(6, dtype=np.int32).reshape(2, 3)
+    for given in (np.asfortranarray(table), np.repeat(table, 2, axis=1)[:, ::2]):
+        for w in (Weights.of(layout, {"table": given}), Weights(layout, [], {"table": given})):
+            assert w["table"].flags.c_contiguous and w["table"].tolist() == table.tolist()
+
+
 def test_replace_gives_new_weights(w):
     new = w.replace({"encoder.bias": [1, 2], "count": 9})
     np.testing.assert_array_equal(new["encoder.bias"], [1, 2])
