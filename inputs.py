@@ -193,8 +193,9 @@ class Shortcuts:
                 own._calls[form] = call
             found = call(*given)
             named = (None,) * (len(given) - len(names)) + names
-            # It takes the frame that was used just now: no other call needs one but in another thread.
-            entry.add(binding.form(take(), slots, named, given, limits, outputs, make, fixed))
+            if binding.has_workers():
+                # It takes the frame that was used just now: no other call needs one but in another thread.
+                entry.add(binding.form(take(), slots, named, given, limits, outputs, make, fixed))
             return found
         self._calls[form] = second
 

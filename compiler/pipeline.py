@@ -489,6 +489,11 @@ class Binding:
         return Form(self.runner.address, frame.address, not self.runner.is_brief, workers, inputs, made, make,
                     (frame, self, kept))
 
+    def has_workers(self) -> bool:
+        """Whether it runs with all the threads that it ever may: the pool may come later."""
+        from ..runtime.pool import pool
+        return not self.runner.is_parallel or pool() is not None
+
     def _fixed_frame(self, fixed: Mapping[str, np.ndarray]) -> Frame:
         """A frame that knows the arrays of these slots."""
         frame = self._frame()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import netc
-from netc.runtime import pool
+from netc.runtime import pool, runner
 
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 SOURCE = """net 1
@@ -83,6 +83,18 @@ def test_calls_go_on_whatever_the_threads_are_set_to():
         pool.set_threads(count)
         for _ in range(4):
             assert np.array_equal(predict(x), wanted) and np.array_equal(fn(weights, x), wanted)
+
+
+def test_calls_known_with_one_thread_use_those_that_are_set_later():
+    fn = netc.compile(SOURCE)
+    weights, x = fn.init(seed=1), inputs(600)
+    predict, wanted = fn.bind(weights), fn.bind(weights)(x)
+    pool.set_threads(1)
+    for _ in range(3):
+        assert np.array_equal(predict(x), wanted)
+    pool.set_threads(2)
+    before = pool.pool()._get(runner.NUMBER)
+    assert np.array_equal(predict(x), wanted) and pool.pool()._get(runner.NUMBER) == before + 1
 
 
 def test_the_threads_are_set_while_others_call():
