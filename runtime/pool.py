@@ -1,9 +1,9 @@
 """The process-wide pool of worker threads.
 
 Workers are Python daemon threads.  Between jobs they spin in native code for a moment (the GIL released), so that a
-hot loop pays no wake-up, then block on a Python lock.  One job runs at a time: a second thread that asks while the pool
-is busy is told so and runs its program alone, with the same result.  A forked child starts with no pool
-and makes its own when it needs one.
+hot loop pays no wake-up, then block in Python.  One job runs at a time: a second thread that asks while the pool is
+busy is told so and runs its program alone, with the same result.  A forked child starts with no pool and makes its own
+when it needs one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import atexit
 import os
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from . import runner
 from .deferred import np
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
 # Longer than Python takes between two steps of a training loop whose arrays have driven its own out of the caches.
 SPIN_NANOSECONDS = 500_000
@@ -24,16 +28,18 @@ class Pool:
     """``workers`` threads beside the caller."""
 
     def __init__(self, workers: int):
+        from queue import SimpleQueue
         self._control = np.zeros(runner.CONTROL_WORDS + 8, np.int64)
         # Words that different threads write must not share a cache line.
         address = self._control.ctypes.data
         self._first = -address % 64 // 8
         self.address = address + self._first * 8            # of the control block
         self._sleeping = threading.Lock()                   # held while it changes who sleeps
-        self._asleep: list[threading.Lock] = []
+        self._asleep: list[SimpleQueue] = []                # of each worker that sleeps, what it waits for
         self._parallel = runner.native_function("parallel")
         self._work = runner.native_function("work")
-        self._threads = [threading.Thread(target=self._serve, name=f"netc-{i}", daemon=True) for i in range(workers)]
+        self._threads = [threading.Thread(target=self._serve, args=(SimpleQueue(),), name=f"netc-{i}", daemon=True)
+                         for i in range(workers)]
         for thread in self._threads:
             thread.start()
 
@@ -43,9 +49,7 @@ class Pool:
     def _set(self, word: int, value: int) -> None:
         self._control[self._first + word] = value
 
-    def _serve(self) -> None:
-        wake = threading.Lock()
-        wake.acquire()
+    def _serve(self, wake: SimpleQueue) -> None:
         while not self._get(runner.STOP):
             self._work(self.address, SPIN_NANOSECONDS)
             # This worker first says that it sleeps, then looks whether a job is there; a job first says that it is
@@ -55,23 +59,20 @@ class Pool:
                 self._asleep.append(wake)
                 self._set(runner.ASLEEP, 1)
             if not self._get(runner.BUSY) and not self._get(runner.STOP):
-                wake.acquire()
-                continue
+                wake.get()
             with self._sleeping:
-                is_awake = wake in self._asleep
-                if is_awake:
+                if wake in self._asleep:
                     self._asleep.remove(wake)
                     self._set(runner.ASLEEP, len(self._asleep) > 0)
-            if not is_awake:            # it was just woken
-                wake.acquire()
 
     def wake(self) -> None:
-        """Wake the workers that sleep."""
+        """Wake the workers that sleep.  Wherever Ctrl-C interrupts it, the next call wakes those that it did not: to be
+        woken twice costs a worker nothing but a look."""
         with self._sleeping:
-            asleep, self._asleep = self._asleep, []
+            for wake in self._asleep:
+                wake.put(None)
+            self._asleep.clear()
             self._set(runner.ASLEEP, 0)
-        for wake in asleep:
-            wake.release()
 
     def run(self, program: runner.Runner, bases: int, times: np.ndarray | None = None) -> bool:
         """Run the program with all threads; False, and nothing done, where the pool is busy or stopped."""
