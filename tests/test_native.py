@@ -195,14 +195,15 @@ def test_a_worker_that_falls_asleep_as_a_job_begins_takes_part():
     prepared, looked_again = threading.Event(), threading.Event()
 
     class Watched(pool.Pool):
-        def _serve(self):
+        def _serve(self, wake):
             prepared.wait()
-            super()._serve()
+            super()._serve(wake)
     workers = Watched(1)
 
     class Asleep(list):
         def append(self, wake):
-            workers._set(runner.BUSY, 1)                # the job begins, and sees nobody
+            if not looked_again.is_set():
+                workers._set(runner.BUSY, 1)            # the job begins, and sees nobody
             super().append(wake)
 
     def work(*arguments):
