@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .compiler.programs import SEED
-from .inputs import Shortcuts, form_of
-from .runtime.entry import Entry, weakly
 from .runtime.weights import Weights
+from .shortcuts import Shortcuts
 
 if TYPE_CHECKING:
     from .function import Function
@@ -30,28 +30,19 @@ class Bound:
         self._slots = {slot: array for slot, array in self._slots.items() if slot in used and slot != SEED}
         if function.target == "cuda":
             self._slots = {slot: function.memory.place(array) for slot, array in self._slots.items()}
-        self._shortcuts = Shortcuts()
-        self._entry = Entry(weakly(self._long_way))
+        self._shortcuts = Shortcuts(self._predict, list(function.outputs), function._result, fixed=self._slots,
+                                    is_native=function._is_native)
 
     def __call__(self, *args, seed: int | None = None, **named) -> np.ndarray | tuple[np.ndarray, ...]:
         """The outputs for these inputs, as ``Function.__call__`` takes and gives them."""
-        return self._entry.call(*args, **named) if seed is None else self._long_way(*args, seed=seed, **named)
+        if seed is None:
+            return self._shortcuts.call(*args, **named)
+        return self.function._shaped(self._predict(self._slots, args, named, seed)[2])
 
-    def _long_way(self, *args, seed: int | None = None, **named):
-        arrays = (*args, *named.values()) if named else args
-        form = form_of(named, arrays)
-        call = self._shortcuts.get(form)
-        if call is not None and seed is None:
-            outputs = call(*arrays)
-            if outputs is not None:
-                return self.function._shaped(outputs)
-        program = self._program
-        values = program.signature.collect(args, named)
-        results = program.evaluate(self._slots, values, self.function._seed(program, seed))
-        if self.function._is_native:
-            self._shortcuts.add(form, program, values, arrays, self._slots, [], list(self.function.outputs),
-                                self._entry, self.function._result)
-        return self.function._shaped([results[name] for name in self.function.outputs])
+    def _predict(self, slots: Mapping[str, np.ndarray], args: tuple, named: Mapping[str, Any],
+                 seed: int | None = None) -> tuple:
+        """What ran, the inputs and the outputs, both by name."""
+        return self.function._evaluate(self._program, slots, args, named, seed)
 
     def __repr__(self) -> str:
         return f"{self.function!r}, its weights bound"

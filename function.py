@@ -20,13 +20,13 @@ from .compiler.model import Model, Variable
 from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program, new_state, optimizer_slot
 from .compiler.source import read_source
 from .compiler.types import TensorType, evaluate, known_nonnegative
-from .inputs import Shortcuts, Signature, convert_seed, form_of, require_finite, step_seed
+from .inputs import Signature, convert_seed, require_finite, step_seed
 from .runtime import weights as storage
 from .runtime.arrays import HostMemory
-from .runtime.entry import Entry, weakly
 from .runtime.errors import InputError, ModelError, WeightsError, listing
 from .runtime.locks import own_lock
 from .runtime.weights import LARGEST, Weights
+from .shortcuts import Shortcuts
 
 if TYPE_CHECKING:
     from .runtime.train import Dataset
@@ -117,8 +117,8 @@ class Function:
         self.outputs: dict[str, TensorType] = {name: value.type for name, value in chosen.items()}
         self._result = _result_type(model.name, list(self.outputs))
         self._compiled: dict[str, Compiled] = {}
-        self._shortcuts, self._entry = Shortcuts(), Entry(weakly(self._call_flat))
-        self._gradient_shortcuts, self._gradient_entry = Shortcuts(), Entry(weakly(self._differentiate_flat))
+        self._shortcuts = Shortcuts(self._predict, list(self.outputs), self._result, first=[WEIGHTS],
+                                    is_native=self._is_native)
         own_lock(self)
 
     # --- weights
@@ -178,30 +178,22 @@ class Function:
         InputError or WeightsError.
         """
         if seed is None and type(weights) is Weights and weights.layout is self.layout and not self._apart:
-            return self._entry.call(weights.flat, *args, **named)
-        program = self.program("predict")
-        values = program.signature.collect(args, named)
-        results = program.evaluate(self._slots(weights), values, self._seed(program, seed))
-        return self._shaped([results[name] for name in self.outputs])
+            return self._shortcuts.call(weights.flat, *args, **named)
+        return self._shaped(self._predict(self._slots(weights), args, named, seed)[2])
 
-    def _call_flat(self, flat: np.ndarray, /, *args, **named):
-        """A call with weights of this model, all in one vector, and without a seed."""
-        arrays = (*args, *named.values()) if named else args
-        form = form_of(named, arrays)
-        call = self._shortcuts.get(form)
-        outputs = call(flat, *arrays) if call is not None else None
-        if outputs is not None:
-            return self._shaped(outputs)
-        program = self.program("predict")
-        values = program.signature.collect(args, named)
-        results = program.evaluate({WEIGHTS: flat}, values, self._seed(program, None))
-        if self._is_native:
-            self._shortcuts.add(form, program, values, arrays, {}, [WEIGHTS], list(self.outputs), self._entry,
-                                self._result)
-        return self._shaped([results[name] for name in self.outputs])
+    def _predict(self, slots: Mapping[str, np.ndarray], args: tuple, named: Mapping[str, Any],
+                 seed: int | None = None) -> tuple:
+        """What ran, the inputs and the outputs, both by name."""
+        return self._evaluate(self.program("predict"), slots, args, named, seed)
 
-    def _shaped(self, outputs: list[np.ndarray]):
-        """Outputs in order, as a caller gets them."""
+    def _evaluate(self, program: Compiled, slots: Mapping[str, np.ndarray], args: tuple, named: Mapping[str, Any],
+                  seed: int | None) -> tuple:
+        values = program.signature.collect(args, named)
+        return program, values, program.evaluate(slots, values, self._seed(program, seed))
+
+    def _shaped(self, results: Mapping[str, np.ndarray]):
+        """The outputs as a caller gets them."""
+        outputs = [results[name] for name in self.outputs]
         return outputs[0] if self._result is None else self._result(*outputs)
 
     def bind(self, weights: Weights):
@@ -235,30 +227,25 @@ class Function:
     def _differentiate(self, weights: Weights, args: tuple, named: Mapping[str, Any], seed: int | None):
         """The gradient program's results by name, and the gradient as Weights."""
         if seed is None and type(weights) is Weights and weights.layout is self.layout and not self.states:
-            return self._gradient_entry.call(weights.flat, *args, **named)
-        program = self.program("gradient")
-        values = program.signature.collect(args, named)
+            return self._gradient_shortcuts.call(weights.flat, *args, **named)
         flat = np.zeros(self.layout.size, self.layout.dtype)
         out = {GRADIENT: flat[:self.layout.trainable_size]}
-        results = program.run(self._slots(weights), values, self._seed(program, seed), out)
+        results = self._run_gradient(self._slots(weights), args, named, seed, out)[2]
         return results, Weights(self.layout, flat, copy=False)
 
-    def _differentiate_flat(self, flat: np.ndarray, /, *args, **named):
-        """The same by weights that are all parameters, and without a seed."""
+    @cached_property
+    def _gradient_shortcuts(self) -> Shortcuts:
+        """For weights that are all parameters."""
+        names = list(self.program("gradient").program.graph.outputs)
+        return Shortcuts(self._run_gradient, names, partial(_differentiated, self.layout, names), first=[WEIGHTS],
+                         is_native=self._is_native)
+
+    def _run_gradient(self, slots: Mapping[str, np.ndarray], args: tuple, named: Mapping[str, Any],
+                      seed: int | None = None, out: Mapping[str, np.ndarray] | None = None) -> tuple:
+        """What ran, the inputs and the results, both by name."""
         program = self.program("gradient")
-        names = list(program.program.graph.outputs)
-        arrays = (*args, *named.values()) if named else args
-        form = form_of(named, arrays)
-        call = self._gradient_shortcuts.get(form)
-        outputs = call(flat, *arrays) if call is not None else None
-        if outputs is not None:
-            return _differentiated(self.layout, names, *outputs)
         values = program.signature.collect(args, named)
-        results = program.run({WEIGHTS: flat}, values, self._seed(program, None))
-        if self._is_native:
-            self._gradient_shortcuts.add(form, program, values, arrays, {}, [WEIGHTS], names, self._gradient_entry,
-                                         partial(_differentiated, self.layout, names))
-        return _differentiated(self.layout, names, *(results[name] for name in names))
+        return program, values, program.run(slots, values, self._seed(program, seed), out)
 
     def update(self, weights: Weights, optimizer: Mapping[str, np.ndarray],
                gradient: Weights) -> tuple[Weights, dict[str, np.ndarray]]:

@@ -6,16 +6,13 @@ integers that fit; booleans accept booleans.  Arrays are made contiguous by copy
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable, Mapping
-from operator import attrgetter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from .compiler.bounds import Range
 from .compiler.ir import Node
-from .compiler.programs import SEED
 from .compiler.types import Dim, Size, TensorType, evaluate, substitute
 from .runtime.arrays import as_array, uneven
 from .runtime.errors import InputError, listing, nearest
@@ -147,86 +144,6 @@ class Signature:
 
     def __str__(self) -> str:
         return ", ".join(f"{name}: {type_}" for name, type_ in self.types.items()) or "none"
-
-
-FORMS_KEPT = 32             # each holds the memory of a run
-
-
-class Shortcuts:
-    """By the form of a call's arrays, a shorter way to the same result: nothing needs to be converted.  It gives None
-    where an index or a label is out of range, for the long way to say so."""
-
-    def __init__(self):
-        self._calls: dict[tuple, Callable] = {}
-        self.get = self._calls.get
-
-    def add(self, form: tuple | None, program, values: Mapping[str, Any], arrays: tuple,
-            fixed: Mapping[str, np.ndarray], first: list[str], outputs: list[str], entry=None, make=None) -> None:
-        """Remember the form of a call that was found to be right, if its like may skip the checks.
-
-        program: the Compiled that ran; ``fixed``: arrays by slot that every such call has; ``first``: slots of the
-        arrays that come before the inputs.  An ``entry`` that stands before this one, and ``make``s results of outputs,
-        is told of the form at the second such call.
-        """
-        if form is None or len(arrays) != len(values) or program.uses_seed and SEED not in fixed \
-                or not program.signature.takes_as_is(values):
-            return
-        order = [next((name for name, value in values.items() if value is array), None) for array in arrays]
-        if None in order or len(set(order)) != len(order):
-            return
-        if len(self._calls) >= FORMS_KEPT:
-            self._calls.clear()
-        slots = [*first, *(program.slot(name) for name in order)]
-        sizes = program.signature.bind(values)[1]
-        limits = [None] * len(first) + [program.signature.limit(name, sizes) for name in order]
-        binding = program.executable.bind(sizes)
-        plain, take = binding.caller(fixed, slots, outputs)
-        call = _checked(plain, [(place, limit) for place, limit in enumerate(limits) if limit is not None])
-        if entry is None:
-            self._calls[form] = call
-            return
-        names, shortcuts = form[:len(form) - len(arrays)], weakref.ref(self)    # no cycle: it goes with its owner
-
-        def second(*given):
-            own = shortcuts()
-            if own is not None:
-                own._calls[form] = call
-            found = call(*given)
-            named = (None,) * (len(given) - len(names)) + names
-            if binding.has_workers():
-                # It takes the frame that was used just now: no other call needs one but in another thread.
-                entry.add(binding.form(take(), slots, named, given, limits, outputs, make, fixed))
-            return found
-        self._calls[form] = second
-
-
-def _checked(call: Callable, limits: list[tuple[int, int]]) -> Callable:
-    """The call, None without it where an element of the argument at a place is below 0 or not below its limit."""
-    if not limits:
-        return call
-
-    def checked(*arrays: np.ndarray):
-        for place, limit in limits:
-            array = arrays[place]
-            # A negative number is a very large one without sign.
-            if np.maximum.reduce(array.view(_UNSIGNED[array.dtype.itemsize]), axis=None) >= limit:
-                return None
-        return call(*arrays)
-    return checked
-
-
-_UNSIGNED: Mapping[int, type[np.unsignedinteger]] = {4: np.uint32, 8: np.uint64}
-
-
-_form = attrgetter("__class__", "shape", "dtype", "flags.num")
-
-
-def form_of(names: Iterable[str], arrays: Iterable) -> tuple | None:
-    """All that decides how a call is taken but the elements of its arrays; None where one of them is no array."""
-    try:
-        return (*names, *map(_form, arrays))
-    except AttributeError:
-        return None
 
 
 def _lone_symbol(size: Size) -> str | None:

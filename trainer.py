@@ -9,10 +9,10 @@ import numpy as np
 
 from .compiler.programs import LOSS, SEED, WEIGHTS
 from .function import Compiled, Function
-from .inputs import Shortcuts, convert_seed, form_of, step_seed
-from .runtime.entry import Entry, weakly
+from .inputs import convert_seed, step_seed
 from .runtime.errors import NotFiniteError, WeightsError, listing, nearest
 from .runtime.weights import Weights
+from .shortcuts import Shortcuts
 
 
 class Trainer:
@@ -43,9 +43,12 @@ class Trainer:
                        if slot not in self._program.executable.in_place}
         self._previous: dict[str, Any] = {}
         self._names = self._program.signature.types.keys()
-        self._shortcuts, self._entry = Shortcuts(), Entry(weakly(self._step_by_name))
-        self._drawn = convert_seed(0)           # the seed of a step that takes a shortcut
+        self._drawn = convert_seed(0)           # the seed of the next step
         self._count = _Count(self._program, steps)
+        kept = {f"out:{name}": array for name, array in {**self._current, **self._count.results}.items()}
+        self._shortcuts = Shortcuts(
+            self._step, [], self._count.finish, fixed={**self._current, **kept, SEED: self._drawn},
+            is_native=function._is_native and not self._spare and not self._check_finite)
 
     def adjust(self, states: Mapping[str, Any]) -> None:
         """Replace some of the optimiser's state, by path, before the next step.  Raises WeightsError for what it has
@@ -60,54 +63,31 @@ class Trainer:
                  **named) -> dict[str, float]:
         """One step on a batch, by name or as a mapping: "loss", what is minimised, and each loss under its name."""
         given = named if batch is None else batch
-        if seed is None and type(given) is dict and given.keys() == self._names and (batch is None or not named):
-            return self._entry.call(**given)
-        return self._step(self._program.signature.collect((batch,) if batch is not None else (), named), seed)
+        if not (type(given) is dict and given.keys() == self._names and (batch is None or not named)):
+            given = self._program.signature.collect((batch,) if batch is not None else (), named)
+        if self._program.uses_seed:
+            self._drawn[()] = convert_seed(step_seed(self._seed, self.steps) if seed is None else seed)
+        return self._shortcuts.call(**given)
 
-    def _step_by_name(self, /, **values: Any) -> dict[str, float]:
-        return self._step(values)
-
-    def _step(self, values: Mapping[str, Any], seed: int | None = None) -> dict[str, float]:
-        """A step on the values of all inputs."""
+    def _step(self, _: Mapping[str, np.ndarray], args: tuple, values: Mapping[str, Any]) -> tuple:
+        """A step on the values of all inputs: what ran, these, and no results, which the count keeps."""
         program = self._program
-        seed = step_seed(self._seed, self.steps) if seed is None else seed
-        form = form_of(values, values.values())
-        call = self._shortcuts.get(form)
-        if call is not None:
-            if program.uses_seed:
-                self._drawn[()] = convert_seed(seed)
-            if call(*values.values()) is not None:
-                return self._count.finish()
         if self._check_finite:
             self._previous = {slot: self._memory.place(array) for slot, array in self._current.items()}
-        results = program.run(self._current, values, convert_seed(seed) if program.uses_seed else None, self._spare)
+        results = program.run(self._current, values, self._drawn if program.uses_seed else None,
+                              {**self._spare, **self._count.results})
         for slot, spare in self._spare.items():
             self._current[slot], self._spare[slot] = spare, self._current[slot]
-        self._count.steps += 1
         if self._check_finite and not np.isfinite(results[LOSS]):
-            self._hunt(values, seed)
-        self._remember(form, values, results)
-        return program.report(results)
+            self._count.steps += 1
+            self._hunt(values)
+        return program, values, {}
 
-    def _remember(self, form: tuple | None, values: Mapping[str, Any], results: Mapping[str, np.ndarray]) -> None:
-        """Take a shorter way with the next batch of this form, where all that a step needs lies in the same place each
-        time."""
-        if self._spare or self._check_finite or not self._function._is_native:
-            return
-        if not self._count.results:
-            self._count.results = {name: array for name, array in results.items() if name in self._program.reports}
-        fixed = {**self._current, SEED: self._drawn,
-                 **{f"out:{name}": array for name, array in {**self._current, **self._count.results}.items()}}
-        # A seed is drawn before each step.
-        entry = self._entry if not self._program.uses_seed else None
-        self._shortcuts.add(form, self._program, values, tuple(values.values()), fixed, [], [], entry,
-                            self._count.finish)
-
-    def _hunt(self, batch: Mapping[str, Any], seed: int) -> None:
+    def _hunt(self, batch: Mapping[str, Any]) -> None:
         """Raise the report of where the last step stopped being finite."""
         random = self._function.program("trace_training").uses_seed
         self._function.trace(self._weights(self._previous), batch, training=True,
-                             seed=seed if random else None).check_finite()
+                             seed=int(self._drawn) if random else None).check_finite()
         raise NotFiniteError(f"the loss of step {self.steps} is not finite, but every value is when it is computed by "
                              f"itself")
 
@@ -138,14 +118,15 @@ class Trainer:
 
 
 class _Count:
-    """How many steps a Trainer did, and where those that take a shorter way leave their ``results``.  The entry holds
-    it, and so not the Trainer itself, whose arrays go as soon as nobody has it any more."""
+    """How many steps a Trainer did, and where they leave their ``results``, the losses and metrics.  Shortcuts hold it,
+    and so not the Trainer itself, whose arrays go as soon as nobody has it any more."""
 
     def __init__(self, program: Compiled, steps: int):
         self.program, self.steps = program, steps
-        self.results: dict[str, np.ndarray] = {}
+        outputs = program.program.graph.outputs
+        self.results = {name: np.zeros((), outputs[name].dtype.numpy) for name in program.reports if name in outputs}
 
     def finish(self) -> dict[str, float]:
-        """What a step gives that took a shorter way."""
+        """What a step gives."""
         self.steps += 1
         return self.program.report(self.results)

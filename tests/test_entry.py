@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import netc
-from netc.inputs import FORMS_KEPT
 from netc.runtime import entry
 from netc.runtime.entry import FORMS, MOST_OUTPUTS, Entry, Form
+from netc.shortcuts import FORMS_KEPT
 
 SOURCE = """net 1
 
@@ -60,7 +60,7 @@ def warmed(call, *arrays, **named):
 
 
 def is_native(call) -> bool:
-    return isinstance(call._entry.call, types.BuiltinFunctionType)
+    return isinstance(call._shortcuts.call, types.BuiltinFunctionType)
 
 
 def test_this_interpreter_takes_it():
@@ -207,7 +207,7 @@ def test_an_entry_does_not_hold_its_owner():
         predict(**batches[number]), trainer(y=targets[number], **batches[number])
         fn(fn.init(1), **batches[number])
         fn.value_and_grad(fn.init(1), y=targets[number], **batches[number])
-    expected, call = predict(**batches[0]), predict._entry.call
+    expected, call = predict(**batches[0]), predict._shortcuts.call
     owners = [weakref.ref(owner) for owner in (predict, trainer, trainer.slots["weights"], fn)]
     gc.disable()
     try:
@@ -224,7 +224,7 @@ def test_few_forms_hold_memory(fn):
     predict = fn.bind(fn.init(1))
     for samples in range(1, 3 * FORMS_KEPT):
         predict(**draw(0, samples))
-    assert 0 < len(predict._shortcuts._calls) <= FORMS_KEPT
+    assert 0 < len(predict._shortcuts._ways) <= FORMS_KEPT
 
 
 def test_the_interpreter_ends_with_entries_alive(fn, tmp_path):
@@ -237,7 +237,7 @@ x = np.ones(3, np.float32)
 predict = fn.bind(fn.init())
 for _ in range(3):
     predict(x), fn(fn.init(), x)
-kept = [predict._entry.call, predict, type(predict._entry.call).__name__]
+kept = [predict._shortcuts.call, predict, type(predict._shortcuts.call).__name__]
 print(kept[-1])
 """)
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=100,
@@ -311,15 +311,15 @@ def test_gradients_by_the_entry_are_those_of_the_long_way(fn):
         batch = draw(number) | {"y": draw(number + 9)["x"][:, :2].copy()}
         loss, gradient = fn.value_and_grad(w, **batch)
         losses, again, states = fn.losses_and_grad(w, batch)
-        expected, slope = fn._differentiate_flat(w.flat, batch["x"], batch["size"], batch["y"])
+        expected = fn._run_gradient({"weights": w.flat}, (batch["x"], batch["size"], batch["y"]), {})[2]
         assert loss == expected["loss"] == losses["loss"] and loss.shape == () and not states
-        assert gradient.flat.tobytes() == again.flat.tobytes() == slope.flat.tobytes()
+        assert gradient.flat.tobytes() == again.flat.tobytes() == expected["gradient"].tobytes()
         assert gradient.layout is fn.layout and not gradient.flat.flags.writeable
         new, state = fn.update(w, fn.init_optimizer(), gradient)
         stepped, same, _ = fn.step(w, fn.init_optimizer(), batch)
         assert new == stepped and all((state[path] == same[path]).all() for path in state)
         w = new
-    assert isinstance(fn._gradient_entry.call, types.BuiltinFunctionType)
+    assert isinstance(fn._gradient_shortcuts.call, types.BuiltinFunctionType)
     with pytest.raises(netc.InputError, match="`y` is missing"):
         fn.value_and_grad(w, batch["x"], batch["size"])
 
