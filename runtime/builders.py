@@ -18,8 +18,12 @@ def build(text: str) -> Object:
     if kind == "roofline":
         from .roofline_code import build as build_roofline
         return build_roofline(*settings)
-    from .tile_code import build_contract, build_pack, build_tile, build_total
-    if kind in ("contract", "pack", "total"):
-        return {"contract": build_contract, "pack": build_pack, "total": build_total}[kind](*settings)
-    dtype, *numbers = settings
-    return build_tile(dtype, *map(int, numbers))
+    if kind == "tile":
+        from .tile_code import build_tile
+        dtype, *numbers = settings
+        return build_tile(dtype, *map(int, numbers))
+    if kind == "pack":
+        from .packing_code import build_pack
+        return build_pack(*settings)
+    from .contract_code import build_contract, build_total
+    return {"contract": build_contract, "total": build_total}[kind](*settings)

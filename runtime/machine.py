@@ -20,8 +20,9 @@ from .deferred import np
 from .records import dataclass
 
 # The modules beside this one that shape machine code; their texts are part of every key.
-EMITTERS = ("builders", "elementary", "entry", "kinds", "machine", "math", "native", "random", "records", "roofline",
-            "roofline_code", "runner", "scalar", "simd", "tile", "tile_code", "translate", "walker")
+EMITTERS = ("builders", "contract_code", "elementary", "entry", "kinds", "machine", "math", "native", "packing_code",
+            "random", "records", "roofline", "roofline_code", "runner", "scalar", "simd", "tile", "tile_code",
+            "translate", "vectors", "walker")
 
 
 @dataclass(frozen=True)

@@ -139,37 +139,31 @@ def _walk(control, is_caller, times, timed):
     restore_flushing(before)
 
 
-def _do_all(program, bases):
-    """Do every step."""
+def _do_all(program, bases, times, timed):
+    """Do every step; with ``timed``, add its nanoseconds to times[step]."""
     steps, args = words_at(program, PROGRAM_STEPS), words_at(program, PROGRAM_ARGS)
     before = set_flushing(program[PROGRAM_FLUSHES])
+    clock = nanoseconds() if timed else 0
     for step in range(program[PROGRAM_COUNT]):
         row = step * STEP_WORDS
         if steps[row + 2] > 0:
             call_kernel(steps, row, bases, args, steps[row + 1], 0, steps[row + 2])
+        if timed:
+            now = nanoseconds()
+            times[step] += now - clock
+            clock = now
     restore_flushing(before)
 
 
 def _define_serial():
     def serial(program, bases):
-        _do_all(program, bases)
+        _do_all(program, bases, program, False)
     return serial
 
 
 def _define_timed():
     def timed(program, bases, times):
-        """``serial``, adding each step's nanoseconds to times[step]."""
-        steps, args = words_at(program, PROGRAM_STEPS), words_at(program, PROGRAM_ARGS)
-        before = set_flushing(program[PROGRAM_FLUSHES])
-        clock = nanoseconds()
-        for step in range(program[PROGRAM_COUNT]):
-            row = step * STEP_WORDS
-            if steps[row + 2] > 0:
-                call_kernel(steps, row, bases, args, steps[row + 1], 0, steps[row + 2])
-            now = nanoseconds()
-            times[step] += now - clock
-            clock = now
-        restore_flushing(before)
+        _do_all(program, bases, times, True)
     return timed
 
 
@@ -361,14 +355,14 @@ def _answer(form, args, inputs):
         for k in range(outputs):
             set_base(bases, form[first_output + k * OUTPUT_WORDS], words_at(results, k)[ARRAY_DATA])
         if form[RELEASES] == 0:
-            _do_all(words_at(form, PROGRAM), bases)
+            _do_all(words_at(form, PROGRAM), bases, form, False)
         else:
             form[RUNNING] = 1
             state, is_done = leave_interpreter(), False
             if form[CONTROL] != 0:
                 is_done = _share(words_at(form, CONTROL), form[PROGRAM], form[FRAME]) == DONE
             if not is_done:
-                _do_all(words_at(form, PROGRAM), bases)
+                _do_all(words_at(form, PROGRAM), bases, form, False)
             enter_interpreter(state)
             form[RUNNING] = 0
         result = results[0] if form[MAKE] == 0 else call_object(words_at(form, MAKE), results, outputs, nothing())
