@@ -14,7 +14,7 @@ from ..runtime.records import dataclass
 from . import programs
 from .fuse import LEAVES, TRIVIAL, Fusion
 from .ir import Node, topological
-from .loops import Load, Store
+from .loops import Load, Store, statements
 from .model import Layer, Model
 from .nest import View
 from .outline import own_nodes
@@ -117,13 +117,6 @@ def reads_and_writes(step: Step) -> tuple[list[View], list[View]]:
     stored = {statement.buffer for statement in statements(step.code.body) if isinstance(statement, Store)}
     loaded = {statement.buffer for statement in statements(step.code.body) if isinstance(statement, Load)}
     return [step.views[k] for k in sorted(loaded)], [step.views[k] for k in sorted(stored)]
-
-
-def statements(body: tuple) -> Iterator:
-    """Every statement of a kernel."""
-    for statement in body:
-        yield statement
-        yield from statements(getattr(statement, "body", ()))
 
 
 def _holders(fusion: Fusion, kernels: Iterable[Kernel]) -> dict[Node, tuple[Kernel, ...]]:

@@ -13,7 +13,7 @@ from collections.abc import Hashable
 from ..runtime.records import dataclass
 from .emit_cpu import ELEMENTWISE, Printer, Source
 from .epilogue import VALUE
-from .loops import Combine, Follow, For, Kernel, Let, Range, Share, Units
+from .loops import Combine, Follow, For, Kernel, Let, Range, Share, Units, statements
 from .types import Size
 
 
@@ -116,7 +116,7 @@ def emit(kernel: Kernel, lanes: int = 1) -> Source:
     head = ["@device", "def work(bases, args, unit, end, stride):"]
     head += [f"    {name} = {value}" for name, value in _operands(printer, 0)]
     if lanes > 1:
-        combined = next(s for s in _statements(kernel.body) if isinstance(s, Combine))
+        combined = next(s for s in statements(kernel.body) if isinstance(s, Combine))
         head += [f"    shared = cuda.shared.array({lanes}, type_{combined.dtype.name})",
                  "    lane = cuda.threadIdx.x", "    lanes = cuda.blockDim.x"]
     return Source("\n".join(head + printer.lines) + "\n", tuple(printer.integers), tuple(printer.constants))
@@ -142,9 +142,3 @@ def _operands(printer: Printer, first: int) -> list[tuple[str, str]]:
         found.append(("constants", f"buffer_f64(bases, args, {words})"))
         words += 2
     return found + [(f"n{k}", f"args[{words + k}]") for k in range(len(printer.integers))]
-
-
-def _statements(body: tuple):
-    for statement in body:
-        yield statement
-        yield from _statements(getattr(statement, "body", ()))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from .loops import Assign, Constant, Divide, FromIndex, Kernel, Let, Load, Store, Units, Within
+from ..runtime.records import changed
+from .loops import Assign, Constant, Divide, FromIndex, Kernel, Let, Load, Store, Units, Within, replaced, statements
 from .nest import View
 from .schedule import Buffer, ScanStep, Step
 from .types import Size, product
@@ -91,24 +92,15 @@ def _fused(made: Step, step: Step) -> Step:
     buffer = matrix.c.buffer
     kept = [k for k, view in enumerate(step.views) if view.buffer is not buffer]
     number = {k: new for new, k in enumerate(kept)}
-    kernel = Kernel(tuple(step.code.buffers[k] for k in kept), _renumbered(step.code.body, number))
+
+    def renumbered(s):
+        if isinstance(s, Load) and s.buffer not in number:
+            return Assign(s.name, VALUE)
+        return changed(s, buffer=number[s.buffer]) if isinstance(s, (Load, Store)) else s
+    kernel = Kernel(tuple(step.code.buffers[k] for k in kept), replaced(step.code.body, renumbered))
     views: tuple[View, ...] = (matrix.a, matrix.b, *(step.views[k] for k in kept))
     return replace(made, kernel=kernel, views=views, units=step.units, label=f"{made.label} and {step.label}",
                    values=tuple(dict.fromkeys((*made.values, *step.values))))
-
-
-def _renumbered(body: tuple, number) -> tuple:
-    made: list = []
-    for s in body:
-        if isinstance(s, Load) and s.buffer not in number:
-            made.append(Assign(s.name, VALUE))
-        elif isinstance(s, (Load, Store)):
-            made.append(replace(s, buffer=number[s.buffer]))
-        elif isinstance(s, Units):
-            made.append(replace(s, body=_renumbered(s.body, number)))
-        else:
-            made.append(s)
-    return tuple(made)
 
 
 def _memory(step) -> set:
@@ -124,11 +116,4 @@ def _written(step) -> set:
     if step.kernel is None:
         return {step.matrix.c.buffer}
     shift = len(step.views) - len(step.code.buffers)        # the product's operands come before the kernel's
-    return {step.views[shift + s.buffer].buffer for s in _stores(step.code.body)}
-
-
-def _stores(body: tuple) -> Iterable[Store]:
-    for statement in body:
-        if isinstance(statement, Store):
-            yield statement
-        yield from _stores(getattr(statement, "body", ()))
+    return {step.views[shift + s.buffer].buffer for s in statements(step.code.body) if isinstance(s, Store)}

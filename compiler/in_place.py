@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..runtime.records import changed, dataclass
-from .loops import Affine, Follow, For, Kernel, Let, Load, Share, Store, Units
+from .loops import Affine, Follow, For, Kernel, Let, Load, Share, Store, Units, replaced, statements
 from .memory import buffers_of, lifetimes
 from .nest import View
 from .schedule import Buffer, External, ScanStep, Step
@@ -92,7 +92,12 @@ def _in_one(step: Step, new: Memory, old: Memory) -> Step:
     views = tuple(dict.fromkeys(moved))
     number = [views.index(view) for view in moved]
     dtypes = tuple(view.dtype for view in views)
-    return replace(step, views=views, kernel=Kernel(dtypes, _renumbered(step.code.body, number, shifts)))
+
+    def renumbered(s):
+        if isinstance(s, (Load, Store)):
+            return changed(s, buffer=number[s.buffer], index=s.index + shifts[s.buffer])
+        return changed(s, buffer=number[s.buffer]) if isinstance(s, Follow) else s
+    return replace(step, views=views, kernel=Kernel(dtypes, replaced(step.code.body, renumbered)))
 
 
 # --- inner values -----------------------------------------------------------------------------------------------------
@@ -145,7 +150,7 @@ def _may_follow(step: Step, new: Buffer, old: Buffer) -> bool:
 def _is_chosen(step: Step, new: Buffer, old: Buffer) -> bool:
     """Whether an element of ``new`` is, as it happens, the one of ``old``: in one memory LLVM would store only where it
     is another, element by element or by masks, which takes far longer than to store all."""
-    body = list(_statements(step.code.body))
+    body = list(statements(step.code.body))
     made = {s.name: s for s in body if isinstance(s, (Let, Load))}
     wanted = [s.value for s in body if isinstance(s, Store) and step.views[s.buffer].buffer is new]
     while wanted:
@@ -155,12 +160,6 @@ def _is_chosen(step: Step, new: Buffer, old: Buffer) -> bool:
         if isinstance(found, Let) and found.op in ("where", "maximum", "minimum"):
             wanted += found.args
     return False
-
-
-def _statements(body: Iterable) -> Iterator:
-    for statement in body:
-        yield statement
-        yield from _statements(getattr(statement, "body", ()))
 
 
 def _moved_to(step, new: Buffer, old: Buffer):
@@ -250,15 +249,3 @@ def _accesses(body: Iterable, extents: Mapping[str, Size] | None = None,
             yield from _accesses(statement.body, extents, inner)
         else:
             yield from _accesses(getattr(statement, "body", ()), extents, inner)
-
-
-def _renumbered(body: tuple, number: Sequence[int], shifts: Sequence[Size]) -> tuple:
-    made: list = []
-    for s in body:
-        if isinstance(s, Follow):
-            s = changed(s, buffer=number[s.buffer])
-        if isinstance(s, (Load, Store)):
-            made.append(changed(s, buffer=number[s.buffer], index=s.index + shifts[s.buffer]))
-        else:
-            made.append(changed(s, body=_renumbered(s.body, number, shifts)) if hasattr(s, "body") else s)
-    return tuple(made)

@@ -8,7 +8,7 @@ loop is ``Units``: the runner hands each call a range of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
 
 from ..runtime.records import changed, dataclass
@@ -219,6 +219,19 @@ class Kernel:
 
     buffers: tuple[DType, ...]
     body: tuple
+
+
+def statements(body: Iterable) -> Iterator:
+    """Every statement, those inside of others too."""
+    for statement in body:
+        yield statement
+        yield from statements(getattr(statement, "body", ()))
+
+
+def replaced(body: Iterable, new: Callable) -> tuple:
+    """The statements with ``new(statement)`` in the place of each, and what is inside of that likewise."""
+    made = map(new, body)
+    return tuple(changed(s, body=replaced(s.body, new)) if hasattr(s, "body") else s for s in made)
 
 
 UNIT = "unit"           # the variable of a parallel loop that stands for no axis

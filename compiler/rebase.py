@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..runtime.records import changed
-from .loops import Follow, Load, Store
+from .loops import Follow, Load, Store, replaced, statements
 from .schedule import ScanStep, Step
 from .types import Size
 
@@ -29,30 +29,20 @@ def _rebased(step: Step) -> Step:
     shifts = {buffer: offset for buffer, offset in shifts.items() if offset != 0 and buffer not in mixed}
     if not shifts:
         return step
+
+    def moved(s):
+        is_moved = isinstance(s, (Load, Store)) and s.buffer in shifts
+        return changed(s, index=s.index - shifts[s.buffer]) if is_moved else s
     views = tuple(changed(view, offset=view.offset + shifts.get(buffer, 0)) for buffer, view in enumerate(step.views))
-    return changed(step, views=views, kernel=changed(step.code, body=_moved(step.code.body, shifts)))
+    return changed(step, views=views, kernel=changed(step.code, body=replaced(step.code.body, moved)))
 
 
 def _offsets(body: Iterable) -> Iterator[tuple[int, Size | None]]:
     """The buffer of each access and the part of its index that does not change; None where that says nothing: a guarded
     load takes the buffer's first element where the guard fails."""
-    for statement in body:
+    for statement in statements(body):
         if isinstance(statement, (Load, Store)):
             is_guarded = isinstance(statement, Load) and statement.guard is not None
             yield statement.buffer, None if is_guarded else statement.index.offset
-        else:
-            if isinstance(statement, Follow):
-                yield statement.buffer, None
-            yield from _offsets(getattr(statement, "body", ()))
-
-
-def _moved(body: Iterable, shifts: dict[int, Size]) -> tuple:
-    moved = []
-    for statement in body:
-        if isinstance(statement, (Load, Store)) and statement.buffer in shifts:
-            moved.append(changed(statement, index=statement.index - shifts[statement.buffer]))
-        elif hasattr(statement, "body"):
-            moved.append(changed(statement, body=_moved(statement.body, shifts)))
-        else:
-            moved.append(statement)
-    return tuple(moved)
+        elif isinstance(statement, Follow):
+            yield statement.buffer, None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from .loops import For, If, Load, Range, Store, Units
+from .loops import For, Load, Range, Store, Units, statements
 from .nest import View
 from .schedule import Extent, Product, ScanStep, Step
 from .types import evaluate
@@ -47,14 +47,7 @@ def _candidate(body: tuple[Step, ...], sizes: Mapping[str, int]) -> int | None:
 def _written(step: Step) -> list[View]:
     if step.matrix is not None:
         return [step.matrix.c]
-    return [step.views[s.buffer] for s in _statements(step.code.body) if isinstance(s, Store)]
-
-
-def _statements(body: tuple) -> Iterator:
-    for statement in body:
-        yield statement
-        if isinstance(statement, (For, If, Range, Units)):
-            yield from _statements(statement.body)
+    return [step.views[s.buffer] for s in statements(step.code.body) if isinstance(s, Store)]
 
 
 def _stays(access: tuple | None, samples: int, spans: dict[object, int]) -> bool:
@@ -85,11 +78,11 @@ def _accesses(step: Step, samples: int, sizes: Mapping[str, int], written) -> It
     if whole % samples:
         yield None
         return
-    for statement in _statements(step.code.body):
+    for statement in statements(step.code.body):
         if isinstance(statement, For) and statement.variable != variable:
             extents[statement.variable] = evaluate(statement.extent, sizes)
     extents[variable] = whole // samples
-    for statement in _statements(step.code.body):
+    for statement in statements(step.code.body):
         if isinstance(statement, (Load, Store)) and step.views[statement.buffer].buffer in written:
             yield _access(step.views[statement.buffer], statement, variable, extents, sizes)
 

@@ -13,7 +13,7 @@ from string import digits
 from typing import Any
 
 from ..runtime.records import changed, dataclass
-from .loops import STATEMENTS, Affine, For, If, Kernel, Load, Store, Units, numbered
+from .loops import STATEMENTS, Affine, For, If, Kernel, Load, Store, Units, numbered, statements
 from .nest import View
 from .schedule import Step
 from .types import Size, known_nonnegative, product
@@ -93,7 +93,7 @@ def _new_names(body: tuple, used: set[str]) -> dict[str, str]:
     """A name for each value and each inner loop, numbered on from the last that is used."""
     last = max(map(_number, used), default=0)
     names: dict[str, str] = {}
-    for statement in _statements(body):
+    for statement in statements(body):
         for key in ("name", "exact", "variable"):
             name = getattr(statement, key, None)
             if name is not None and name not in names:
@@ -105,12 +105,6 @@ def _new_names(body: tuple, used: set[str]) -> dict[str, str]:
 def _number(name: str) -> int:
     """The digits at the end of a name, 0 where there are none."""
     return int(name[len(name.rstrip(digits)):] or 0)
-
-
-def _statements(body: tuple) -> Iterator:
-    for statement in body:
-        yield statement
-        yield from _statements(getattr(statement, "body", ()))
 
 
 def _rewritten(value: Any, mapping: Mapping[str, Affine], names: Mapping[str, str], buffers: Sequence[int]) -> Any:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import reduce
 
-from ..attribution import attribute, reads_and_writes, statements
+from ..attribution import attribute, reads_and_writes
 from ..graph_cost import short
-from ..loops import Let
+from ..loops import Let, statements
 from ..memory import lifetimes, plan
 from ..model import Layer, Model
 from ..names import Names
