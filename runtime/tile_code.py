@@ -221,13 +221,18 @@ class _DotTile(_Tile):
         for place in self.sums:
             builder.store(ir.Constant(self.vector, None), place)
         self.loop(0, ir.Constant(I64, 0), self.b)
-        for target, place in zip(self.rows_c, self.sums):
-            total = self.add_lanes(builder.load(place))
-            with builder.if_else(self.accumulate) as (then, otherwise):
-                with then:
-                    builder.store(builder.fadd(builder.load(target), total), target)
-                with otherwise:
-                    builder.store(total, target)
+        totals = [self.add_lanes(builder.load(place)) for place in self.sums]
+        with builder.if_else(self.accumulate) as (then, otherwise):
+            with then:
+                # All are read before any is stored: rows too many repeat the last one.
+                before = [builder.load(target) for target in self.rows_c]
+                self.store([builder.fadd(old, total) for old, total in zip(before, totals)])
+            with otherwise:
+                self.store(totals)
+
+    def store(self, totals):
+        for target, total in zip(self.rows_c, totals):
+            self.builder.store(total, target)
 
     def innermost(self, at_a, at_b):
         with self.builder.if_then(self.has_terms):

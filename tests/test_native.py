@@ -511,10 +511,11 @@ def test_weight_gradients_whose_lines_collide_in_the_cache(dtype):
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 def test_products_of_one_column(dtype):
-    """Dot products: the rest of a vector along k, chunks of k, and values beside that must not be touched."""
+    """Dot products: the rest of a vector along k, chunks of k, tiles with rows too many, which repeat the last one, and
+    values beside that must not be touched."""
     numpy_dtype = "f4" if dtype == "f32" else "f8"
     numbers = np.random.default_rng(7)
-    for m, k in [(1, 1), (1, 7), (13, 8), (9, 33), (40, 1000), (8, 0)]:
+    for m, k in [(1, 1), (1, 7), (13, 8), (9, 33), (40, 1000), (30, 1000), (3, 400), (8, 0)]:
         a, b = numbers.normal(size=(m, k + 2)).astype(numpy_dtype), numbers.normal(size=k).astype(numpy_dtype)
         a[:, k:] = np.nan
         guarded = np.full(m + 8, 2.0, numpy_dtype)
