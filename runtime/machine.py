@@ -27,12 +27,12 @@ EMITTERS = ("builders", "contract_code", "elementary", "entry", "kinds", "machin
 
 @dataclass(frozen=True)
 class Object:
-    """An object file and its only visible symbol; ``module`` is LLVM's module that it was made of, where it was made
+    """An object file and its only visible symbol; ``bitcode`` is LLVM's module that it was made of, where it was made
     here."""
 
     symbol: str
     content: bytes
-    module: Any = field(default=None, compare=False, repr=False)
+    bitcode: bytes | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def target_machine():
 
 
 def emit_code(module: Any, as_text: bool = False) -> Any:
-    """An optimised module's machine code: an object file, or assembly.
+    """An optimised module's machine code: an object file, or assembly.  It alters the module.
 
     LLVM leaves the indices in loops as they are written.  To look for better ones takes it longer than all else where a
     loop has many arrays and strides, and what it finds is slower: it needs more registers.

@@ -96,7 +96,8 @@ def compile_native(function: Callable | Definition, kinds: Sequence[Kind | Point
     foreign = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")} - SYMBOLS
     if foreign:
         raise RuntimeError(f"a kernel would call {', '.join(sorted(foreign))}")
-    return Object(symbol, emit_code(module), module)
+    bitcode = module.as_bitcode()       # before the module is altered
+    return Object(symbol, emit_code(module), bitcode)
 
 
 # --- buffers ------------------------------------------------------------------------------------------------------

@@ -41,8 +41,11 @@ def test_the_stages_of_a_program(fn):
 
 
 def test_machine_code_is_that_which_runs(fn):
+    from llvmlite.binding import parse_assembly
+
+    from netc.runtime import machine
     from netc.runtime.builders import build
-    from netc.runtime.listing import texts_of
+    from netc.runtime.listing import listing, texts_of
     fn(fn.init(), np.ones((8, 2), np.float32))
     runner = fn.program("predict").executable.bind({"N": 8}).runner
     texts = texts_of(runner.steps.tolist(), runner.args.tolist())
@@ -53,4 +56,5 @@ def test_machine_code_is_that_which_runs(fn):
         made = build(text)
         assert made.content == build(text).content                     # equal texts give equal code
         assert f"\n{made.symbol}:" in assembly and f"@{made.symbol}(" in llvm
+        assert machine.emit_code(parse_assembly(listing(text, "llvm"))) == made.content
     assert assembly.count("\n# ") >= len(texts) - 1 and "tile f32" in assembly

@@ -7,6 +7,7 @@ import ast
 import re
 
 import pytest
+from llvmlite import binding as llvm
 
 from netc.runtime import native, scalar, tile_code
 from netc.runtime.translate import Definition
@@ -54,6 +55,6 @@ def test_what_is_guarded_or_unrolled_is_worth_copies(line, level):
 
 @pytest.mark.parametrize(("rows", "vectors", "last", "panel"), [(6, 2, 0, 0), (6, 2, 1, 0), (1, 8, 0, 2)])
 def test_a_tile_has_one_innermost_loop(rows, vectors, last, panel):
-    module = str(tile_code.build_tile("f32", rows, vectors, last, panel).module)
+    module = str(llvm.parse_bitcode(tile_code.build_tile("f32", rows, vectors, last, panel).bitcode))
     products = re.findall(r"call <\d+ x float> @llvm\.fma", module)
     assert len(products) == rows * vectors
