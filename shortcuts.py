@@ -10,6 +10,7 @@ import numpy as np
 
 from .compiler.programs import SEED
 from .runtime.entry import Entry, Form, weakly
+from .runtime.pool import epoch
 
 FORMS_KEPT = 32             # each holds the memory of a run
 
@@ -33,16 +34,21 @@ class Shortcuts(Entry):
         self._fixed = fixed or {}
         self._is_native = is_native
         self._ways: dict[tuple | None, _Way] = {}
+        self._epoch = epoch()
 
     def _call(self, /, *given: Any, **named: Any) -> Any:
+        if self._epoch != epoch():              # what is known was planned for other threads
+            self._ways, self._epoch = {}, epoch()
+            self.forget()
         arrays = (*given, *named.values()) if named else given
         form = form_of(named, arrays)
         way = self._ways.get(form)
         outputs = way.call(*arrays) if way is not None else None
         if way is None or outputs is None:
             outputs = self._take_long_way(form, arrays, given, named)
-        elif way.is_to_be_told():
-            self.add(way.form(arrays))
+        elif not way.is_told:
+            way.is_told = True
+            self.add(way.form(arrays, self._epoch))
         return outputs[0] if self._make is None else self._make(*outputs)
 
     def _take_long_way(self, form: tuple | None, arrays: tuple, given: tuple, named: Mapping[str, Any]) -> list:
@@ -84,20 +90,13 @@ class _Way:
         self._limits, self._outputs, self._make = limits, outputs, make
         plain, self._take = binding.caller(fixed, slots, outputs)
         self.call = _checked(plain, [(place, limit) for place, limit in enumerate(limits) if limit is not None])
-        self._is_told = False
+        self.is_told = False            # to machine code
 
-    def is_to_be_told(self) -> bool:
-        """Whether machine code is to know the form now: once, but not before the threads that it would run with."""
-        if self._is_told or not self._binding.has_workers():
-            return False
-        self._is_told = True
-        return True
-
-    def form(self, arrays: Sequence[np.ndarray]) -> Form:
+    def form(self, arrays: Sequence[np.ndarray], epoch: int) -> Form:
         """The form of calls like this one."""
         # It takes the frame that was used just now: no other call needs one but in another thread.
         return self._binding.form(self._take(), self._slots, self._names, arrays, self._limits, self._outputs,
-                                  self._make, self._fixed)
+                                  self._make, epoch, self._fixed)
 
 
 def _checked(call: Callable, limits: list[tuple[int, int]]) -> Callable:

@@ -179,9 +179,10 @@ class Executable:
         return machine
 
     def bind(self, sizes: Mapping[str, int], flat: bool = False) -> Binding:
-        """The program for these sizes; the last few are kept.  ``flat``: with every kernel's run a row of the table, as
-        profiles want it."""
-        key = (flat, *sorted(sizes.items()))
+        """The program for these sizes and the threads that there are; the last few are kept.  ``flat``: with every
+        kernel's run a row of the table, as profiles want it."""
+        from ..runtime.pool import threads
+        key = (flat, threads(), *sorted(sizes.items()))
         with self._lock:
             if self._addresses is None:
                 self._addresses = self._load()
@@ -478,7 +479,7 @@ class Binding:
         return call, take
 
     def form(self, frame: Frame, slots: Sequence[str], names: Sequence[str | None], arrays: Sequence[np.ndarray],
-             limits: Sequence[int | None], outputs: Sequence[str], make: Callable | None, kept: Any):
+             limits: Sequence[int | None], outputs: Sequence[str], make: Callable | None, epoch: int, kept: Any):
         """Such calls as an Entry takes them, which has the frame for itself; ``kept``: the fixed arrays."""
         from ..runtime.entry import Form
         from ..runtime.pool import pool
@@ -486,13 +487,8 @@ class Binding:
         inputs = [(name, self.slots.get(slot, -1), array.shape, array.dtype, limit)
                   for slot, name, array, limit in zip(slots, names, arrays, limits, strict=True)]
         made = [(*self.shapes[name], self.slots[f"out:{name}"]) for name in outputs]
-        return Form(self.runner.address, frame.address, not self.runner.is_brief, workers, inputs, made, make,
+        return Form(self.runner.address, frame.address, not self.runner.is_brief, workers, epoch, inputs, made, make,
                     (frame, self, kept))
-
-    def has_workers(self) -> bool:
-        """Whether it runs with all the threads that it ever may: the pool may come later."""
-        from ..runtime.pool import pool
-        return not self.runner.is_parallel or pool() is not None
 
     def _fixed_frame(self, fixed: Mapping[str, np.ndarray]) -> Frame:
         """A frame that knows the arrays of these slots."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from . import machine
-from .pool import Pool
+from .pool import EPOCH_ADDRESS, Pool
 from .records import dataclass
 
 FORMS = 8               # that an entry knows at most
@@ -31,8 +31,9 @@ LONG_WAY, FORM_COUNT, FIRST_FORM = range(3)
 # Words of a form.  MAKE: what is called with the outputs for the result, 0 where the one output is the result.
 # RELEASES: whether the program runs outside of the interpreter's lock; RUNNING: it does just now, in some thread;
 # CONTROL: the control block of the pool with which it runs, 0 for none; WAKE: what is called to wake its workers.
-(PROGRAM, FRAME, RELEASES, RUNNING, CONTROL, WAKE, ARRAY_TYPE, EMPTY, MAKE, POSITIONAL, INPUTS, OUTPUTS,
- FIRST_INPUT) = range(13)
+# EPOCH: that of the threads for which it was planned; NOW: the address of the present one.
+(PROGRAM, FRAME, RELEASES, RUNNING, CONTROL, WAKE, EPOCH, NOW, ARRAY_TYPE, EMPTY, MAKE, POSITIONAL, INPUTS, OUTPUTS,
+ FIRST_INPUT) = range(15)
 # Of each input, in order: its name, where its address goes (-1: nowhere), its type, the bytes of an element, what its
 # elements, integers from 0 on, must be below (0: they may be anything), its shape.
 INPUT_NAME, INPUT_PLACE, INPUT_TYPE, INPUT_BYTES, INPUT_LIMIT, INPUT_RANK, INPUT_SHAPE = range(7)
@@ -50,14 +51,15 @@ ORDERED = 0x101         # the flags of contiguous rows and aligned elements
 @dataclass(frozen=True)
 class Form:
     """How a call may look, and what answers it.  ``program``, ``frame``: addresses; ``releases``: as RELEASES;
-    ``workers``: the pool with which it runs; ``inputs``: (name, None where it comes by position; place; shape; type;
-    limit of its elements); ``outputs``: (shape, type, place); ``make``: as MAKE; ``kept``: what must live as long as
-    the form."""
+    ``workers``: the pool with which it runs; ``epoch``: as EPOCH; ``inputs``: (name, None where it comes by position;
+    place; shape; type; limit of its elements); ``outputs``: (shape, type, place); ``make``: as MAKE; ``kept``: what
+    must live as long as the form."""
 
     program: int
     frame: int
     releases: bool
     workers: Pool | None
+    epoch: int
     inputs: Sequence[tuple[str | None, int, tuple[int, ...], np.dtype, int | None]]
     outputs: Sequence[tuple[tuple[int, ...], np.dtype, int]]
     make: Callable | None
@@ -87,6 +89,11 @@ class Entry:
                                          (self._long_way, forms)))
 
 
+    def forget(self) -> None:
+        """Answer all calls by the long way."""
+        self._forms, self.call = (), self._long_way
+
+
 def weakly(method: Callable) -> Callable:
     """A bound method without a hold on its object, which lives at each call: so that what an object's entry calls does
     not keep the object."""
@@ -111,7 +118,7 @@ def _write(form: Form) -> _Words:
     wake = None if form.workers is None else form.workers.wake
     kept: list = [form, wake]
     words = [form.program, form.frame, form.releases, 0, 0 if form.workers is None else form.workers.address, id(wake),
-             id(np.ndarray), id(np.empty),
+             form.epoch, EPOCH_ADDRESS, id(np.ndarray), id(np.empty),
              0 if form.make is None else id(form.make),
              sum(name is None for name, *_ in form.inputs), len(form.inputs), len(form.outputs)]
     for name, place, shape, dtype, limit in form.inputs:

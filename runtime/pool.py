@@ -9,6 +9,7 @@ when it needs one.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import threading
 import time
@@ -115,6 +116,8 @@ def _default_threads() -> int:
 _threads = 0                    # 0: not decided yet
 _pool: Pool | None = None
 _pool_lock = threading.Lock()
+_epoch = ctypes.c_int64(0)      # how often the threads changed: what was planned for others is planned again
+EPOCH_ADDRESS = ctypes.addressof(_epoch)
 
 
 def threads() -> int:
@@ -123,6 +126,11 @@ def threads() -> int:
     if _threads == 0:
         _threads = _default_threads()
     return _threads
+
+
+def epoch() -> int:
+    """A number that is another one whenever programs run with other threads than before."""
+    return _epoch.value
 
 
 def set_threads(count: int) -> None:
@@ -136,6 +144,7 @@ def set_threads(count: int) -> None:
         if _pool is not None:
             _pool.stop()
         _pool, _threads = None, count
+        _epoch.value += 1
 
 
 def pool() -> Pool | None:
@@ -162,6 +171,7 @@ def _forget() -> None:
     if _pool is not None:
         _pool.forget()
     _pool, _pool_lock = None, threading.Lock()
+    _epoch.value += 1
 
 
 def _stop_at_exit() -> None:

@@ -11,6 +11,7 @@ from .entry import (
     ARRAY_TYPE,
     CONTROL,
     EMPTY,
+    EPOCH,
     FIRST_FORM,
     FIRST_INPUT,
     FORM_COUNT,
@@ -27,6 +28,7 @@ from .entry import (
     LONG_WAY,
     MAKE,
     MOST_OUTPUTS,
+    NOW,
     OBJECT_TYPE,
     ORDERED,
     OUTPUT_KIND,
@@ -325,8 +327,9 @@ def _wake(form):
 
 
 def _is_free(form):
-    """Whether nobody runs the form's program, and its pool, if it has one, has nothing else to do."""
-    free = form[RUNNING] == 0
+    """Whether nobody runs the form's program, and its pool, if it has one, has nothing else to do; it is that of the
+    threads that there are."""
+    free = form[RUNNING] == 0 and form[EPOCH] == words_at(form, NOW)[0]
     if form[CONTROL] != 0:
         free = free and words_at(form, CONTROL)[BUSY] == 0 and words_at(form, CONTROL)[STOP] == 0
     return free

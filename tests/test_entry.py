@@ -16,6 +16,7 @@ import pytest
 import netc
 from netc.runtime import entry
 from netc.runtime.entry import FORMS, MOST_OUTPUTS, Entry, Form
+from netc.runtime.pool import epoch
 from netc.shortcuts import FORMS_KEPT
 
 SOURCE = """net 1
@@ -332,8 +333,9 @@ def form_of(fn, outputs, make=None, releases=False):
     executable = fn.program("predict").executable
     binding = executable.bind({"N": 3})
     found = binding.form(binding._frame(), ["x"], [None], (np.zeros(3, np.float32),), [None], ["twice", "half"], make,
-                         ())
-    return Form(found.program, found.frame, releases, None, found.inputs, [*found.outputs, *outputs], make, found.kept)
+                         epoch(), ())
+    return Form(found.program, found.frame, releases, None, found.epoch, found.inputs, [*found.outputs, *outputs], make,
+                found.kept)
 
 
 def test_an_output_that_cannot_be_made(pair):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -87,15 +88,21 @@ def test_calls_go_on_whatever_the_threads_are_set_to():
 
 
 def test_calls_known_with_one_thread_use_those_that_are_set_later():
-    fn = netc.compile(SOURCE)
-    weights, x = fn.init(seed=1), inputs(600)
-    predict, wanted = fn.bind(weights), fn.bind(weights)(x)
     pool.set_threads(1)
-    for _ in range(3):
-        assert np.array_equal(predict(x), wanted)
-    pool.set_threads(2)
-    before = pool.pool()._get(runner.NUMBER)
-    assert np.array_equal(predict(x), wanted) and pool.pool()._get(runner.NUMBER) == before + 1
+    fn = netc.compile(SOURCE)
+    weights, batch = fn.init(seed=1), {"x": inputs(600), "target": inputs(600)[:, :8].copy()}
+    predict, trainer, wanted = fn.bind(weights), fn.trainer(weights), fn(weights, batch["x"])
+
+    def is_known(shortcuts) -> bool:
+        return isinstance(shortcuts.call, types.BuiltinFunctionType)
+    for count in (1, 2, 1, 2):
+        pool.set_threads(count)
+        for number in range(4):
+            before = pool.pool()._get(runner.NUMBER) if count > 1 else 0
+            assert np.array_equal(predict(batch["x"]), wanted) and np.array_equal(fn(weights, batch["x"]), wanted)
+            trainer(batch)
+            assert (pool.pool()._get(runner.NUMBER) == before + 3) if count > 1 else pool.pool() is None
+            assert [is_known(each._shortcuts) for each in (predict, fn, trainer)] == 3 * [number > 0]
 
 
 def test_the_threads_are_set_while_others_call():
@@ -346,9 +353,9 @@ thread.join()
 
 @FORKS
 def test_a_child_forked_while_a_thread_wakes_workers(tmp_path):
-    """The child does not wait for their lock: it has no workers."""
+    """The child does not wait for their lock: it has no workers, and makes its own."""
     code = """
-from netc.runtime import pool
+from netc.runtime import pool, runner
 predict, x, workers = fn.bind(weights), inputs(600), pool.pool()
 for _ in range(3): predict(x)
 while not workers._asleep: time.sleep(0.01)
@@ -356,7 +363,8 @@ with workers._sleeping:
     child = os.fork()
     if child == 0:
         signal.alarm(20)
-        os._exit(0 if np.array_equal(predict(x), wanted) else 1)
+        same = all(np.array_equal(predict(x), wanted) for _ in range(4))
+        os._exit(0 if same and pool.pool()._get(runner.NUMBER) == 4 else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert script(code, tmp_path) == "0\n"
