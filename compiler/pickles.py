@@ -13,7 +13,6 @@ from typing import Any
 
 from .ir import Graph, Node, Primitive, remake
 from .ops import PRIMITIVES
-from .types import DTYPES, DType
 
 PACKAGE = __name__.rsplit(".", 1)[0]
 
@@ -50,8 +49,6 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value):
         if type(value) is Node:
             return _node, (value.op.name, value.args, dict(value.attrs), value.type)
-        if type(value) is DType:
-            return _dtype, (value.name,)
         if type(value) is Primitive:
             return _primitive, (value.name,)
         return NotImplemented
@@ -66,10 +63,6 @@ class _Unpickler(pickle.Unpickler):
 
 def _node(op: str, args: tuple[Node, ...], attrs: dict[str, Any], type_) -> Node:
     return remake(PRIMITIVES[op], args, attrs, type_)
-
-
-def _dtype(name: str) -> DType:
-    return DTYPES[name]
 
 
 def _primitive(name: str) -> Primitive:

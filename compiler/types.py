@@ -25,9 +25,10 @@ class TypeRuleError(Exception):
 # --- dtypes -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DType:
-    """An element type: ``name`` as the language writes it, ``kind`` one of "float", "int", "bool"."""
+    """An element type, one object each: ``name`` as the language writes it, ``kind`` one of "float", "int",
+    "bool"."""
 
     name: str
     kind: str
@@ -41,10 +42,17 @@ class DType:
     def numpy_name(self) -> str:
         return {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "bool": "bool"}[self.name]
 
+    def __reduce__(self):
+        return _dtype, (self.name,)
+
     def __str__(self) -> str:
         return self.name
 
     __repr__ = __str__
+
+
+def _dtype(name: str) -> DType:
+    return DTYPES[name]
 
 
 f32 = DType("f32", "float", 4)

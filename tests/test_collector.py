@@ -69,3 +69,22 @@ def test_threads_leave_it_on_in_any_order():
         leave.set()
         thread.join()
     assert gc.isenabled()
+
+
+def test_what_was_made_is_old_at_the_end():
+    gc.collect()
+    before = len(gc.get_objects(generation=2))
+    with paused():
+        made = [[] for _ in range(100_000)]
+    assert len(gc.get_objects(generation=2)) - before >= len(made)
+    assert gc.get_count()[0] < 1_000                # so that the next collection is a short one
+
+
+def test_what_others_have_set_aside_stays_there():
+    gc.freeze()
+    try:
+        with paused():
+            pass
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from ...runtime.records import dataclass
 from .. import ops, syntax
 from ..ir import Graph, Node, topological
@@ -45,10 +47,19 @@ class Slot:
 def slots_of(function) -> list[Slot]:
     """The parameters of a function, or the settings of a model."""
     if isinstance(function, Builtin):
-        return [Slot(p.name, p.required, function.variadic and i == 0) for i, p in enumerate(function.parameters)]
+        return _slots_of_builtin(function)
     tree = function.tree
-    params = tree.settings if isinstance(tree, syntax.Model) else tree.params
-    return [Slot(p.name, p.default is None and not p.variadic, p.variadic) for p in params]
+    return declared_slots(tree.settings if isinstance(tree, syntax.Model) else tree.params)
+
+
+@cache
+def _slots_of_builtin(function: Builtin) -> list[Slot]:
+    return [Slot(p.name, p.required, function.variadic and i == 0) for i, p in enumerate(function.parameters)]
+
+
+def declared_slots(parameters) -> list[Slot]:
+    """Of parameters, settings or inputs as the file has them."""
+    return [Slot(p.name, p.default is None and not p.variadic, p.variadic) for p in parameters]
 
 
 def bind(name: str, slots: list[Slot], arguments: Arguments, noun: str = "argument") -> dict[str, tuple]:

@@ -8,6 +8,7 @@ from . import indexing, numbers, shapes
 from .calls import Arguments, call_value, pipe_into
 from .session import MOST_NESTED_EXPRESSIONS, Build
 from .values import (
+    NUMERIC,
     POISON,
     Fault,
     Instance,
@@ -22,6 +23,7 @@ from .values import (
 )
 
 LONGEST_TUPLE = 10_000
+OPERANDS = (*NUMERIC, tuple)            # what stands beside an operator
 
 
 def evaluate(build: Build, scope, tree):
@@ -32,7 +34,8 @@ def evaluate(build: Build, scope, tree):
         if build.depth > MOST_NESTED_EXPRESSIONS:
             raise Fault("nested", "expressions and calls are nested too deep", span=tree.span)
         value = _EVALUATE[type(tree)](build, scope, tree)
-        build.see(tree, value)
+        if build.observer is not None:
+            build.see(tree, value)
         return value
     except Fault as fault:
         build.place(fault, tree.span)
@@ -140,7 +143,7 @@ def _unary(build, scope, tree):
 def _operand(build, scope, tree, op: str):
     """The value of one side of an operator; what can stand on none is pointed at."""
     value = evaluate(build, scope, tree)
-    if not is_number(value) and not is_tensor(value) and not isinstance(value, tuple):
+    if not isinstance(value, OPERANDS):
         raise Fault("type", f"`{op}` takes numbers and tensors", span=tree.span, found=describe(value),
                     hint=shapes.tensor_hint(value))
     return value
@@ -162,8 +165,7 @@ def _binary(build, scope, tree):
 
 def _compare(build, scope, tree):
     left, right = evaluate(build, scope, tree.left), evaluate(build, scope, tree.right)
-    numeric = all(is_number(v) or is_tensor(v) for v in (left, right))
-    if numeric:
+    if isinstance(left, NUMERIC) and isinstance(right, NUMERIC):
         return build.arithmetic.binary(_COMPARE[tree.op], left, right)
     if tree.op in ("==", "!="):
         if any(isinstance(v, tuple) for v in (left, right)) and any(is_tensor(v) for v in (left, right)):

@@ -10,7 +10,7 @@ from ..model import Variable
 from ..prelude import prelude_part
 from ..types import Dim, product, substitute
 from . import shapes
-from .calls import Arguments, Slot, bind, call_value, missing
+from .calls import Arguments, bind, call_value, declared_slots, missing
 from .scope import Scope
 from .session import MOST_LAYERS, MOST_VARIABLES, Build, Frame, join
 from .signatures import (
@@ -104,13 +104,13 @@ def adopt(instance: Instance) -> set[str]:
 def call_instance(build: Build, instance: Instance, arguments: Arguments, span, name: str | None = None):
     """The outputs of an instance on its inputs: one value, a tuple, or a Record of named outputs."""
     tree = instance.model.tree
-    slots = [Slot(p.name, p.default is None and not p.variadic, p.variadic) for p in tree.inputs]
-    arguments = _spread_record(arguments, slots)
-    given = bind(instance.name, slots, arguments, "input")
-    lacking = missing(slots, given)
+    inputs = declared_slots(tree.inputs)
+    arguments = _spread_record(arguments, inputs)
+    given = bind(instance.name, inputs, arguments, "input")
+    lacking = missing(inputs, given)
     if lacking:
         raise Fault("input-missing", f"{instance.name} lacks its input{'s' if len(lacking) > 1 else ''} "
-                    f"{', '.join(f'`{n}`' for n in lacking)}", span=span, expected=", ".join(s.name for s in slots))
+                    f"{', '.join(f'`{n}`' for n in lacking)}", span=span, expected=", ".join(s.name for s in inputs))
     taken = adopt(instance)
     path = locate(build, instance, name)
     frame = _new_frame(build, instance, path, tree, taken)
@@ -121,7 +121,7 @@ def call_instance(build: Build, instance: Instance, arguments: Arguments, span, 
     with build.inside(instance.name, span, model=True):
         bindings: dict = {}
         _bind_inputs(build, instance, scope, given, bindings, span)
-        inputs = tuple(v for v in (scope.names.get(p.name) for p in tree.inputs) if is_tensor(v))
+        tensors = tuple(v for v in (scope.names.get(p.name) for p in tree.inputs) if is_tensor(v))
         build.frames.append(frame)
         try:
             returned = run_block(build, scope, tree.body)
@@ -132,7 +132,7 @@ def call_instance(build: Build, instance: Instance, arguments: Arguments, span, 
             raise
         finally:
             build.frames.pop()
-    _close_row(build, row, frame, result, inputs, span)
+    _close_row(build, row, frame, result, tensors, span)
     return result
 
 

@@ -26,6 +26,7 @@ class Scope:
 
     frame: Any = None                  # of a model's body: the call being elaborated
     closed = False                     # of a scan's body: names outside cannot be rebound
+    is_lazy = False                    # whether ``own`` makes names that are not there yet
 
     def __init__(self, parent: Scope | None = None, names: dict | None = None):
         self.parent = parent
@@ -35,11 +36,18 @@ class Scope:
         """The value of a name here or further out; raises KeyError."""
         scope: Scope | None = self
         while scope is not None:
-            value = scope.own(name)
-            if value is not _MISSING:
-                return value
+            if name in scope.names:
+                return scope.names[name]
+            if scope.is_lazy:
+                value = scope.own(name)
+                if value is not _MISSING:
+                    return value
             scope = scope.parent
         raise KeyError(name)
+
+    def knows(self, name: str) -> bool:
+        """Whether the name can be seen from here."""
+        return name in self.names or self.parent is not None and self.parent.knows(name)
 
     def own(self, name: str):
         return self.names.get(name, _MISSING)
@@ -66,6 +74,8 @@ class Scope:
 class FileScope(Scope):
     """The top level of one file: functions, models, constants and imports, computed when first used."""
 
+    is_lazy = True
+
     def __init__(self, build, tree: syntax.File, parent: Scope, filename: str):
         super().__init__(parent)
         self.build, self.tree, self.filename = build, tree, filename
@@ -78,6 +88,9 @@ class FileScope(Scope):
     def known(self) -> Iterator[str]:
         yield from self.items
         yield from super().known()
+
+    def knows(self, name: str) -> bool:
+        return name in self.items or super().knows(name)
 
     def own(self, name: str):
         if name in self.names:
@@ -118,6 +131,8 @@ class FileScope(Scope):
 class PreludeScope(Scope):
     """Every name of the prelude's files; a definition is parsed when its name is used."""
 
+    is_lazy = True
+
     def __init__(self, build, parent: Scope):
         super().__init__(parent)
         self.build = build
@@ -126,6 +141,9 @@ class PreludeScope(Scope):
     def known(self) -> Iterator[str]:
         yield from self.index
         yield from super().known()
+
+    def knows(self, name: str) -> bool:
+        return name in self.index or super().knows(name)
 
     def own(self, name: str):
         if name in self.names:

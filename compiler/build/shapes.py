@@ -6,7 +6,6 @@ return graph nodes (or numbers where stated) and raise Fault.
 
 from __future__ import annotations
 
-import math
 from string import ascii_lowercase
 
 from .. import ops
@@ -17,6 +16,8 @@ from .values import Fault, describe, is_int, is_number, is_size, is_tensor, shap
 
 LARGEST_SHAPE = 2 ** 38            # elements that may be known while compiling
 LARGEST_RANK = 12
+WIDTHS = {boolean: 0, i32: 1, i64: 2, f32: 3, f64: 4}      # the order in which dtypes give way, and kinds of them
+KINDS = {"bool": 0, "int": 1, "float": 2}
 
 
 def checked_shape(shape, what: str = "the shape") -> tuple:
@@ -24,12 +25,14 @@ def checked_shape(shape, what: str = "the shape") -> tuple:
     shape = tuple(shape)
     if len(shape) > LARGEST_RANK:
         raise Fault("limit", f"{what} has {len(shape)} dimensions; at most {LARGEST_RANK} are allowed")
+    known = 1
     for size in shape:
         if not is_size(size):
             raise Fault("type", f"{what} must be made of integers", found=describe(size))
-        if isinstance(size, int) and size < 0:
-            raise Fault("shape", f"{what} has a negative size", found=shape_text(shape))
-    known = math.prod(size for size in shape if isinstance(size, int))
+        if isinstance(size, int):
+            if size < 0:
+                raise Fault("shape", f"{what} has a negative size", found=shape_text(shape))
+            known *= size
     if known >= LARGEST_SHAPE:
         raise Fault("limit", f"{what} is too large", found=f"{shape_text(shape)}, {known} elements",
                     expected="fewer than 2**38 elements")
@@ -42,7 +45,7 @@ def same(a: Size, b: Size) -> bool:
 
 
 def same_shape(a, b) -> bool:
-    return len(a) == len(b) and all(map(same, a, b))
+    return a is b or len(a) == len(b) and all(map(same, a, b))
 
 
 class Arithmetic:
@@ -90,9 +93,8 @@ class Arithmetic:
 
     def promote(self, values) -> DType:
         """The dtype in which values meet: tensors by kind (bool < int < float) and width, then numbers by kind."""
-        order = {boolean: 0, i32: 1, i64: 2, f32: 3, f64: 4}
         tensors = [v.dtype for v in values if is_tensor(v)]
-        strong = max(tensors, key=order.__getitem__, default=None)
+        strong = max(tensors, key=WIDTHS.__getitem__, default=None)
         numbers_ = [v for v in values if not is_tensor(v)]
         if any(isinstance(v, tuple) for v in numbers_):
             numbers_ = [self.table(v, None) if isinstance(v, tuple) else v for v in numbers_]
@@ -101,13 +103,12 @@ class Arithmetic:
             if not is_number(value):
                 raise Fault("type", "a tensor or a number is expected here", found=describe(value),
                             hint=tensor_hint(value))
-        weak = max((self.dtype_of_number(v) for v in numbers_), key=order.__getitem__, default=None)
+        weak = max((self.dtype_of_number(v) for v in numbers_), key=WIDTHS.__getitem__, default=None)
         if strong is None or weak is None:
             found = strong or weak
             assert found is not None            # there is at least one value
             return found
-        ranks = {"bool": 0, "int": 1, "float": 2}
-        return strong if ranks[strong.kind] >= ranks[weak.kind] else weak
+        return strong if KINDS[strong.kind] >= KINDS[weak.kind] else weak
 
     def cast(self, value, dtype: DType) -> Node:
         value = self.tensor(value, dtype) if is_number(value) else self.tensor(value)

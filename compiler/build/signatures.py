@@ -43,6 +43,8 @@ class SymbolScope(Scope):
     A symbol is written ``'K`` inside, so that a declared ``K`` is never taken for the caller's own ``K``.
     """
 
+    is_lazy = True
+
     def own(self, name: str):
         if name in self.names:
             return self.names[name]
@@ -70,7 +72,7 @@ def declared_shape(build: Build, scope, annotation: syntax.TypeAnnotation) -> li
             shape.append(Ellipsis)
             continue
         if isinstance(dim, syntax.Name) and not dim.name[:1].isupper() and dim.name != "training" \
-                and dim.name not in scope.known():
+                and not scope.knows(dim.name):
             raise Fault("name", f"the dimension `{dim.name}` is not defined", span=dim.span,
                         hint=f"the names of dimensions are capitalised: `{dim.name.capitalize()}`")
         size = evaluate(build, scope, dim)

@@ -138,9 +138,13 @@ class Module:
     scope: Any
 
 
+NUMBERS = (int, float, Dim)             # a bool is an int
+NUMERIC = (*NUMBERS, Node)
+
+
 def is_number(value) -> bool:
     """True for a compile-time scalar, symbolic sizes included."""
-    return isinstance(value, (bool, int, float, Dim))
+    return isinstance(value, NUMBERS)
 
 
 def is_int(value) -> bool:
@@ -150,7 +154,7 @@ def is_int(value) -> bool:
 
 def is_size(value) -> bool:
     """True for what can stand in a shape."""
-    return is_int(value) or isinstance(value, Dim)
+    return isinstance(value, (int, Dim)) and not isinstance(value, bool)
 
 
 def is_tensor(value) -> bool:

@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import Any, NoReturn
 
 from ..ir import Graph, Node
-from ..types import DType, Shape, Size, TensorType, TypeRuleError, evaluate, known_nonnegative
+from ..types import Dim, DType, Shape, Size, TensorType, TypeRuleError, evaluate, known_nonnegative
 
 NUMERIC = ("float", "int")
 
@@ -58,7 +58,10 @@ def show(values: Sequence) -> str:
 
 def counted(values: Any, name: str) -> tuple:
     """A tuple of sizes out of any sequence of them."""
-    result = tuple(int(v) if isinstance(v, Integral) and not isinstance(v, bool) else v for v in values)
+    result = tuple(values)
+    if all(type(v) is int or type(v) is Dim for v in result):       # nearly always; to ask for an Integral takes long
+        return result
+    result = tuple(int(v) if isinstance(v, Integral) and not isinstance(v, bool) else v for v in result)
     if any(isinstance(v, (bool, float)) for v in result):
         refuse(f"{name}: {show(result)} are not whole numbers")
     return result
