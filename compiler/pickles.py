@@ -37,21 +37,17 @@ class _Finder(pickle.Pickler):
     def __init__(self, file):
         super().__init__(file, protocol=5)
         self.nodes: dict[Node, None] = {}
+        self.dispatch_table = {Node: self._find}        # by type: asked for every object, a method would take long
 
-    def reducer_override(self, value):
-        if type(value) is Node:
-            self.nodes[value] = None
-            return tuple, ()
-        return NotImplemented
+    def _find(self, value: Node):
+        self.nodes[value] = None
+        return tuple, ()
 
 
 class _Pickler(pickle.Pickler):
-    def reducer_override(self, value):
-        if type(value) is Node:
-            return _node, (value.op.name, value.args, dict(value.attrs), value.type)
-        if type(value) is Primitive:
-            return _primitive, (value.name,)
-        return NotImplemented
+    dispatch_table = {
+        Node: lambda value: (_node, (value.op.name, value.args, dict(value.attrs), value.type)),
+        Primitive: lambda value: (_primitive, (value.name,))}
 
 
 class _Unpickler(pickle.Unpickler):

@@ -18,6 +18,7 @@ from ..runtime.locks import own_lock
 from ..runtime.records import dataclass
 from ..runtime.runner import STEP_WORDS
 from . import emit_cpu
+from .collector import paused
 from .fuse import LEAVES, fuse
 from .in_place import reuse_memory, share_memory
 from .interpreted import InterpretedExecutable
@@ -185,7 +186,8 @@ class Executable:
         key = (flat, threads(), *sorted(sizes.items()))
         with self._lock:
             if self._addresses is None:
-                self._addresses = self._load()
+                with paused():
+                    self._addresses = self._load()
             if key not in self._bindings:
                 self._bindings[key] = self._binding(sizes, flat)
                 if dict(sizes) not in self.sizes and len(self.sizes) < SIZES_NOTED:

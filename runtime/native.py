@@ -109,7 +109,9 @@ def address(builder, bases, args, word, llvm_type):
     A pointer load and a GEP: LLVM follows these, and has miscompiled integer arithmetic on addresses.
     """
     slot = builder.load(builder.gep(args, [word], inbounds=True))
-    offset = builder.load(builder.gep(args, [builder.add(word, ir.Constant(word.type, 1))], inbounds=True))
+    after = ir.Constant(word.type, word.constant + 1) if isinstance(word, ir.Constant) else \
+        builder.add(word, ir.Constant(word.type, 1))
+    offset = builder.load(builder.gep(args, [after], inbounds=True))
     base = builder.load(builder.gep(bases, [slot], inbounds=True))
     return builder.bitcast(builder.gep(base, [offset], inbounds=True), llvm_type)
 

@@ -21,7 +21,7 @@ import math
 import operator
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,14 +117,17 @@ class _Expansion:
         self.is_long = False                    # whether the innermost loop so far calls a long function
         self.result: Typed = Typed(None)
         self.changing = _assigned_often(defined.node)
-        # Conditions on which more than a choice of values depends: loads that one guards shall be under one branch.
-        self.guards = {ast.unparse(part.test) for part in ast.walk(defined.node)
-                       if isinstance(part, ast.IfExp) and not _is_plain_choice(part)}
         names = [argument.arg for argument in defined.node.args.args]
         if len(names) != len(arguments):
             raise TranslationError(f"{defined.node.name} takes {len(names)} arguments, not {len(arguments)}")
         for name, value in zip(names, arguments):
             self.assign_name(name, value)
+
+    @functools.cached_property
+    def guards(self) -> set[str]:
+        """Conditions on which more than a choice of values depends: loads that one guards shall be under one branch."""
+        return {ast.unparse(part.test) for part in ast.walk(self.defined.node)
+                if isinstance(part, ast.IfExp) and not _is_plain_choice(part)}
 
     def run(self) -> Typed:
         """Emit everything; gives what the function returns."""
@@ -528,15 +531,27 @@ def _rounded(number: float, kind: Kind) -> float:
 def _assigned_often(node: ast.FunctionDef) -> set[str]:
     """The names that are assigned more than once, arguments' values included; a loop's name only where it is assigned
     otherwise."""
-    stores = [part for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
-    loops = {id(loop.target): loop.target.id for loop in ast.walk(node)
-             if isinstance(loop, ast.For) and isinstance(loop.target, ast.Name)}
     counts = Counter(argument.arg for argument in node.args.args)
-    counts.update(store.id for store in stores if id(store) not in loops)
-    counts.update(set(loops.values()))
-    counts.update(part.target.id for part in ast.walk(node)
-                  if isinstance(part, ast.AugAssign) and isinstance(part.target, ast.Name))
+    loops: set[str] = set()
+    for statement in _statements(node.body):
+        match statement:
+            case ast.For(target=ast.Name(id=name)):
+                loops.add(name)
+            case ast.AugAssign(target=ast.Name(id=name)):
+                counts[name] += 2
+            case ast.Assign(targets=targets):
+                names = [part for target in targets for part in getattr(target, "elts", (target,))]
+                counts.update(part.id for part in names if isinstance(part, ast.Name))
+    counts.update(loops)
     return {name for name, count in counts.items() if count > 1}
+
+
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements and those within them."""
+    for statement in body:
+        yield statement
+        yield from _statements(getattr(statement, "body", ()))
+        yield from _statements(getattr(statement, "orelse", ()))
 
 
 def _divide_ints(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:

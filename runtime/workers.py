@@ -8,6 +8,7 @@ first one may be started ahead, while the front end is still at work on a model.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import subprocess
 import sys
@@ -209,6 +210,7 @@ def _receive(pipe: IO[bytes]) -> bytes:
 
 def main(first: Sequence[str]) -> None:
     """Make the texts of ``first`` that the cache has not (the answer to others is empty), then what is asked for."""
+    gc.disable()                # what is made here is not worth looking through: the process ends soon
     from . import scalar  # with LLVM
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
