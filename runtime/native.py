@@ -44,7 +44,8 @@ SYMBOLS = {"memset", "memcpy", "memmove", "sched_yield", "clock_gettime", "PyObj
 def compile_module(function: Callable | Definition, kinds: Sequence[Kind | Pointer], symbol: str,
                    level: int = 3, result: Kind | None = None) -> llvm.ModuleRef:
     """LLVM's module of this function of the kernels' Python as the C function ``symbol``, optimised: at level 2 without
-    what takes longest, chiefly copies of loops for conditions that stay.
+    what takes longest, chiefly copies of loops for conditions that stay; at level 1, for loops that are in vectors
+    already, with neither what makes vectors nor what comes before it.
 
     Nothing reassociates, no index is checked, and only what Python calls, ``walker``'s entry, touches the interpreter:
     its objects, its lock, its exceptions.
@@ -56,7 +57,8 @@ def compile_module(function: Callable | Definition, kinds: Sequence[Kind | Point
               result)
     compiled = llvm.parse_assembly(str(module))
     compiled.verify()
-    _optimize(compiled, 0, _join_branches)
+    if level > 1:
+        _optimize(compiled, 0, _join_branches)
     _optimize(compiled, level)
     _expand_calls(compiled, symbol)
     return compiled
@@ -74,7 +76,8 @@ def _expand_calls(module: llvm.ModuleRef, symbol: str) -> None:
 def _optimize(module: llvm.ModuleRef, level: int, extend: Callable = lambda passes: None, inline: bool = False) -> None:
     options = llvm.create_pipeline_tuning_options(speed_level=level)
     options.inlining_threshold = 100_000 if inline else 0
-    options.loop_vectorization = options.loop_unrolling = level > 0 and not inline
+    options.loop_vectorization = level > 1 and not inline
+    options.loop_unrolling = level > 0 and not inline
     builder = llvm.create_pass_builder(target_machine(), options)
     passes = builder.getModulePassManager()
     extend(passes)

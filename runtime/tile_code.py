@@ -283,4 +283,4 @@ def build_tile(dtype: str, rows: int, vectors: int, last: int, panel: int) -> Ob
         body(a, rows_a, b, c, rows_c, depth, columns, accumulate, tiles)
     values = Pointer(kind_of(dtype == "f64"))
     kinds = values, ARGS, values, values, ARGS, ARGS, int64, int64, int64
-    return compile_native(tile, kinds, f"tile_{dtype}_{rows}_{vectors}_{last}_{panel}", level=2)
+    return compile_native(tile, kinds, f"tile_{dtype}_{rows}_{vectors}_{last}_{panel}", level=1 if vectors else 2)
