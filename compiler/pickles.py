@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .ir import Graph, Node, Primitive, remake
@@ -18,43 +18,48 @@ PACKAGE = __name__.rsplit(".", 1)[0]
 
 
 def dumps(value: Any) -> bytes:
-    """The value and the nodes that it refers to, as bytes."""
-    found = _Finder(io.BytesIO())
-    found.dump(value)
-    content = io.BytesIO()
-    _Pickler(content, protocol=5).dump((_ordered(found.nodes), value))
-    return content.getvalue()
+    """The nodes that the value refers to, and the value, as bytes."""
+    found: dict[Node, int] = {}
+    content = _dumped(value, lambda current: (_found, (found.setdefault(current, len(found)),)))
+    nodes = _dumped((_ordered(found), tuple(found)),
+                    lambda current: (_node, (current.op.name, current.args, dict(current.attrs), current.type)))
+    return nodes + content
 
 
 def loads(content: bytes) -> Any:
     """The value of ``dumps``; only for content that the cache vouches for."""
-    return _Unpickler(io.BytesIO(content)).load()[1]
+    file = io.BytesIO(content)
+    _, found = _Unpickler(file).load()
+    return _Unpickler(file, found).load()
 
 
-class _Finder(pickle.Pickler):
-    """Finds the nodes that a value refers to, not those below them."""
-
-    def __init__(self, file):
-        super().__init__(file, protocol=5)
-        self.nodes: dict[Node, None] = {}
-        self.dispatch_table = {Node: self._find}        # by type: asked for every object, a method would take long
-
-    def _find(self, value: Node):
-        self.nodes[value] = None
-        return tuple, ()
-
-
-class _Pickler(pickle.Pickler):
-    dispatch_table = {
-        Node: lambda value: (_node, (value.op.name, value.args, dict(value.attrs), value.type)),
-        Primitive: lambda value: (_primitive, (value.name,))}
+def _dumped(value: Any, reduced: Callable[[Node], tuple]) -> bytes:
+    """The pickle of a value whose nodes are reduced so."""
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, protocol=5)
+    # By type: a method that is asked for every object would take longer than all else.
+    pickler.dispatch_table = {Node: reduced, Primitive: lambda value: (_primitive, (value.name,))}
+    pickler.dump(value)
+    return file.getvalue()
 
 
 class _Unpickler(pickle.Unpickler):
+    """Reads a pickle that refers to these nodes by their numbers."""
+
+    def __init__(self, file: io.BytesIO, nodes: Sequence[Node] = ()):
+        super().__init__(file)
+        self._nodes = nodes
+
     def find_class(self, module: str, name: str):
-        if module.startswith(f"{PACKAGE}.") and "." not in name:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is nothing that is kept")
+        if not module.startswith(f"{PACKAGE}.") or "." in name:
+            raise pickle.UnpicklingError(f"{module}.{name} is nothing that is kept")
+        found = super().find_class(module, name)
+        return self._nodes.__getitem__ if found is _found else found
+
+
+def _found(number: int) -> Node:
+    """What stands in a pickle for the node of this number."""
+    raise pickle.UnpicklingError(f"the node {number} is not there")
 
 
 def _node(op: str, args: tuple[Node, ...], attrs: dict[str, Any], type_) -> Node:

@@ -15,7 +15,7 @@ from typing import Any
 from ..runtime.deferred import np
 from ..runtime.explanation import CACHED, COMPILED, LOADED, Piece
 from ..runtime.locks import own_lock
-from ..runtime.records import dataclass
+from ..runtime.records import changed, dataclass
 from ..runtime.runner import STEP_WORDS
 from . import emit_cpu
 from .collector import paused
@@ -23,7 +23,7 @@ from .fuse import LEAVES, fuse
 from .in_place import reuse_memory, share_memory
 from .interpreted import InterpretedExecutable
 from .ir import Graph, Node, topological
-from .loops import format_kernel
+from .loops import Kernel, format_kernel
 from .lower import Lowering
 from .memory import lifetimes, live_bound, plan
 from .nest import View
@@ -98,10 +98,9 @@ class Executable:
                    for name, value in graph.outputs.items()}
         pairs = {outputs[name].buffer: externals[name] for name in replaced if name in externals}
         steps, shared = share_memory(Lowering(self.fusion, views, outputs, close=self.CLOSING).steps, pairs)
-        self.steps = self._arrange(steps)
+        self.sources: dict[Step, emit_cpu.Source] = {}
+        self.steps = self._emit_all(self._arrange(steps))
         self.in_place = frozenset(name for name, view in outputs.items() if view.buffer in shared)
-        self.sources: dict[Step, emit_cpu.Source] = {
-            step: self._emit(step) for step in _flat(self.steps) if step.kernel is not None}
         self.slots = {slot: CONSTANTS + 1 + k for k, slot in enumerate(externals)}
         self.slots |= {f"out:{name}": CONSTANTS + 1 + len(externals) + k for k, name in enumerate(outputs)}
         self.output_types: dict[str, TensorType] = {name: value.type for name, value in graph.outputs.items()}
@@ -110,6 +109,23 @@ class Executable:
     def _arrange(self, steps: tuple) -> tuple:
         """What is left to do to the steps when it is known where everything lies."""
         return tuple(rebase(reuse_memory(join_rows(steps))))
+
+    def _emit_all(self, steps: Iterable) -> tuple:
+        """The steps whose ``sources`` are known.  Those with equal ones share a kernel: a program is kept and read back
+        with each once."""
+        known: dict[tuple, tuple[emit_cpu.Source, Kernel]] = {}
+
+        def emitted(step):
+            if isinstance(step, ScanStep):
+                return changed(step, body=tuple(map(emitted, step.body)))
+            if step.kernel is None:
+                return step
+            found = self._emit(step)
+            source, kernel = known.setdefault((found.text, found.integers, found.constants), (found, step.kernel))
+            step = changed(step, kernel=kernel)
+            self.sources[step] = source
+            return step
+        return tuple(map(emitted, steps))
 
     def _emit(self, step: Step) -> emit_cpu.Source:
         return emit_cpu.emit(step.code)

@@ -84,3 +84,13 @@ def test_a_view_begins_where_all_accesses_do():
         Load("v0", 0, Affine({"i": 7})), Load("v1", 0, Affine({"i": 7})), Store(1, Affine({"i": 1}), "v0"))),)))
     assert rebased(body(3, 4))[0] == [5, 2]             # what lies beside each other is known to LLVM
     assert rebased(body(3, 3, guard="g"))[0] == [5, 2]  # where the guard fails the first element of all is read
+
+
+def test_like_layers_share_their_kernels():
+    text = ("net 1\nmodel M(x: f32[N, 6]) -> f32[N, 6]:\n    for i in range(4):\n        x = x + Dense(6, tanh)(x)\n"
+            "    return x\n")
+    executable = netc.compile(text).program("predict").executable
+    kernels = [step.kernel for step in executable.steps if step.kernel is not None]
+    assert len(kernels) > len(set(map(id, kernels)))
+    sources = {step: executable.sources[step] for step in executable.steps if step.kernel is not None}
+    assert all(emit(step.kernel) == source for step, source in sources.items())
