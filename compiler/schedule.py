@@ -72,8 +72,8 @@ class Product:
         only = self.batch[0]
         if not (isinstance(only.size, int) and isinstance(only.b, int) and isinstance(self.columns, int)):
             return None
-        whole = self.columns * self.c.dtype.itemsize % 64 == 0      # vectors, whatever their length
-        return only if whole and only.a == 0 and only.c == self.columns else None
+        fits = self.columns * self.c.dtype.itemsize in (64, 128)    # whole vectors, whatever their length, of one tile
+        return only if fits and only.a == 0 and only.c == self.columns else None
 
     @property
     def all_columns(self) -> Size:

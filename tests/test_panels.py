@@ -73,3 +73,20 @@ def test_large_batches_read_copies_and_give_the_same_bits():
     assert sum(row.packs for row in fn.program("gradient").executable.bind({"N": 300}, flat=True).rows) >= 4
     names = {row.kernel for row in fn.profile("gradient", batch=300).kernels}
     assert any(name.startswith("panels for product") for name in names), names
+
+
+def test_a_kernels_gradient_whose_rows_are_wider_than_a_tile():
+    """With one filter the rows of the kernel lie side by side: as panels only where they are as wide as one."""
+    text = """net 1
+model M(x: f32[N, 6, 6, 16]) -> f32[N, 2]:
+    narrow = Conv2D(1, 2)(x[..., :8])
+    wide = Conv2D(1, 5)(x)
+    return concat(sum(narrow, axis = (1, 2)), sum(tanh(wide), axis = (1, 2)))
+train M:
+    loss square = mean(output ** 2)
+"""
+    x, found = np.random.default_rng(2).normal(size=(3, 6, 6, 16)), []
+    for target in ("cpu", "numpy"):
+        fn = netc.compile(text, target=target)
+        found.append(fn.value_and_grad(fn.init(seed=0), x=x)[1].flat)
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-4)
