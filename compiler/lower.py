@@ -376,8 +376,9 @@ class Lowering:
         value = nest.expression(source, tuple(outer), guard)
         zero = nest.constant(current.dtype, 0.0)
         kept = nest.let("where", current.dtype, (hit, boolean), (value, current.dtype), (zero, current.dtype))
-        self.add(self.close.columns(nest, "add", 0.0, (kept,), self.views[current],
-                                linear(coordinates, current.shape), guard, label="window_put"))
+        view = self.views[current]
+        self.add(self.close.columns(nest, "add", 0.0, (kept,), view, view.at(coordinates, current.shape), guard,
+                                    label="window_put"))
 
     def _put_at_once(self, current: Node) -> None:
         """The same with all windows of an element in one expression; around the windows' values there are zeros."""
