@@ -21,7 +21,8 @@ train M:
     ((4, 5, 3), 'x |> Conv2D(2, 1) |> Conv2D(4, 3, padding = "same") |> MaxPool2D(2)'),
 ])
 def test_losses_and_gradients(shape, body):
-    text, x = TEXT.format(shape=", ".join(map(str, shape)), body=body), np.random.default_rng(0).normal(size=(3, *shape))
+    text = TEXT.format(shape=", ".join(map(str, shape)), body=body)
+    x = np.random.default_rng(0).normal(size=(3, *shape))
     fn, oracle = netc.compile(text), netc.compile(text, target="numpy", precision="f64")
     w = fn.init(seed=1)
     loss, gradient = fn.value_and_grad(w, x=x)
