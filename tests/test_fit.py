@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_refused(fn, tmp_path):
 def test_a_process_that_is_killed_goes_on(tmp_path):
     """The command line, SIGKILL in the middle, the same file at the end."""
     (tmp_path / "net.net").write_text(SOURCE)
-    np.savez(tmp_path / "d.npz", **data(4000))
+    np.savez(tmp_path / "d.npz", **data(1200))
     command = [sys.executable, "-m", "netc", "train", "net.net", "--data", "d.npz", "--target", "numpy",
                "--epochs", "5",
                "--batch-size", "16", "--validation", "0.1", "--patience", "3"]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from beside import Beside
 
 import netc
 from netc.compiler.cli import COMMANDS
@@ -18,20 +18,20 @@ from netc.compiler.cli import COMMANDS
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("sphinx", "myst_parser", "sphinx_click", "furo", "sklearn")
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not all(map(find_spec, NEEDED)),
-                                                   reason="the extra docs is not there")]
+OUT = TemporaryDirectory(prefix="netc-site-")          # goes with the session
+SPHINX = Beside(([sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", str(ROOT / "docs"), "-d",
+                  f"{OUT.name}/trees", str(ROOT), f"{OUT.name}/site"], {"PYTHONWARNINGS": "ignore"}))
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs", "-d", out / "trees", ".",
-               out / "site"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONWARNINGS": "ignore"}, capture_output=True,
-                          text=True,
-                          timeout=300)
+def site() -> Path:
+    done, = SPHINX.results()
     assert done.returncode == 0, done.stdout + done.stderr
-    return out / "site"
+    return Path(OUT.name) / "site"
+
+
+pytestmark = [pytest.mark.slow, pytest.mark.beside(SPHINX),
+              pytest.mark.skipif(not all(map(find_spec, NEEDED)), reason="the extra docs is not there")]
 
 
 def text_of(page: Path) -> str:
