@@ -103,7 +103,7 @@ class EpiloguePrinter(CudaPrinter):
 
 @dataclass
 class EpilogueSource(Source):
-    """A function ``finish`` (see ``runtime.cuda.contract.Epilogue``)."""
+    """A function ``finish`` (see ``runtime.cuda.words.Epilogue``)."""
 
     opening: tuple[str, ...]
     operands: tuple[str, ...]

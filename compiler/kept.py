@@ -48,7 +48,7 @@ def key_of(*parts: str | bytes) -> str:
 @functools.cache
 def _version() -> str:
     """The key of everything beside its input that determines what the compiler makes."""
-    files = [os.path.join(ROOT, "runtime", name) for name in ("records.py", "weights.py", "cuda/contract.py")]
+    files = [os.path.join(ROOT, "runtime", name) for name in ("records.py", "weights.py", "cuda/words.py")]
     for folder in ("compiler", "grammar"):
         for place, _, names in os.walk(os.path.join(ROOT, folder)):
             if os.path.basename(place) != "cli":

@@ -9,11 +9,12 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime.cuda import contract, region
+from ..runtime.cuda import contract, region, words
 from ..runtime.cuda.door import is_simulated
 from ..runtime.cuda.entry import with_kernel
 from ..runtime.cuda.program import Launch, lanes
@@ -43,7 +44,7 @@ class CudaExecutable(Executable):
 
     def _emit(self, step: Step) -> Source:
         if step.matrix is not None:
-            return emit_cuda.emit_epilogue(step.code, contract.WORDS)
+            return emit_cuda.emit_epilogue(step.code, words.WORDS)
         return emit_cuda.emit(step.code, step.lanes)
 
     def _load(self) -> dict[str, int]:
@@ -93,8 +94,8 @@ class CudaBinding(Binding):
                 units = samples * evaluate(step.matrix.columns, sizes)
             texts.append(text)
             made.append((units, units // samples * block, arguments))
-        words = region.words(made, len(rows) // per_turn)
-        self._launch(region.text(texts[:per_turn]), -(-samples // block), lanes(region.THREADS), "scan", words)
+        arguments = region.words(made, len(rows) // per_turn)
+        self._launch(region.text(texts[:per_turn]), -(-samples // block), lanes(region.THREADS), "scan", arguments)
 
     def _launch(self, text: str, units: int, threads: int, label: str, words: list[int]) -> None:
         self._table.append(Launch(text, len(self._words), units, threads, label, len(self.rows) - 1))
@@ -127,11 +128,14 @@ class CudaBinding(Binding):
         epilogue, more = None, []
         if step.kernel is not None:
             source = self._sources[step]
-            epilogue = contract.Epilogue(source.text, source.opening, source.operands)
+            epilogue = words.Epilogue(source.text, source.opening, source.operands)
             more = self._arguments_of(replace(step, views=step.views[2:]), source, sizes)
             places["c"] = [0, evaluate(matrix.c.offset, sizes)]
+        # Whatever a slot stands for begins at a multiple of any vector (see ``_on_device``).
+        alignments = [gcd(places[name][1] // matrix.c.dtype.itemsize, contract.GROUP) for name in "abc"]
         made = contract.plan(matrix.c.dtype.name, batch, rows, sums, evaluate(matrix.columns, sizes),
-                             evaluate(matrix.column_stride, sizes), is_simulated(), epilogue=epilogue)
+                             evaluate(matrix.column_stride, sizes), is_simulated(), epilogue=epilogue,
+                             alignments=alignments)
         if not whole:
             self._scratch = max(self._scratch, made.scratch * matrix.c.dtype.itemsize)
         for part in made.parts[-1:] if whole else made.parts:
@@ -163,6 +167,7 @@ class CudaBinding(Binding):
         from ..runtime.cuda import door
         from ..runtime.cuda.arrays import DeviceArray, empty
         with self._lock:
+            door.require()
             self._prepare()
             used = {slot: _on_device(slot, arrays[slot], slot not in self._in_place) for slot, _ in self._arguments}
             given = {**out, **{name: arrays[name] for name in self._in_place}}
@@ -178,16 +183,15 @@ class CudaBinding(Binding):
             given_back = launch(self._program, self._frame.bases)
             results = {name: array if device or given.get(name) is array else _on_host(array, given.get(name))
                        for name, array in made.items()}
-            if any(used[slot] is not arrays[slot] for slot in used):
-                door.synchronize()          # what was copied for this run alone is freed now
+            if any(used[slot] is not arrays[slot] or used[slot].is_lent for slot in used):
+                door.synchronize()          # what was copied for this run alone is freed now, and what was lent may be
         return results, given_back
 
     def _prepare(self) -> None:
         """Compile, and allocate what every run needs, at the first one.  Raises DeviceError."""
         if self._program is None:
-            from ..runtime.cuda import door, kernels
+            from ..runtime.cuda import kernels
             from ..runtime.cuda.program import Frame, Program
-            door.require()
             before = kernels.loaded()
             self._frame = Frame(self.arena_bytes, CONSTANTS + 1 + len(self.slots), self.constants, ARENA, CONSTANTS)
             self._program = Program(self.launches, self._argument_words)

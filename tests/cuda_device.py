@@ -18,7 +18,7 @@ from cuda_models import EXAMPLES, SMALLER, batch_for, weights_for, write
 import netc
 from netc import profiling
 from netc.compiler import pipeline_cuda
-from netc.runtime.cuda import contract, door, driver
+from netc.runtime.cuda import contract, door, driver, tiles
 from netc.runtime.cuda.arrays import DeviceArray, empty, upload
 from netc.runtime.cuda.program import Launch, Program
 from netc.runtime.tile import Axis
@@ -212,8 +212,21 @@ def test_arrays_of_the_device_are_checked(small, batch):
         small(w, Foreign(x, shape=(30,)))
     with pytest.raises(netc.InputError, match="dimension 1 of `x` is 6, expected 5"):
         small(w, Foreign(x, shape=(5, 6)))
+    with pytest.raises(netc.InputError, match="`x` lies on the device and is not given away: Can't get"):
+        small(w, Unwilling())
     with pytest.raises(netc.InputError, match="`label` holds 3 at"):
         small.value_and_grad(w, x=x, label=upload(np.full(6, 3, np.int32)))
+
+
+class Unwilling:
+    """A tensor that PyTorch wants a gradient through."""
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    @property
+    def __cuda_array_interface__(self):
+        raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad.")
 
 
 class Lent:
@@ -249,8 +262,15 @@ def test_arrays_go_in_and_out_by_dlpack(small, batch):
         gc.collect()
     with pytest.raises(netc.InputError, match="`x` is not contiguous on the device"):
         small(w, Lent(np.ones((5, 6), np.float32).T))
+    copied = np.from_dlpack(found.p, copy=True)
+    assert copied.tobytes() == expected.p.tobytes() and copied.ctypes.data != found.p.address
+    with pytest.raises(BufferError, match="copy_to_host"):
+        found.p.__dlpack__(dl_device=(10, 0))
+    odd = upload(np.concatenate([x.ravel()[:1], x.ravel()]))        # it begins between two vectors
+    shifted = Foreign(odd, shape=x.shape, data=(odd.address + 4, False))
+    assert np.asarray(small(w, shifted).p).tobytes() == expected.p.tobytes()
     found.p.__dlpack__()            # and nobody takes it
-    del found, shared, lent
+    del found, shared, copied, lent
     gc.collect()
     assert not dlpack._out
 
@@ -404,16 +424,17 @@ def test_gradients_of_a_table_are_added_in_the_order_of_the_indices():
         assert slope.tobytes() == found.tobytes()       # the CPU's order
 
 
-@pytest.mark.parametrize("tile", [contract.MEDIUM, contract.FEW_ROWS, contract.FEW_COLUMNS, contract.LARGE],
-                         ids=lambda tile: f"{tile.rows}x{tile.columns}")
-def test_every_tile_gives_the_same_bits(tile):
-    rows, columns, depth = 18, 19, 35       # more than one block of some, a part of one of others; two chunks
-    indices = [], [Axis(rows, depth, 0, columns)], [Axis(depth, 1, columns)], columns, 1
-    operands = random(rows * depth, "f32"), random(depth * columns, "f32"), np.zeros(rows * columns, np.float32)
-    found = product("f32", *indices, operands, tile)
-    assert found.tobytes() == product("f32", *indices, operands, contract.Tile(6, 5, 2, 3, 5)).tobytes()
-    expected = operands[0].reshape(rows, depth) @ operands[1].reshape(depth, columns)
-    assert np.abs(found.reshape(rows, columns) - expected).max() < 1e-5
+@pytest.mark.parametrize("tile", tiles.TILES, ids=lambda tile: f"{tile.rows}x{tile.columns}")
+def test_every_tile_gives_the_same_bits(tile, monkeypatch):
+    monkeypatch.setattr(tiles, "FAR", 4 if tile is tiles.TALL else tiles.FAR)
+    rows, columns, depth = 18, 20, 36       # more than one block of some, a part of one of others; two chunks
+    a, b = random(rows * depth, "f32").reshape(rows, depth), random(depth * columns, "f32").reshape(depth, columns)
+    expected = product("f32", [], [Axis(rows, depth, 0, columns)], [Axis(depth, 1, columns)], columns, 1,
+                       (a, b, np.zeros((rows, columns), "f4")), tiles.SIMULATED)
+    assert np.abs(expected - a @ b).max() < 1e-5
+    turned = [], [Axis(rows, 1, 0, columns)], [Axis(3, 12 * rows, 12), Axis(12, rows, 1)], columns, depth
+    found = product("f32", *turned, (a.T.copy(), b.T.copy(), np.zeros((rows, columns), "f4")), tile)
+    assert found.tobytes() == expected.tobytes()
 
 
 def test_a_program_is_recorded_when_it_runs_again(small, batch, monkeypatch):

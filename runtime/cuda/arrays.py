@@ -9,10 +9,14 @@ import numpy as np
 from ..errors import InputError
 from . import dlpack, door
 
+VECTOR_BYTES = 16           # of the widest loads: kernels take it that all memory begins at a multiple
+
 
 class DeviceArray:
     """A C-contiguous array on the GPU.  ``copy_to_host()`` brings it to the CPU, and so does ``np.asarray``; CuPy,
     Numba and PyTorch take it as it is, by ``__cuda_array_interface__`` or DLPack."""
+
+    is_lent = False                     # whether another library owns the memory
 
     def __init__(self, address: int, shape: tuple[int, ...], dtype, owner):
         self.address = address
@@ -39,16 +43,22 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict:
-        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.address, False), "strides": None,
-                "version": 3}
+        # What computes it may still run, on the default stream; the interface wants 0 where there is nothing.
+        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.address if self.size else 0, False),
+                "strides": None, "version": 3, "stream": dlpack.LEGACY_STREAM}
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return dlpack.CPU if door.is_simulated() else dlpack.CUDA, 0
+        return (dlpack.CPU, 0) if door.is_simulated() else (dlpack.CUDA, door.device_number())
 
-    def __dlpack__(self, **_):
-        """Its memory, for ``torch.from_dlpack``, ``jax.dlpack.from_dlpack`` and their like."""
+    def __dlpack__(self, *, dl_device: tuple[int, int] | None = None, copy: bool | None = None, **_):
+        """Its memory, or a copy, for ``torch.from_dlpack``, ``jax.dlpack.from_dlpack`` and their like.  Raises
+        BufferError for another device."""
+        device = self.__dlpack_device__()
+        if dl_device is not None and tuple(map(int, dl_device)) != device:
+            raise BufferError("by DLPack it goes to no other device: copy_to_host() brings it to the host")
+        lent = self.copy() if copy else self
         door.synchronize()          # whichever stream it goes to
-        return dlpack.export(self, self.__dlpack_device__())
+        return dlpack.export(lent, device)
 
     def copy_to_host(self) -> np.ndarray:
         """A copy as a NumPy array."""
@@ -58,6 +68,8 @@ class DeviceArray:
         return host
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("an array on the GPU comes to the host as a copy alone")
         host = self.copy_to_host()
         return host if dtype is None else host.astype(dtype, copy=False)
 
@@ -92,18 +104,23 @@ def upload(host: np.ndarray) -> DeviceArray:
 
 
 def is_on_device(value: Any) -> bool:
-    """Whether a value is an array in a GPU's memory: by ``__cuda_array_interface__``, or DLPack."""
-    return hasattr(value, "__cuda_array_interface__") or (
-        type(value) is not np.ndarray and dlpack.device_of(value) == dlpack.CUDA)
+    """Whether a value is an array in a GPU's memory: by DLPack, or ``__cuda_array_interface__``."""
+    if isinstance(value, DeviceArray):
+        return True
+    device = None if type(value) is np.ndarray else dlpack.device_of(value)
+    return device == dlpack.CUDA or (device is None and hasattr(value, "__cuda_array_interface__"))
 
 
 def adopt(name: str, value: Any) -> DeviceArray:
-    """An array of another library on the device, in its own memory.  Raises InputError where it is not contiguous."""
+    """An array of another library on the device, in its own memory, or in a copy there if that begins at an odd place.
+    Raises InputError where it cannot be taken, such as where it is not contiguous."""
     if isinstance(value, DeviceArray):
         return value
-    if not hasattr(value, "__cuda_array_interface__"):
-        value = dlpack.Taken(value)
-    interface = value.__cuda_array_interface__
+    try:
+        source = value if hasattr(value, "__cuda_array_interface__") else dlpack.Taken(value)
+        interface = source.__cuda_array_interface__
+    except (RuntimeError, BufferError, TypeError) as error:         # PyTorch's, where it wants a gradient
+        raise InputError(f"`{name}` lies on the device and is not given away: {error}") from None
     dtype, shape, strides = np.dtype(interface["typestr"]), tuple(interface["shape"]), interface.get("strides")
     dense, step = [], dtype.itemsize
     for size in reversed(shape):
@@ -113,8 +130,10 @@ def adopt(name: str, value: Any) -> DeviceArray:
         raise InputError(f"`{name}` is not contiguous on the device: make it so first, as PyTorch's "
                          "`.contiguous()` does")
     address = interface["data"][0]
-    owner = (value, door.share(address, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, interface.get("stream")))
-    return DeviceArray(address, shape, dtype, owner)
+    owner = (source, door.share(address, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, interface.get("stream")))
+    lent = DeviceArray(address, shape, dtype, owner)
+    lent.is_lent = True
+    return lent.copy() if address % VECTOR_BYTES else lent
 
 
 class DeviceMemory:

@@ -15,7 +15,7 @@ from numba.cuda.extending import intrinsic, lower_builtin, models, register_mode
 from numba.cuda.typing.templates import AbstractTemplate, infer_global, signature
 
 from ..elementary import floordiv, maximum, minimum, mod, sign_integer
-from . import philox
+from . import philox, vectors
 
 DTYPES = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64, "bool": types.boolean}
 GLOBAL_MEMORY = 1           # NVVM's address space
@@ -140,6 +140,14 @@ def device(function):
     return _devices[key]
 
 
+def bounded(threads: int, blocks: int) -> Callable:
+    """A kernel that is launched with so many threads a block, of which a multiprocessor is to hold so many at once."""
+    def mark(kernel):
+        kernel.launch_bounds = threads, blocks
+        return kernel
+    return mark
+
+
 def namespace() -> dict:
     """The names that generated source may use, but for ``cuda`` itself."""
     names = {"device": device, "quotient": quotient, "words": _pointer_to(types.int64),
@@ -155,4 +163,5 @@ def namespace() -> dict:
         names |= {f"{name}_{kind}": device(function) for name, function in made.items()}
     of_any = {"maximum": maximum, "minimum": minimum, "floordiv": floordiv, "mod": mod, "sign_i32": sign_integer,
               "sign_i64": sign_integer, "random_bits": philox.define(types.uint64, types.int32)}
+    names |= vectors.namespace(DTYPES) | {"small": types.int32, "bounded": bounded}
     return names | {name: device(function) for name, function in of_any.items()}

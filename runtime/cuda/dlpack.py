@@ -79,7 +79,9 @@ class Taken:
         self._managed = ctypes.cast(_pointer_of(capsule, _NAME), ctypes.POINTER(_Managed))
         _rename(capsule, _USED)
         tensor = self._managed.contents.tensor
-        kind = next(kind for kind, code in _KINDS.items() if code == tensor.code)
+        kind = next((kind for kind, code in _KINDS.items() if code == tensor.code), None)
+        if kind is None or tensor.lanes != 1:
+            raise TypeError(f"its elements are of a type that NumPy has not (DLPack's number {tensor.code})")
         dtype, shape = np.dtype(f"{kind}{tensor.bits // 8}"), tuple(tensor.shape[:tensor.ndim])
         strides = tuple(step * dtype.itemsize for step in tensor.strides[:tensor.ndim]) if tensor.strides else None
         self.__cuda_array_interface__ = {"shape": shape, "typestr": dtype.str, "strides": strides, "version": 3,

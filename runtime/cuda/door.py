@@ -13,6 +13,7 @@ import os
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
 
@@ -50,12 +51,24 @@ def is_simulated() -> bool:
     return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 
 
-@functools.cache
+_process: list[int] = []            # that found a GPU
+
+
 def require() -> None:
     """Raise DeviceError unless kernels can run."""
-    cuda = package()
     if is_simulated():
-        return
+        package()
+    elif not _process:
+        _find()
+        _process.append(os.getpid())
+    elif _process[0] != os.getpid():
+        raise missing("does not run in a forked process, where the driver's state of its parent is of no use: start it "
+                      'by multiprocessing\'s "spawn"')
+
+
+def _find() -> None:
+    """Raise DeviceError unless there are a driver, a GPU and a compiler."""
+    cuda = package()
     error = cuda.cuda_error()
     if error is not None:
         raise missing(f"needs NVIDIA's driver, which was not found or does not start: {_first_line(error)}")
@@ -153,7 +166,9 @@ def ptx(text: str, capability: tuple[int, int] = LEAST_CAPABILITY) -> str:
         raise missing(_NO_COMPILER)
     from numba.cuda import types as kinds
     with _lock, _compiling_for(capability):
-        made, _ = cuda.compile_ptx(_kernel_of(text), (kinds.int64,) * 3, cc=capability)
+        kernel = _kernel_of(text)
+        made, _ = cuda.compile_ptx(kernel, (kinds.int64,) * 3, cc=capability,
+                                   launch_bounds=getattr(kernel, "launch_bounds", None))
     return made
 
 
@@ -229,18 +244,33 @@ def capture(launch: Callable) -> Callable[[], None]:
     """What repeats ``launch(stream)``, a stream by its number, as one launch of a CUDA graph on the default stream; it
     must only launch kernels that ran before.  Raises DeviceError where the driver refuses."""
     from cuda.bindings import driver
-    owner = package().stream()
-    stream = int(owner.handle)
-    mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-    checked("cuStreamBeginCapture", driver.cuStreamBeginCapture(stream, mode))
+    # Apart from the default stream, on which other threads may launch meanwhile: that would end the capture.
+    made_stream = checked("cuStreamCreate", driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING.value))
+    stream = int(made_stream)
     try:
-        launch(stream)
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        checked("cuStreamBeginCapture", driver.cuStreamBeginCapture(stream, mode))
+        try:
+            launch(stream)
+        finally:
+            ended = driver.cuStreamEndCapture(stream)       # a stream that went on capturing would be lost
+        graph = checked("cuStreamEndCapture", ended)
     finally:
-        ended = driver.cuStreamEndCapture(stream)       # a stream that went on capturing would be lost
-    graph = checked("cuStreamEndCapture", ended)
-    made = checked("cuGraphInstantiate", driver.cuGraphInstantiate(graph, 0))
-    checked("cuGraphDestroy", driver.cuGraphDestroy(graph))
-    return lambda: checked("cuGraphLaunch", driver.cuGraphLaunch(made, 0))
+        checked("cuStreamDestroy", driver.cuStreamDestroy(stream))
+    try:
+        made = checked("cuGraphInstantiate", driver.cuGraphInstantiate(graph, 0))
+    finally:
+        checked("cuGraphDestroy", driver.cuGraphDestroy(graph))
+
+    def replay() -> None:
+        checked("cuGraphLaunch", driver.cuGraphLaunch(made, 0))
+    weakref.finalize(replay, driver.cuGraphExecDestroy, made).atexit = False        # the driver may be gone by then
+    return replay
+
+
+def device_number() -> int:
+    """The number of the current GPU."""
+    return 0 if is_simulated() else package().current_context().device.id
 
 
 def synchronize() -> None:

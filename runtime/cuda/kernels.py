@@ -20,7 +20,7 @@ from ..records import dataclass
 from . import door, driver
 
 # The modules, as seen from this one, that shape machine code; their texts are part of every key.
-EMITTERS = ("device", "door", "driver", "kernels", "philox", "../elementary")
+EMITTERS = ("device", "door", "driver", "kernels", "philox", "vectors", "../elementary")
 PACKAGES = ("numba-cuda", "numba", "llvmlite", "cuda-bindings")
 _ENTRY = re.compile(r"\.visible \.entry (\w+)\(")
 _lock = threading.RLock()

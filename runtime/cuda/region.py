@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .contract import CHUNK_TERMS, COLUMN_STRIDE, COLUMNS, DEPTH, LEVELS, ROW_INDEX, SUM_INDEX
+from .words import CHUNK_TERMS, COLUMN_STRIDE, COLUMNS, DEPTH, LEVELS, ROW_INDEX, SUM_INDEX
 
 THREADS = 256
 BLOCKS = 128            # wanted: one for each multiprocessor of a large GPU

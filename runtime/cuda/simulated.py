@@ -4,6 +4,7 @@ every access is checked against what was allocated, and NumPy's functions.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import math
 import sys
@@ -78,6 +79,13 @@ class Buffer:
         self._values[place] = value
 
 
+    def later(self, index) -> Buffer:
+        """The same from an element on."""
+        made = copy.copy(self)
+        made._first += index
+        return made
+
+
 class Words(Buffer):
     """Integers as Python's, which are faster to reckon with than NumPy's."""
 
@@ -141,6 +149,36 @@ def _fma_f32(a, b, c):
     return np.float32(float(a) * float(b) + float(c))
 
 
+def _load(count: int):
+    return lambda values, at: tuple(values[at + i] for i in range(count))
+
+
+def _store(values, at, *new) -> None:
+    for i, value in enumerate(new):
+        values[at + i] = value
+
+
+def _zeros_of(dtype):
+    return lambda count: lambda: (dtype(0),) * count
+
+
+def _products_of(dtype):
+    """``products`` of ``vectors``: with a product and its sum in 64 bits, as ``fma`` here."""
+    def products(depth, rows, columns):
+        def places(count, neighbours, apart, row):
+            return [[k * row + i // neighbours * apart + i % neighbours for i in range(count)] for k in range(depth)]
+        along = list(zip(places(*rows), places(*columns)))
+
+        def add_products(a, at_a, b, at_b, total):
+            sums = np.array(total, dtype).reshape(rows[0], columns[0])
+            for left, right in along:
+                terms = np.outer(a[np.add(left, at_a)].astype(np.float64), b[np.add(right, at_b)].astype(np.float64))
+                sums = (terms + sums).astype(dtype)
+            return tuple(sums.ravel())
+        return add_products
+    return products
+
+
 def namespace() -> dict:
     """The names that generated source may use, but for ``cuda`` itself."""
     names = {"device": lambda function: function, "quotient": lambda a, b: a // b, "words": Words,
@@ -149,6 +187,13 @@ def namespace() -> dict:
              "maximum": np.maximum, "minimum": np.minimum, "floordiv": np.floor_divide, "mod": np.mod,
              "sign_i32": np.sign, "sign_i64": np.sign, "fma_f32": _fma_f32, "fma_f64": lambda a, b, c: a * b + c,
              "random_bits": philox.define(np.uint64, np.int32)}
+    names |= {"or_zeros": lambda values, condition: values if condition else tuple(0 * value for value in values),
+              "small": lambda value: value, "bounded": lambda threads, blocks: lambda kernel: kernel}
+    for kind in ("f32", "f64"):
+        names |= {f"load{count}_{kind}": _load(count) for count in (2, 4)}
+        names |= {f"store{count}_{kind}": _store for count in (2, 4)}
+        names |= {f"products_{kind}": _products_of(DTYPES[kind]), f"zeros_{kind}": _zeros_of(DTYPES[kind]),
+                  f"from_{kind}": Buffer.later}
     names |= {f"buffer_{name}": _buffer_of(dtype) for name, dtype in DTYPES.items()}
     names |= {f"pointer_{name}": lambda array: array for name in DTYPES}
     names |= {f"type_{name}": np.dtype(dtype) for name, dtype in DTYPES.items()}
