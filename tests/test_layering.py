@@ -23,7 +23,7 @@ FACE = {"function", "bound", "trainer", "inputs", "shortcuts", "profiling", "tra
 # kernels.
 BENCH = {("bench.__main__", "compiler.cli"), ("bench.peers.netc_peer", "runtime.machine")}
 # What runtime.cuda.door opens: the only other modules that know numba-cuda.
-CUDA_ROOMS = {"runtime.cuda.device", "runtime.cuda.driver", "runtime.cuda.simulated"}
+CUDA_ROOMS = {"runtime.cuda.device", "runtime.cuda.driver", "runtime.cuda.simulated", "runtime.cuda.vectors"}
 # The only other module that knows Numba, and those that may import it, for the target "numba" alone.
 REFERENCE, REFERRING = "runtime.numba_backend", {"function", "compiler.pipeline"}
 HEAVY = {"numba", "llvmlite", "torch", "keras", "jax", "tensorflow", "sklearn", "scipy"}
@@ -84,8 +84,9 @@ def test_only_the_runtimes_machine_modules_import_llvm(path):
     name = name_of(path)
     for target, _ in imports(path, top_level_only=True):
         if target.split(".")[0] in HEAVY:
-            fine = {"sklearn"} if name == "estimators" else {"numba"} if name in CUDA_ROOMS | {REFERENCE} else \
-                {"llvmlite"} if name.startswith("runtime.") else set()
+            fine = {"sklearn"} if name == "estimators" else {"numba"} if name in CUDA_ROOMS | {REFERENCE} else set()
+            if name.startswith("runtime.") and name != REFERENCE:
+                fine |= {"llvmlite"}
             peer = name.startswith("bench.peers.")          # imported in a process of its own
             assert peer or target.split(".")[0] in fine, f"{name} imports {target} when it is imported"
 

@@ -209,9 +209,9 @@ def tile_text(dtype: str, tile: Tile, form: Form, finish: Finish | None = None) 
     a, b = _Share.of(tile, tile.rows, form.a), _Share.of(tile, tile.columns, form.b)
     more = [*_products(dtype, tile), "", *_moves("a", dtype, a, tile.high), "", *_moves("b", dtype, b, tile.wide), "",
             *_accumulate(dtype, tile, form, a, b)]
-    text = work(finish, [*_head(dtype, tile, form.is_far), *_unit(tile, form, finish.first_c),
-                         *_stores(dtype, tile, form, finish), "        cuda.syncthreads()", "        unit += stride", ""],
-                more)
+    text = work(finish, [*_head(dtype, tile, form.is_far), *_unit(tile, form, finish.first_c), *_stores(tile, finish),
+                         "        cuda.syncthreads()", "        unit += stride", ""],
+                more, ["", *_rows_end(dtype, tile, form, finish)])
     return with_kernel(text, tile.threads, blocks(dtype, tile, form))
 
 
@@ -379,18 +379,29 @@ def _unit(tile: Tile, form: Form, first_c: str) -> list[str]:
                            lane)""".splitlines()
 
 
-def _stores(dtype: str, tile: Tile, form: Form, finish: Finish) -> list[str]:
-    """The thread's elements that C has."""
-    def places(count: int, threads: int, own: str) -> list[str]:
-        group = _group(count)
-        return [f"{own} * {group} + {i // group * threads * group + i % group}" for i in range(count)]
-    wide = tile.thread_columns
-    lines = [f"        column{j} = {place}" for j, place in enumerate(places(wide, tile.across, "across"))]
-    for i, place in enumerate(places(tile.thread_rows, tile.down, "down")):
-        lines += [f"        m = {place}", "        if m < rows_here:", "            here = row_c[m]"]
-        for j in range(0, wide, form.width):
-            values = [f"total[{i * wide + j + k}]" for k in range(form.width)]
-            store = finish.store(f"here + column{j}", values[0]) if form.width == 1 else \
-                f"store{form.width}_{dtype}(c, here + column{j}, {', '.join(values)})"
-            lines += [f"            if column{j} < columns_here:", f"                {store}"]
+def _rows_end(dtype: str, tile: Tile, form: Form, finish: Finish) -> list[str]:
+    """The function that stores a thread's elements of a row, those that C has."""
+    values = [f"value{j}" for j in range(tile.thread_columns)]
+    lines = ["@device", f"def store_row({', '.join((*finish.operands, 'row', 'across', 'columns_here', *values))}):"]
+    for j, place in enumerate(_places(tile.thread_columns, tile.across, "across")):
+        if j % form.width == 0:
+            several = f"store{form.width}_{dtype}(c, row + column, {', '.join(values[j:j + form.width])})"
+            lines += [f"    column = {place}", "    if column < columns_here:",
+                      f"        {finish.store('row + column', values[j]) if form.width == 1 else several}"]
     return lines
+
+
+def _stores(tile: Tile, finish: Finish) -> list[str]:
+    """The thread's elements that C has."""
+    lines, wide = [], tile.thread_columns
+    for i, place in enumerate(_places(tile.thread_rows, tile.down, "down")):
+        values = ", ".join(f"total[{i * wide + j}]" for j in range(wide))
+        lines += [f"        m = {place}", "        if m < rows_here:",
+                  f"            store_row({', '.join(finish.operands)}, row_c[m], across, columns_here, {values})"]
+    return lines
+
+
+def _places(count: int, threads: int, own: str) -> list[str]:
+    """Where a thread's rows or columns are in the tile."""
+    group = _group(count)
+    return [f"{own} * {group} + {i // group * threads * group + i % group}" for i in range(count)]

@@ -57,6 +57,7 @@ class Plain:
     dtype: str
     text = ""
     first_c = ""
+    operands = ("c",)
 
     @property
     def opening(self) -> tuple[str, ...]:
@@ -73,9 +74,10 @@ def zero(dtype: str) -> str:
     return f"{'float32' if dtype == 'f32' else 'float64'}(0.0)"
 
 
-def work(finish: Finish, body: Sequence[str], more: Sequence[str] = ()) -> str:
-    """The source of what may finish elements: what it calls (``more``: beside that), then its function ``work``."""
-    head = [*_PLACE.splitlines(), "", *more, "", *finish.text.splitlines(), "", "@device",
+def work(finish: Finish, body: Sequence[str], before: Sequence[str] = (), after: Sequence[str] = ()) -> str:
+    """The source of what may finish elements: functions that it calls, before and after the one that finishes an
+    element, then its own function ``work``."""
+    head = [*_PLACE.splitlines(), "", *before, "", *finish.text.splitlines(), *after, "", "@device",
             "def work(bases, args, unit, end, stride):", *(f"    {line}" for line in finish.opening)]
     if isinstance(finish, Epilogue):
         head += [f"    first_c = args[{C_OFFSET}]"]
