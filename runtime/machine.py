@@ -60,12 +60,12 @@ class Counts:
 
 
 counts = Counts()
-_lock = threading.RLock()
+lock = threading.RLock()
 _loaded: dict[str, Code] = {}
 
 # A child forked while another thread compiles would find LLVM half way, and this lock held forever.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 def code(text: str) -> Code:
@@ -80,7 +80,7 @@ def codes(texts: Iterable[str]) -> dict[str, Code]:
     found = {text: _loaded[text] for text in texts if text in _loaded}
     if len(found) == len(texts):
         return found
-    with _lock:
+    with lock:
         missing = {text: _key(text) for text in dict.fromkeys(texts) if text not in _loaded}
         stored = _link_stored(missing)
         _loaded.update(stored)
@@ -138,12 +138,12 @@ def _environment() -> tuple[str, ...]:
     """All that shapes the code beside its text: our own emitters, the compilers, the processor, the C library."""
     own = [(Path(__file__).with_name(f"{name}.py")).read_bytes() for name in EMITTERS]
     import llvmlite
-    llvm = _llvm()
+    llvm = binding()
     return (cache.key_of(*own), llvmlite.__version__, np.__version__, sys.version, c_library(),
             llvm.get_process_triple(), llvm.get_host_cpu_name(), _features())
 
 
-def _llvm():
+def binding():
     """LLVM's binding, which takes long to import: imported where code is linked or the host is asked about."""
     import llvmlite.binding
     return llvmlite.binding
@@ -159,14 +159,14 @@ def c_library() -> str:
 
 def _features() -> str:
     try:
-        return _llvm().get_host_cpu_features().flatten()
+        return binding().get_host_cpu_features().flatten()
     except RuntimeError:            # LLVM does not know this host's features
         return ""
 
 
 @functools.cache
 def _target():
-    llvm = _llvm()
+    llvm = binding()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_triple(llvm.get_process_triple())
@@ -176,7 +176,7 @@ def _target():
 def target_machine():
     """What code is made for: this host, within this process."""
     is_x86 = _target().name.startswith("x86")
-    return _target().create_target_machine(cpu=_llvm().get_host_cpu_name(), features=_features(), opt=3, jit=True,
+    return _target().create_target_machine(cpu=binding().get_host_cpu_name(), features=_features(), opt=3, jit=True,
                                            reloc="static" if is_x86 else "default", codemodel="jitdefault")
 
 
@@ -186,12 +186,12 @@ def emit_code(module: Any, as_text: bool = False) -> Any:
     LLVM leaves the indices in loops as they are written.  To look for better ones takes it longer than all else where a
     loop has many arrays and strides, and what it finds is slower: it needs more registers.
     """
-    with _lock:                         # the switch is the whole process's
-        _llvm().set_option("netc", "-disable-lsr=true")
+    with lock:                         # the switch is the whole process's
+        binding().set_option("netc", "-disable-lsr=true")
         try:
             return target_machine().emit_assembly(module) if as_text else target_machine().emit_object(module)
         finally:
-            _llvm().set_option("netc", "-disable-lsr=false")
+            binding().set_option("netc", "-disable-lsr=false")
 
 
 class LinkError(Exception):
@@ -208,7 +208,7 @@ def link_all(objects: Iterable[Object]) -> list[Code]:
     objects = list(objects)
     if not objects:
         return []
-    llvm = _llvm()
+    llvm = binding()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target().create_target_machine(jit=True))
     for made in objects:
         engine.add_object_file(llvm.ObjectFileRef.from_data(made.content))
