@@ -492,7 +492,11 @@ class Function:
 
     def _executable(self, graph: Graph, layout, replaced: Iterable[str] = (), flushes: bool = False):
         from .compiler.pipeline import compile_graph
-        return compile_graph(graph, layout, self.target, replaced, flushes)
+        made = compile_graph(graph, layout, self.target, replaced, flushes)
+        if self.target == "cpu":
+            from .runtime import workers
+            workers.begin(source.text for source in made.sources.values())
+        return made
 
     def _kept(self, kind: str, make):
         """What ``make`` gives, of the cache if that knows the model, and whether it is from there."""

@@ -2,7 +2,8 @@
 
 A worker takes texts, one at a time, and gives objects.  It only ever helps: where one does not start, fails or falls
 silent, this process compiles what it was to do.  Since a worker takes as long to start as some kernels to compile, the
-first one may be started ahead, while the front end is still at work on a model.
+first one may be started ahead, while the front end is still at work on a model, and be told some of the kernels as soon
+as they are known, long before the program is first run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
@@ -30,16 +32,18 @@ CONTRACT_COST, TILE_COST = 16, 2        # what the contraction kernel and a tile
 LONGEST = "contract {}"                 # what takes longest to compile
 PATIENCE = 20.0         # seconds that a worker may take for its last text when nothing else is left to do
 IDLE_SECONDS = 60.0     # after which a process that nobody asks for anything ends
+EARLY_BYTES = 12_000    # of texts that a process is told early: some six kernels; a pipe holds them till they are read
 
 Built = tuple[str, Object, float]       # a text, its object, the seconds that took
 
 
 @dataclass(frozen=True, eq=False)
 class _Ahead:
-    """A process that was started before there was anything to compile, and the text that it makes first."""
+    """A process that was started before there was anything to compile, and the texts that it makes first; those that
+    the cache has it leaves alone."""
 
     process: subprocess.Popen
-    text: str
+    texts: list[str]
 
 
 _ahead: list[_Ahead] = []               # none or one
@@ -54,9 +58,27 @@ def prepare(dtype: str) -> None:
     _not_prepared.pop()
     text = LONGEST.format(dtype)
     try:
-        _ahead.append(_Ahead(_start(text), text))
+        _ahead.append(_Ahead(_start(text), [text]))
     except OSError:
         return                          # no process can be started; nothing depends on it
+
+
+def begin(texts: Iterable[str]) -> None:
+    """Let the process that was started ahead go on with the longest of these, which will be asked for soon."""
+    if not _ahead or os.name != "posix":    # elsewhere pipes may hold less
+        return
+    with machine.lock:                      # which is held where a process is taken
+        told = _ahead[0].texts if _ahead else []
+        for text in sorted({*texts} - {*told}, key=lambda text: (-len(text), text)):
+            if not _ahead or sum(map(len, told)) + len(text) > EARLY_BYTES:
+                return
+            stdin = _ahead[0].process.stdin
+            assert stdin is not None
+            try:
+                _send(stdin, text.encode())
+                told.append(text)
+            except OSError:                 # it has ended
+                _discard()
 
 
 def _discard() -> None:
@@ -90,10 +112,10 @@ def build_all(texts: list[str]) -> Iterator[Built]:
     if _ahead and _ahead[0].process.poll() is not None:     # nobody needed it for too long
         _discard()
     # It is at its text, or has made it: where that is for a later compilation, it is left alone.
-    if _ahead and (_ahead[0].text in texts or machine.is_kept(_ahead[0].text)):
+    if _ahead and (not {*texts}.isdisjoint(_ahead[0].texts) or machine.is_kept(_ahead[0].texts[0])):
         ahead = _ahead.pop()
-        if ahead.text in texts:
-            waiting.remove(ahead.text)
+        for text in {*texts} & {*ahead.texts}:
+            waiting.remove(text)
         workers.append(_Worker(waiting, results, ahead))
     workers += [_Worker(waiting, results) for _ in range(count - len(workers))]
     try:
@@ -143,7 +165,7 @@ class _Worker:
     def __init__(self, waiting: deque, results: SimpleQueue, ahead: _Ahead | None = None):
         self._waiting, self._results = waiting, results
         self._process = ahead.process if ahead is not None else None
-        self._asked = deque([ahead.text] if ahead is not None else [])      # what the process has not answered yet
+        self._asked = deque(ahead.texts if ahead is not None else [])       # what the process has not answered yet
         self._thread = threading.Thread(target=self._serve, name="netc-compile", daemon=True)
         self._thread.start()
 
@@ -187,7 +209,7 @@ def _start(*first: str) -> subprocess.Popen:
 
 def _end(process: subprocess.Popen) -> None:
     process.kill()
-    with process:                       # waits, and closes the pipes
+    with suppress(BrokenPipeError), process:        # waits, and closes the pipes, one perhaps with what nobody took
         pass
 
 
@@ -209,7 +231,7 @@ def _receive(pipe: IO[bytes]) -> bytes:
 
 
 def main(first: Sequence[str]) -> None:
-    """Make the texts of ``first`` that the cache has not (the answer to others is empty), then what is asked for."""
+    """Make the texts of ``first``, then what is asked for, unless the cache has it: the answer is empty then."""
     gc.disable()                # what is made here is not worth looking through: the process ends soon
     from . import scalar  # with LLVM
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
@@ -218,7 +240,7 @@ def main(first: Sequence[str]) -> None:
     try:
         _in_time(_send, replies, b"")
         for text in first:
-            _in_time(_send, replies, b"" if machine.is_kept(text) else _answer(text))
+            _in_time(_send, replies, _answer(text))
         while True:
             _in_time(_send, replies, _answer(_in_time(_receive, requests).decode()))
     except (EOFError, BrokenPipeError):
@@ -226,6 +248,8 @@ def main(first: Sequence[str]) -> None:
 
 
 def _answer(text: str) -> bytes:
+    if machine.is_kept(text):
+        return b""
     try:
         _, made, seconds = _build(text)
     except Exception:       # noqa: BLE001 - the other process will meet it too, and say so

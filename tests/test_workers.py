@@ -148,6 +148,45 @@ def test_what_the_cache_has_is_not_made_ahead(unprepared, expected, monkeypatch,
     assert answers[3].partition(b"\0")[2] == expected[TEXTS[2]][1]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="told early only where pipes are known to hold it")
+def test_what_is_told_early_is_made_ahead(unprepared, expected, monkeypatch, tmp_path):
+    monkeypatch.setenv("NETC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(workers, "LONGEST", TEXTS[0])
+    machine = workers.machine
+    machine.cache.put(machine._key(TEXTS[1]), b"anything")
+    monkeypatch.setattr(workers, "EARLY_BYTES", len("".join(TEXTS[:4])))
+    workers.begin(TEXTS)                                    # to nobody
+    workers.prepare("f32")
+    workers.begin(TEXTS[:3])
+    workers.begin(TEXTS)                                    # of which one more is told
+    assert workers._ahead[0].texts == TEXTS[:4]
+    mine = []
+    monkeypatch.setattr(workers, "_build", lambda text: mine.append(text) or (text, build(text), 1.0))
+    wanted = [TEXTS[5], TEXTS[3], TEXTS[2]]
+    assert built(wanted) == {text: expected[text] for text in wanted}
+    assert mine == [TEXTS[5]] and not workers._ahead and len(unprepared) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="told early only where pipes are known to hold it")
+def test_a_process_that_ends_is_told_nothing(unprepared, expected, monkeypatch):
+    monkeypatch.setattr(workers, "LONGEST", TEXTS[0])
+    workers.prepare("f32")
+    unprepared[0].kill()
+    unprepared[0].wait()
+    workers.begin(TEXTS)
+    assert built() == expected
+
+
+@pytest.mark.skipif(os.name != "posix", reason="told early only where pipes are known to hold it")
+def test_a_program_tells_its_kernels_early(monkeypatch, tmp_path):
+    monkeypatch.setenv("NETC_CACHE_DIR", str(tmp_path))
+    told: list[str] = []
+    monkeypatch.setattr(workers, "begin", told.extend)
+    fn = netc.compile("net 1\nmodel M(x: f32[N, 2]) -> f32[N, 3]:\n    return x |> Dense(3, elu)\n")
+    program = fn.program("predict")
+    assert told == [source.text for source in program.executable.sources.values()] and told
+
+
 def test_what_was_started_ahead_and_has_nothing_to_make_helps(unprepared, expected, monkeypatch, tmp_path):
     monkeypatch.setenv("NETC_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(workers, "LONGEST", TEXTS[0])
