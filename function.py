@@ -596,8 +596,8 @@ class Compiled:
         self.reports = program.reports
         self.uses_seed = program.uses_seed
         self._slots = {leaf.attrs["name"]: programs.input_slot(leaf) for leaf in program.inputs}
-        types = [type_ for current in program.graph.nodes()
-                 for type_ in (current.type if isinstance(current.type, tuple) else (current.type,))]
+        types = dict.fromkeys(type_ for current in program.graph.nodes()
+                              for type_ in (current.type if isinstance(current.type, tuple) else (current.type,)))
         self._counts = list(dict.fromkeys(type_.size for type_ in types))
         self._risky = list(dict.fromkeys(size for type_ in types for size in type_.shape if _may_vanish(size)))
         self._allowed: dict[tuple, bool] = {}

@@ -74,7 +74,7 @@ def node(op: Primitive, args: Iterable[Node] = (), **attrs) -> Node:
         raise TypeError(f"attributes of {op.name} must be hashable: {attrs}") from error
     if found is not None:
         return found
-    return _make(key, attrs, op.infer(tuple(arg.type for arg in args), attrs))
+    return _make(key, attrs, op.infer(tuple([arg.type for arg in args]), attrs))
 
 
 def remake(op: Primitive, args: tuple[Node, ...], attrs: Mapping[str, Any], type_: Any) -> Node:

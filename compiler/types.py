@@ -8,7 +8,8 @@ floor divisions of such polynomials.  Arithmetic on sizes collapses to ``int`` a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache, reduce
+from functools import lru_cache
+from math import prod
 from typing import Any, Union, overload
 
 from ..runtime.deferred import np
@@ -267,7 +268,7 @@ def product(sizes: Iterable[Size]) -> Size: ...
 
 def product(sizes):
     """The product of sizes; 1 for none."""
-    return reduce(lambda a, b: a * b, sizes, 1)
+    return prod(sizes)
 
 
 def known_nonnegative(size: Size) -> bool:
