@@ -17,7 +17,7 @@ from functools import partial
 from . import ops
 from .ir import Graph, Node, node, rebuild, rewrite, substitute, topological, users
 from .panels import panel_columns
-from .pipeline import optimize
+from .pipeline import simplified
 from .programs import Program
 from .types import Dim
 
@@ -30,7 +30,7 @@ READERS = ("contract", "gather", "scan")
 
 def cut(program: Program) -> tuple[Graph, dict[Node, tuple[str, int]], Program]:
     """(the graph of what is computed once, where its leaves lie, the program of the rest)."""
-    graph = optimize(program.graph)
+    graph = simplified(program.graph)       # not prepared: both parts will be, and a sum may be cut but once
     for rule in (_by_table, _by_panels):
         given = _given(graph.results)
         graph = Graph(graph.inputs, dict(zip(graph.outputs, rewrite(graph.results, partial(rule, given)))))

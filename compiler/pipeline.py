@@ -70,12 +70,16 @@ def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: 
 
 def optimize(graph: Graph) -> Graph:
     """The passes between gradients and kernels."""
-    graph = erase_gradient_marks(graph)
-    graph = simplify_graph(graph)
-    graph = merge_siblings(graph)
-    graph = prepare(graph)
+    graph = prepare(simplified(graph))
     verify(graph)
     return graph
+
+
+def simplified(graph: Graph) -> Graph:
+    """Those passes that may be repeated: they change nothing in what they made."""
+    graph = erase_gradient_marks(graph)
+    graph = simplify_graph(graph)
+    return merge_siblings(graph)
 
 
 class Executable:

@@ -110,6 +110,13 @@ def test_bound_weights_give_the_same_bits(name):
                 assert one.tobytes() == other.tobytes()
 
 
+def test_a_sum_over_three_axes_is_cut_alike_where_weights_are_bound():
+    fn = netc.compile("net 1\nmodel M(x: f32[N, 5, 4, 6, 2]):\n    param gain: f32[2] = normal\n"
+                      "    return sum(x * gain, axis = (1, 2, 3))\n")
+    weights, x = fn.init(seed=1), np.random.default_rng(0).normal(size=(12, 5, 4, 6, 2)).astype(np.float32)
+    assert fn.bind(weights)(x).tobytes() == fn(weights, x).tobytes()
+
+
 def test_large_dense_kernels_are_bound_in_panels():
     text = "net 1\nmodel M(x: f32[N, T, 160]):\n    return x |> Dense(256, relu) |> Dense(40)\n"
     for precision in ("f32", "f64"):
