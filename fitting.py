@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .runtime import checkpoint, train
-from .runtime.callbacks import Checkpoint, EarlyStopping
+from .runtime.callbacks import VALIDATION, Checkpoint, EarlyStopping, ReduceLROnPlateau
+from .runtime.errors import InputError
 from .runtime.history import History
 from .runtime.weights import Weights
 from .trainer import Trainer
@@ -25,6 +26,8 @@ def fit(function: Function, weights: Weights, data, epochs: int, batch_size: int
         callbacks: Iterable, optimizer: Mapping[str, np.ndarray] | None, resume: str | os.PathLike | None,
         check_finite: bool, progress: bool, allow_nan: bool) -> tuple[Weights, History]:
     """See ``Function.fit``."""
+    if not isinstance(callbacks, Iterable):
+        raise InputError(f"`callbacks` is {callbacks!r}, expected a list of them")
     trainer = Trainer(function, weights, optimizer, seed=seed, metrics=True, check_finite=check_finite)
     samples, held_out = _datasets(function, data, validation, seed, allow_nan)
     # Checkpoints come last: they keep what the others have just decided.
@@ -35,6 +38,11 @@ def fit(function: Function, weights: Weights, data, epochs: int, batch_size: int
     for callback in calls:
         if isinstance(callback, Checkpoint):
             callback.run = run
+    reported = ["loss", *function.model.training.losses, *function.model.training.metrics]
+    reported += [VALIDATION + name for name in reported] if held_out is not None else []
+    for callback in calls:          # now, not after an hour's epoch
+        if isinstance(callback, (EarlyStopping, ReduceLROnPlateau)):
+            callback.check(reported, trainer.optimizer)
     position, history = _resumed(function, trainer, run, resume)
     history.losses = tuple(function.model.training.losses)
 

@@ -19,6 +19,8 @@ def read_source(source: str | os.PathLike) -> tuple[str, str]:
         return source, "<text>"
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(f"a path or source text is expected, not {type(source).__name__}")
+    if not os.fspath(source):
+        raise InputError("the path is empty: a path or source text is expected")
     try:
         return Path(source).read_text(encoding="utf-8"), os.fspath(source)
     except UnicodeDecodeError as error:

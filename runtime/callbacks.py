@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,18 @@ def _check_watch(mode: str, min_delta: float) -> None:
         raise InputError(f"`min_delta` is {min_delta!r}, expected a number of at least 0")
 
 
+def _watched(callback: Any, reported: Collection[str]) -> str:
+    """The name of what a callback watches.  Raises InputError where that is not reported."""
+    name = callback.monitor or (VALIDATION + "loss" if VALIDATION + "loss" in reported else "loss")
+    if name not in reported:
+        raise InputError(f"{type(callback).__name__} watches `{name}`, which is not reported"
+                         f"{nearest(name, reported)}; there are {listing(reported)}")
+    return name
+
+
 def _watch(callback: Any, told: Progress) -> tuple[str, float, int]:
     """What a callback watches: its name, its value, and 1 where less is better, -1 where more is."""
-    name = callback.monitor or (VALIDATION + "loss" if VALIDATION + "loss" in told.logs else "loss")
-    if name not in told.logs:
-        raise InputError(f"{type(callback).__name__} watches `{name}`, which is not reported"
-                         f"{nearest(name, told.logs)}; there are {listing(told.logs)}")
+    name = _watched(callback, told.logs)
     larger = callback.mode == "max" or callback.mode == "auto" and name.endswith(LARGER_IS_BETTER)
     return name, told.logs[name], -1 if larger else 1
 
@@ -58,6 +64,10 @@ class EarlyStopping:
         self.best_epoch = 0
         self.best_weights: Weights | None = None
         self._watched = ""
+
+    def check(self, reported: Collection[str], optimizer: Mapping[str, Any]) -> None:
+        """Before training.  Raises InputError where what it watches will not be reported."""
+        _watched(self, reported)
 
     def on_start(self, history: History) -> str | None:
         """Training that had stopped does not go on when it is resumed; with more patience it does."""
@@ -116,6 +126,11 @@ class ReduceLROnPlateau:
         self.best: float | None = None
         self.scale = 1.0
         self._waited = self._cooling = 0
+
+    def check(self, reported: Collection[str], optimizer: Mapping[str, Any]) -> None:
+        """Before training.  Raises InputError where what it watches will not be reported, or the rate is fixed."""
+        _watched(self, reported)
+        _adjustable(optimizer)
 
     def on_epoch(self, told: Progress) -> None:
         _, value, sign = _watch(self, told)

@@ -337,7 +337,10 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
     target = os.path.realpath(os.fspath(path))
     temporary = f"{target}.{os.urandom(6).hex()}.tmp"
     # Not tempfile: its files are private to the user, whatever the umask says.
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except OSError as error:        # the name that the user knows
+        raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -48,6 +48,21 @@ def evaluate(build: Build, scope, tree):
         build.depth -= 1
 
 
+# What Keras and PyTorch call a layer or a function -> what it is called here, where the names are not alike.
+ELSEWHERE = {
+    "BatchNormalization": "BatchNorm", "LayerNormalization": "LayerNorm", "GroupNormalization": "GroupNorm",
+    "RMSNormalization": "RMSNorm", "Linear": "Dense", "Concatenate": "concat", "cat": "concat",
+    "SpatialDropout1D": "SpatialDropout", "SpatialDropout2D": "SpatialDropout", "SpatialDropout3D": "SpatialDropout",
+    **{f"{kind}Pooling{d}D": f"{short}Pool{d}D" for kind, short in (("Max", "Max"), ("Average", "Avg"),
+       ("GlobalMax", "GlobalMax"), ("GlobalAverage", "GlobalAvg")) for d in (1, 2, 3)},
+    **{f"{kind}{d}D": f"{short}{d}D" for kind, short in (("UpSampling", "UpSample"), ("ZeroPadding", "ZeroPad"),
+                                                         ("Cropping", "Crop")) for d in (1, 2, 3)},
+    **{f"BatchNorm{d}d": "BatchNorm" for d in (1, 2, 3)},
+}
+FOREIGN = ("keras", "tf", "torch", "nn", "np", "numpy", "jnp", "jax")
+MODULES = "there are no modules: layers, functions and losses have names alone, such as `Dense` and `relu`"
+
+
 def lookup(build: Build, scope, name: str):
     """The value of a name."""
     if name == "training":
@@ -58,7 +73,9 @@ def lookup(build: Build, scope, name: str):
     except KeyError:
         if build.frame is not None and name in build.frame.reserved:
             raise Fault("unassigned", f"`{name}` is used before it is assigned") from None
-        hint = None if build.sink.full else nearest(name, {*scope.known(), "true", "false", "none"})
+        hint = f"it is called `{ELSEWHERE[name]}` here" if name in ELSEWHERE else MODULES if name in FOREIGN else None
+        if hint is None and not build.sink.full:
+            hint = nearest(name, {*scope.known(), "true", "false", "none"})
         raise Fault("name", f"`{name}` is not defined", hint=hint) from None
     if value is POISON:
         raise Poisoned

@@ -25,6 +25,7 @@ COMMANDS = {
     "init": "Make fresh weights and save them.",
     "run": "Run a model on data.",
     "train": "Train a model on data and save its weights.",
+    "evaluate": "Measure losses and metrics on data.",
     "profile": "Show where the time goes, kernel by kernel.",
     "bench": "Compare speed and memory with other libraries, and with the machine's limit.",
     "cache": "Show or clear the cache of compiled code.",
