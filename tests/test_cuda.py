@@ -188,6 +188,12 @@ def test_the_inner_loop_of_a_tile_is_products():
     assert ".local" not in made
 
 
+@needs_compiler
+def test_a_gpu_that_is_too_old_is_one_error():
+    with pytest.raises(netc.DeviceError, match=r"needs another GPU.*3\.0 is not supported.*target=\"cpu\""):
+        door.ptx("def kernel(bases, args, units):\n    pass\n", (3, 0))
+
+
 # --- machine code -----------------------------------------------------------------------------------------------------
 
 KEPT = """

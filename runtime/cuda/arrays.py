@@ -133,7 +133,11 @@ def adopt(name: str, value: Any) -> DeviceArray:
     owner = (source, door.share(address, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, interface.get("stream")))
     lent = DeviceArray(address, shape, dtype, owner)
     lent.is_lent = True
-    return lent.copy() if address % VECTOR_BYTES else lent
+    if address % VECTOR_BYTES == 0:
+        return lent
+    copied = lent.copy()
+    door.synchronize()              # what was lent may be given back
+    return copied
 
 
 class DeviceMemory:

@@ -158,17 +158,21 @@ def compilers() -> tuple[str, ...]:
 
 def ptx(text: str, capability: tuple[int, int] = LEAST_CAPABILITY) -> str:
     """The PTX of a source for a compute capability; no GPU is needed.  Raises DeviceError where NVIDIA's compiler is
-    missing."""
+    missing, or knows no such GPU."""
     cuda = package()
     if is_simulated():
         raise missing("makes no PTX in the simulator: unset NUMBA_ENABLE_CUDASIM")
     if not _has_compiler():
         raise missing(_NO_COMPILER)
     from numba.cuda import types as kinds
+    from numba.cuda.cudadrv.error import CCSupportError
     with _lock, _compiling_for(capability):
         kernel = _kernel_of(text)
-        made, _ = cuda.compile_ptx(kernel, (kinds.int64,) * 3, cc=capability,
-                                   launch_bounds=getattr(kernel, "launch_bounds", None))
+        try:
+            made, _ = cuda.compile_ptx(kernel, (kinds.int64,) * 3, cc=capability,
+                                       launch_bounds=getattr(kernel, "launch_bounds", None))
+        except CCSupportError as error:
+            raise missing(f"needs another GPU, or another version of numba-cuda: {error}") from None
     return made
 
 

@@ -41,7 +41,8 @@ FAR = 2**31             # elements, more than 32 bits tell
 
 @dataclass(frozen=True)
 class Tile:
-    """A block's part of C, how much of k it takes at a time, a thread's part of the tile, and how many blocks a
+    """A block's part of C, how much of k it takes at a time, a thread's part of the tile (its columns come in GROUPs),
+    and how many blocks a
     multiprocessor is to hold at once (see ``blocks``)."""
 
     rows: int
@@ -80,6 +81,12 @@ class Tile:
     @property
     def wide(self) -> int:
         return self.columns + GROUP
+
+    @property
+    def parked(self) -> int:
+        """How many of each thread's rows the memory of A's slices takes at once."""
+        return max(n for n in (1, 2, 4, 8) if self.thread_rows % n == 0
+                   and n * self.down * self.wide <= 2 * self.depth * self.high)
 
     def price(self) -> float:
         """Cycles for a multiply-add of a scheduler's 32 lanes: 1 if nothing else had to be issued.
@@ -146,7 +153,7 @@ def form_of(tile: Tile, batch: Sequence, rows: Sequence, columns, sums: Sequence
     a = _reading(tile, tile.rows, batch, rows, sums, "a", alignments[0])
     b = _reading(tile, tile.columns, batch, [columns], sums, "b", alignments[1])
     steps = [alignments[2], columns.size, *(axis.c for axis in (*batch, *rows))]
-    is_whole = tile.thread_columns % GROUP == 0 and all(step % GROUP == 0 for step in steps)
+    is_whole = all(step % GROUP == 0 for step in steps)
     is_far = max(_span(rows, "a"), _span([columns], "b")) >= FAR
     return Form(a, b, max(len(sums), 1), GROUP if is_whole else 1, is_far)
 
@@ -209,9 +216,9 @@ def tile_text(dtype: str, tile: Tile, form: Form, finish: Finish | None = None) 
     a, b = _Share.of(tile, tile.rows, form.a), _Share.of(tile, tile.columns, form.b)
     more = [*_products(dtype, tile), "", *_moves("a", dtype, a, tile.high), "", *_moves("b", dtype, b, tile.wide), "",
             *_accumulate(dtype, tile, form, a, b)]
-    text = work(finish, [*_head(dtype, tile, form.is_far), *_unit(tile, form, finish.first_c), *_stores(tile, finish),
-                         "        cuda.syncthreads()", "        unit += stride", ""],
-                more, ["", *_rows_end(dtype, tile, form, finish)])
+    text = work(finish, [*_head(dtype, tile, form.is_far), *_unit(tile, form, finish.first_c),
+                         *_stores(dtype, tile, form, finish), "        unit += stride", ""],
+                more, ["", *_ends(dtype, tile, form, finish)])
     return with_kernel(text, tile.threads, blocks(dtype, tile, form))
 
 
@@ -379,29 +386,53 @@ def _unit(tile: Tile, form: Form, first_c: str) -> list[str]:
                            lane)""".splitlines()
 
 
-def _rows_end(dtype: str, tile: Tile, form: Form, finish: Finish) -> list[str]:
-    """The function that stores a thread's elements of a row, those that C has."""
-    values = [f"value{j}" for j in range(tile.thread_columns)]
-    lines = ["@device", f"def store_row({', '.join((*finish.operands, 'row', 'across', 'columns_here', *values))}):"]
-    for j, place in enumerate(_places(tile.thread_columns, tile.across, "across")):
-        if j % form.width == 0:
-            several = f"store{form.width}_{dtype}(c, row + column, {', '.join(values[j:j + form.width])})"
-            lines += [f"    column = {place}", "    if column < columns_here:",
-                      f"        {finish.store('row + column', values[j]) if form.width == 1 else several}"]
-    return lines
+def _ends(dtype: str, tile: Tile, form: Form, finish: Finish) -> list[str]:
+    """The function that stores a thread's elements of a row by vectors; or what stores, or finishes, those of some
+    rows of each thread from shared memory: so neighbouring threads take neighbouring elements, as memory wants it."""
+    if form.width > 1:
+        values = [f"value{j}" for j in range(tile.thread_columns)]
+        lines = ["@device", f"def store_row(c, row, across, columns_here, {', '.join(values)}):"]
+        for j in range(0, tile.thread_columns, form.width):
+            lines += [f"    column = {_place(j, tile.thread_columns, tile.across, 'across')}",
+                      "    if column < columns_here:",
+                      f"        store{form.width}_{dtype}(c, row + column, {', '.join(values[j:j + form.width])})"]
+        return lines
+    group = _group(tile.thread_rows)
+    return f"""@device
+def finish_rows({', '.join(finish.operands)}, first, slice_a, row_c, rows_here, columns_here, lane):
+    for i in range(lane, {tile.parked * tile.down * tile.columns}, {tile.threads}):
+        parked, column = i // {tile.columns}, i % {tile.columns}
+        own = first + parked // {tile.down}
+        m = own // {group} * {tile.down * group} + own % {group} + parked % {tile.down} * {group}
+        if (m < rows_here) & (column < columns_here):
+            {finish.store("row_c[m] + column", f"slice_a[parked * {tile.wide} + column]")}""".splitlines()
 
 
-def _stores(tile: Tile, finish: Finish) -> list[str]:
+def _stores(dtype: str, tile: Tile, form: Form, finish: Finish) -> list[str]:
     """The thread's elements that C has."""
-    lines, wide = [], tile.thread_columns
-    for i, place in enumerate(_places(tile.thread_rows, tile.down, "down")):
-        values = ", ".join(f"total[{i * wide + j}]" for j in range(wide))
-        lines += [f"        m = {place}", "        if m < rows_here:",
-                  f"            store_row({', '.join(finish.operands)}, row_c[m], across, columns_here, {values})"]
+    def values(row: int, column: int, count: int) -> str:
+        first = row * tile.thread_columns + column
+        return ", ".join(f"total[{first + i}]" for i in range(count))
+    if form.width > 1:
+        rows = ((f"        m = {_place(i, tile.thread_rows, tile.down, 'down')}", "        if m < rows_here:",
+                 f"            store_row(c, row_c[m], across, columns_here, {values(i, 0, tile.thread_columns)})")
+                for i in range(tile.thread_rows))
+        return [*(line for row in rows for line in row), "        cuda.syncthreads()"]
+    lines = []
+    for first in range(0, tile.thread_rows, tile.parked):
+        for own in range(tile.parked):
+            lines += [f"        row = ({own * tile.down} + down) * {tile.wide}"]
+            lines += [f"        store{GROUP}_{dtype}(slice_a, row + "
+                      f"{_place(j, tile.thread_columns, tile.across, 'across')}, {values(first + own, j, GROUP)})"
+                      for j in range(0, tile.thread_columns, GROUP)]
+        operands = ", ".join((*finish.operands, str(first)))
+        lines += ["        cuda.syncthreads()",
+                  f"        finish_rows({operands}, slice_a, row_c, rows_here, columns_here, lane)",
+                  "        cuda.syncthreads()"]
     return lines
 
 
-def _places(count: int, threads: int, own: str) -> list[str]:
-    """Where a thread's rows or columns are in the tile."""
+def _place(number: int, count: int, threads: int, own: str) -> str:
+    """Where one of a thread's rows or columns is in the tile."""
     group = _group(count)
-    return [f"{own} * {group} + {i // group * threads * group + i % group}" for i in range(count)]
+    return f"{own} * {group} + {number // group * threads * group + number % group}"
