@@ -42,8 +42,7 @@ FAR = 2**31             # elements, more than 32 bits tell
 @dataclass(frozen=True)
 class Tile:
     """A block's part of C, how much of k it takes at a time, a thread's part of the tile (its columns come in GROUPs),
-    and how many blocks a
-    multiprocessor is to hold at once (see ``blocks``)."""
+    and how many blocks a multiprocessor is to hold at once (see ``blocks``)."""
 
     rows: int
     columns: int
@@ -91,11 +90,14 @@ class Tile:
     def price(self) -> float:
         """Cycles for a multiply-add of a scheduler's 32 lanes: 1 if nothing else had to be issued.
 
-        Vectors of shared memory are issued beside; and each takes the memory, which the four schedulers share, two
-        cycles (so wide a load serves half a warp at once).
+        A slice takes also its vectors from shared memory, which serves half a warp in a cycle, and the four schedulers
+        one after the other; some instructions for each element that a thread brings, and some for itself.  These two
+        are what the machine code has: with them the sum is at most 2 % off its inner loops.
         """
-        loads = -(-self.thread_rows // GROUP) + -(-self.thread_columns // GROUP)
-        return max(self.cells + loads, 4 * 2 * loads) / self.cells
+        vectors = self.depth * (-(-self.thread_rows // GROUP) + -(-self.thread_columns // GROUP))
+        brought = self.depth * (self.rows + self.columns) // self.threads
+        products = self.depth * self.cells
+        return max(products + vectors + 5 * brought // 2 + 20, 4 * 2 * vectors) / products
 
 
 LARGE, TALL, MEDIUM = Tile(128, 128, 8, 8, 8, 1), Tile(128, 64, 8, 8, 8, 3), Tile(64, 64, 16, 8, 4, 4)
