@@ -492,11 +492,7 @@ class Function:
 
     def _executable(self, graph: Graph, layout, replaced: Iterable[str] = (), flushes: bool = False):
         from .compiler.pipeline import compile_graph
-        made = compile_graph(graph, layout, self.target, replaced, flushes)
-        if self.target == "cpu":
-            from .runtime import workers
-            workers.begin(source.text for source in made.sources.values())
-        return made
+        return compile_graph(graph, layout, self.target, replaced, flushes)
 
     def _kept(self, kind: str, make):
         """What ``make`` gives, of the cache if that knows the model, and whether it is from there."""
@@ -509,6 +505,9 @@ class Function:
             if self.target == "cpu":
                 _prepare(np.dtype(self.layout.dtype))
             made = make()
+            if self.target == "cpu":
+                from .runtime import workers
+                workers.begin(source.text for source in made[-1].sources.values())
             if key is not None:
                 kept.put(key, made)
             return *made, False

@@ -111,8 +111,9 @@ def build_all(texts: list[str]) -> Iterator[Built]:
     workers = []
     if _ahead and _ahead[0].process.poll() is not None:     # nobody needed it for too long
         _discard()
-    # It is at its text, or has made it: where that is for a later compilation, it is left alone.
-    if _ahead and (not {*texts}.isdisjoint(_ahead[0].texts) or machine.is_kept(_ahead[0].texts[0])):
+    # It is at its texts, or has made them: where those are for a later compilation, it is left alone.
+    if _ahead and (_ahead[0].texts[0] in texts
+                   or all(text in texts or machine.is_kept(text) for text in _ahead[0].texts)):
         ahead = _ahead.pop()
         for text in {*texts} & {*ahead.texts}:
             waiting.remove(text)
