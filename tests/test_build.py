@@ -621,3 +621,21 @@ def test_train_mistakes():
              ("    loss a = sum(cast(x, i32))\n", "E0604"), ("    input x: f32[N]\n    loss a = mean(x)\n", "E0607")]
     for body, code in cases:
         assert one_error(head + body).code == code
+
+
+@pytest.mark.parametrize(("lines", "paths"), [
+    ("loss a = mean(Dense(2)(x))", {"dense", "dense_1"}),
+    ("dense = Dense(1)\n    loss a = mean(dense(output))", {"dense", "dense_1"}),
+    ("d = Dense(1)\n    loss a = mean(d(output))", {"dense", "d"}),
+    ("loss a = mean(Flatten()(output))", {"dense"})])
+def test_what_a_train_block_makes_has_weights_of_its_own(lines, paths):
+    model = elaborate(ONE_LAYER + lines + "\n")
+    assert {variable.path.partition(".")[0] for variable in model.variables} == paths
+
+
+def test_an_optimiser_cannot_be_piped_into_a_layer():
+    with pytest.raises(Diagnostics, match="Dense can be called only inside a model"):
+        elaborate(ONE_LAYER + "loss a = mean(output)\n    optimizer = adam() |> Dense(3)\n")
+
+
+ONE_LAYER = "net 1\nmodel M(x: f32[N, 3]) -> f32[N, 2]:\n    return Dense(2)(x)\ntrain M:\n    "

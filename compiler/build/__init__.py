@@ -304,7 +304,9 @@ def _run_model(build: Build, found: _Pass, model: ModelValue, settings) -> None:
         if model.tree.outputs is None and "output" not in scope.names:
             scope.set("output", found.result if found.result is not None else POISON)
         from .session import Frame
-        build.frames.append(Frame(instance, "", "train", 0))
+        from .statements import bound_names
+        # What the block makes by itself has weights of its own, and so other names than what the model has.
+        build.frames.append(Frame(instance, "", "train", 0, frozenset(bound_names(found.train.body)), instance.taken))
         try:
             found.training = run_train(build, scope, found.train, found.inputs)
         finally:

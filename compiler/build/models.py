@@ -75,7 +75,9 @@ def locate(build: Build, instance: Instance, name: str | None) -> str:
             instance.path = join(locate(build, owner, None), setting)
         else:
             frame = build.frame
-            assert frame is not None            # an instance is made in a model's body
+            if frame is None:
+                raise Fault("place", f"{instance.name} can be called only inside a model or its train block's losses",
+                            span=instance.span)
             short = frame.unique(name, True) if name else frame.unique(snake_case(instance.name), False)
             instance.path = join(frame.path, short)
     return instance.path
@@ -125,7 +127,7 @@ def call_instance(build: Build, instance: Instance, arguments: Arguments, span, 
         build.frames.append(frame)
         try:
             returned = run_block(build, scope, tree.body)
-            instance.names = scope.names
+            instance.names, instance.taken = scope.names, frame.taken
             result = _outputs(build, instance, scope, returned, bindings)
         except Fault as fault:
             build.place(fault, span)

@@ -8,6 +8,7 @@ classes below.  Numbers are *weak* as in NumPy 2: they take the dtype of the ten
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field
 from typing import Any
 
 from ...runtime.records import dataclass
@@ -123,6 +124,7 @@ class Instance:
     span: Any = None
     home: tuple | None = None                # (the instance that has it as a setting, the setting's name)
     names: dict | None = None                # the names of its body after its last call
+    taken: set = field(default_factory=set)  # the names of the instances in its body, after its last call
     given: frozenset = frozenset()           # the settings that were not left at their defaults
 
     @property
