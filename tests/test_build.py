@@ -638,4 +638,10 @@ def test_an_optimiser_cannot_be_piped_into_a_layer():
         elaborate(ONE_LAYER + "loss a = mean(output)\n    optimizer = adam() |> Dense(3)\n")
 
 
+@pytest.mark.parametrize("layer", ["Conv2D(0, 3)", "Conv2D(2, (0, 3))", "Reshape(25, 2) |> LSTM(0)"])
+def test_a_parameter_has_elements(layer):
+    with pytest.raises(Diagnostics, match="`kernel` would have no elements"):
+        elaborate(f"net 1\nmodel M(x: f32[N, 5, 5, 2]):\n    return x |> {layer}\n")
+
+
 ONE_LAYER = "net 1\nmodel M(x: f32[N, 3]) -> f32[N, 2]:\n    return Dense(2)(x)\ntrain M:\n    "

@@ -100,7 +100,11 @@ def test_train_is_the_apis_fit(folder, netc_command):
 def test_init_and_run(folder, netc_command):
     assert netc_command("init", "line.net", "--seed", 4)[0] == 0
     fn = netc.compile("line.net", target="numpy")
-    assert fn.load("line.safetensors") == fn.init(4)
+    code, _, err = netc_command("init", "line.net", "--seed", 5)
+    assert code == 1 and "line.safetensors is there already" in err and fn.load("line.safetensors") == fn.init(4)
+    assert netc_command("init", "line.net", "--seed", 5, "--force")[0] == 0
+    assert fn.load("line.safetensors") == fn.init(5)
+    assert netc_command("init", "line.net", "--seed", 4, "--force")[0] == 0
     code, out, _ = netc_command("run", "line.net", "--data", "data.npz", "--weights", "line.safetensors", "--save",
                                 "o.npz")
     assert code == 0

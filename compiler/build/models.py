@@ -309,6 +309,9 @@ def declare(build: Build, scope, tree, trainable: bool) -> None:
         if isinstance(size, Dim):
             raise Fault("size", f"the shape of `{tree.name}` must be known at compile time", span=tree.annotation.span,
                         found=str(type_), hint=f"{plain(size)} is known only when the model runs")
+        if trainable and size < 1:
+            raise Fault("size", f"`{tree.name}` would have no elements: each of its sizes must be at least 1",
+                        span=tree.annotation.span, found=str(type_))
     frame.declared.add(tree.name)
     frame.taken.add(tree.name)
     path = join(frame.path, tree.name)
