@@ -31,5 +31,5 @@ def texts_of(table: Sequence[Sequence[int]], words: Sequence[int]) -> list[str]:
 def listing(text: str, form: str) -> str:
     """The code of a kernel in one of ``FORMS``."""
     from .builders import build
-    module = machine.binding().parse_bitcode(build(text).bitcode)
+    module = machine.llvm().parse_bitcode(build(text).bitcode)
     return str(module) if form == "llvm" else machine.emit_code(module, as_text=True)

@@ -138,12 +138,11 @@ def _environment() -> tuple[str, ...]:
     """All that shapes the code beside its text: our own emitters, the compilers, the processor, the C library."""
     own = [(Path(__file__).with_name(f"{name}.py")).read_bytes() for name in EMITTERS]
     import llvmlite
-    llvm = binding()
     return (cache.key_of(*own), llvmlite.__version__, np.__version__, sys.version, c_library(),
-            llvm.get_process_triple(), llvm.get_host_cpu_name(), _features())
+            llvm().get_process_triple(), llvm().get_host_cpu_name(), _features())
 
 
-def binding():
+def llvm():
     """LLVM's binding, which takes long to import: imported where code is linked or the host is asked about."""
     import llvmlite.binding
     return llvmlite.binding
@@ -159,24 +158,23 @@ def c_library() -> str:
 
 def _features() -> str:
     try:
-        return binding().get_host_cpu_features().flatten()
+        return llvm().get_host_cpu_features().flatten()
     except RuntimeError:            # LLVM does not know this host's features
         return ""
 
 
 @functools.cache
 def _target():
-    llvm = binding()
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    return llvm.Target.from_triple(llvm.get_process_triple())
+    llvm().initialize_native_target()
+    llvm().initialize_native_asmprinter()
+    return llvm().Target.from_triple(llvm().get_process_triple())
 
 
 @functools.cache
 def target_machine():
     """What code is made for: this host, within this process."""
     is_x86 = _target().name.startswith("x86")
-    return _target().create_target_machine(cpu=binding().get_host_cpu_name(), features=_features(), opt=3, jit=True,
+    return _target().create_target_machine(cpu=llvm().get_host_cpu_name(), features=_features(), opt=3, jit=True,
                                            reloc="static" if is_x86 else "default", codemodel="jitdefault")
 
 
@@ -187,11 +185,11 @@ def emit_code(module: Any, as_text: bool = False) -> Any:
     loop has many arrays and strides, and what it finds is slower: it needs more registers.
     """
     with lock:                         # the switch is the whole process's
-        binding().set_option("netc", "-disable-lsr=true")
+        llvm().set_option("netc", "-disable-lsr=true")
         try:
             return target_machine().emit_assembly(module) if as_text else target_machine().emit_object(module)
         finally:
-            binding().set_option("netc", "-disable-lsr=false")
+            llvm().set_option("netc", "-disable-lsr=false")
 
 
 class LinkError(Exception):
@@ -208,10 +206,9 @@ def link_all(objects: Iterable[Object]) -> list[Code]:
     objects = list(objects)
     if not objects:
         return []
-    llvm = binding()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target().create_target_machine(jit=True))
+    engine = llvm().create_mcjit_compiler(llvm().parse_assembly(""), _target().create_target_machine(jit=True))
     for made in objects:
-        engine.add_object_file(llvm.ObjectFileRef.from_data(made.content))
+        engine.add_object_file(llvm().ObjectFileRef.from_data(made.content))
     engine.finalize_object()
     linked = [Code(engine.get_function_address(made.symbol), engine) for made in objects]
     if not all(code.address for code in linked):

@@ -208,14 +208,16 @@ texts = [text for _, text in compile_graph(lowered.graph, lowered.layout, "cuda"
 def compiled():
     made = [kernels.code(text) for text in sorted(texts, key=len)[:2]]
     assert all(code.content[:4] == b"\\x7fELF" and code.entry.encode() in code.content for code in made)
-    return sum(code.seconds is not None for code in made), sum(hash(code.content) for code in made)
-print(*compiled())
+    print(sum(code.seconds is not None for code in made), sum(hash(code.content) for code in made))
+    return made
+first = compiled()[0]
 if sys.argv[2] == "alter":
-    entry = next(path for path in Path(sys.argv[3]).iterdir() if b"\\x7fELF" in path.read_bytes())
+    # The one that a process compiles first: numba-cuda numbers functions, and the numbers are part of their names.
+    entry = next(path for path in Path(sys.argv[3]).iterdir() if first.content in path.read_bytes())
     content = bytearray(entry.read_bytes())
     content[-1] ^= 1
     entry.write_bytes(content)
-    print(*compiled())
+    compiled()
 """
 
 
