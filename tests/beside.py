@@ -27,7 +27,9 @@ class Beside:
         if not self._futures:
             if not _pools:
                 _pools.append(ThreadPoolExecutor(WORKERS))
-            self._futures = [_pools[0].submit(_run, *command) for command in self._commands]
+            # What tests set for a while in the environment is not for these.
+            self._futures = [_pools[0].submit(_run, command, {**os.environ, **more})
+                             for command, more in self._commands]
 
     def results(self) -> list[subprocess.CompletedProcess]:
         self.start()
@@ -42,11 +44,12 @@ def stop() -> None:
         process.kill()
 
 
-def _run(command: Sequence[str], more: Mapping[str, str]) -> subprocess.CompletedProcess:
-    settings = {"preexec_fn": lambda: os.nice(19)} if hasattr(os, "nice") else {}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          env={**os.environ, **more}, cwd=Path(__file__).parent, **settings) as process:
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+                          cwd=Path(__file__).parent) as process:
         _running.add(process)
+        if hasattr(os, "setpriority"):
+            os.setpriority(os.PRIO_PROCESS, process.pid, 19)
         out, err = process.communicate()
         _running.discard(process)
     return subprocess.CompletedProcess(command, process.returncode, out, err)

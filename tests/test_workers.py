@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,12 @@ from netc.runtime.pool import pool
 TEXTS = [f"def kernel(bases, args, begin, end):\n    y = buffer_f32(bases, args, 0)\n    y[{n}] = float32({n})\n"
          for n in range(6)]
 ENDLESS = "import sys, time; sys.stdout.buffer.write(bytes(8)); sys.stdout.flush(); time.sleep(60)"
+
+
+@pytest.fixture(autouse=True)
+def own_subprocess(monkeypatch):
+    """Other threads start processes too: what a test does to ``workers.subprocess`` is not for them."""
+    monkeypatch.setattr(workers, "subprocess", SimpleNamespace(**vars(subprocess)))
 
 
 @pytest.fixture
