@@ -1,7 +1,7 @@
 """Machine code: objects in, addresses out; each compiled once, here or by an earlier process.
 
-What runs is always an object file, fresh or from the cache, linked by LLVM's own linker in this process.  What makes
-objects is only imported where something has to be compiled.
+What runs is always an object file, fresh or from the cache, put in this process's memory as it is (``images``), or by
+LLVM's linker where that takes more.  What makes objects is only imported where something has to be compiled.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Any
 
 from . import cache
 from .deferred import np
+from .host import host
+from .images import image_of, place
 from .records import dataclass
 
 # The modules beside this one that shape machine code; their texts are part of every key.
-EMITTERS = ("builders", "contract_code", "elementary", "entry", "kinds", "machine", "math", "native", "packing_code",
-            "random", "records", "roofline", "roofline_code", "runner", "scalar", "simd", "tile", "tile_code",
-            "translate", "vectors", "walker")
+EMITTERS = ("builders", "contract_code", "elementary", "entry", "host", "kinds", "machine", "math", "native",
+            "packing_code", "random", "records", "roofline", "roofline_code", "runner", "scalar", "simd", "tile",
+            "tile_code", "translate", "vectors", "walker")
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ class Object:
 
 @dataclass(frozen=True)
 class Code:
-    """Machine code in this process; it lives as long as ``engine``, which never ends.
+    """Machine code in this process; it lives as long as ``memory``, which never ends.
 
     ``seconds`` is what compiling it took here, None where it came from the cache.
     """
 
     address: int
-    engine: object
+    memory: object
     seconds: float | None = None
 
 
@@ -101,7 +103,7 @@ def _compile(texts: list[str], keys: Mapping[str, str]) -> None:
         counts.compiled += 1
     linked = link_all(built for built, _ in made.values())
     for (text, (_, seconds)), code in zip(made.items(), linked):
-        _loaded[text] = Code(code.address, code.engine, seconds)
+        _loaded[text] = Code(code.address, code.memory, seconds)
 
 
 def loaded() -> Mapping[str, Code]:
@@ -139,11 +141,11 @@ def _environment() -> tuple[str, ...]:
     own = [(Path(__file__).with_name(f"{name}.py")).read_bytes() for name in EMITTERS]
     import llvmlite
     return (cache.key_of(*own), llvmlite.__version__, np.__version__, sys.version, c_library(),
-            llvm().get_process_triple(), llvm().get_host_cpu_name(), _features())
+            host().triple, host().cpu, host().features)
 
 
 def llvm():
-    """LLVM's binding, which takes long to import: imported where code is linked or the host is asked about."""
+    """LLVM's binding, which takes long to import, and as much memory as all else: imported to compile."""
     import llvmlite.binding
     return llvmlite.binding
 
@@ -156,25 +158,18 @@ def c_library() -> str:
         return ""
 
 
-def _features() -> str:
-    try:
-        return llvm().get_host_cpu_features().flatten()
-    except RuntimeError:            # LLVM does not know this host's features
-        return ""
-
-
 @functools.cache
 def _target():
     llvm().initialize_native_target()
     llvm().initialize_native_asmprinter()
-    return llvm().Target.from_triple(llvm().get_process_triple())
+    return llvm().Target.from_triple(host().triple)
 
 
 @functools.cache
 def target_machine():
     """What code is made for: this host, within this process."""
     is_x86 = _target().name.startswith("x86")
-    return _target().create_target_machine(cpu=llvm().get_host_cpu_name(), features=_features(), opt=3, jit=True,
+    return _target().create_target_machine(cpu=host().cpu, features=host().features, opt=3, jit=True,
                                            reloc="static" if is_x86 else "default", codemodel="jitdefault")
 
 
@@ -202,10 +197,18 @@ def link(made: Object) -> Code:
 
 
 def link_all(objects: Iterable[Object]) -> list[Code]:
-    """The objects' code.  They share an engine, so their symbols must differ.  Raises LinkError."""
+    """The objects' code.  They share a piece of memory, so their symbols must differ.  Raises LinkError."""
     objects = list(objects)
     if not objects:
         return []
+    images = [image for made in objects if (image := image_of(made.content, made.symbol)) is not None]
+    if len(images) < len(objects):
+        return _link_by_llvm(objects)
+    memory, addresses = place(images)
+    return [Code(address, memory) for address in addresses]
+
+
+def _link_by_llvm(objects: list[Object]) -> list[Code]:
     engine = llvm().create_mcjit_compiler(llvm().parse_assembly(""), _target().create_target_machine(jit=True))
     for made in objects:
         engine.add_object_file(llvm().ObjectFileRef.from_data(made.content))
@@ -214,26 +217,3 @@ def link_all(objects: Iterable[Object]) -> list[Code]:
     if not all(code.address for code in linked):
         raise LinkError("an object lacks its symbol")
     return linked
-
-
-# --- the host ---------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def vector_bytes() -> int:
-    """Bytes of a vector register that code on this host uses: 64 AVX-512, 32 AVX, 16 SSE and NEON."""
-    features = _features()
-    if "+avx512f" in features and "+avx512vl" in features:
-        return 64
-    return 32 if "+avx," in features + "," else 16
-
-
-@functools.cache
-def vector_registers() -> int:
-    """Vector registers of the host: 32 with AVX-512 and NEON, else 16."""
-    return 32 if vector_bytes() == 64 or "+neon" in _features() else 16
-
-
-def is_avx() -> bool:
-    """Whether the host has AVX: vectors of 8 floats, and x86's own instructions for them."""
-    return "+avx" in _features().split(",")

@@ -20,8 +20,8 @@ from fractions import Fraction
 
 from llvmlite import ir
 
+from .host import is_avx
 from .kinds import float32, float64, intrinsic
-from .machine import is_avx
 from .simd import F32, F64, I32, I64, Value, call_library, constant, like
 
 INFINITY, NAN = math.inf, math.nan

@@ -13,6 +13,7 @@ import time
 import numpy as np
 
 from . import machine
+from .host import vector_bytes
 from .pool import threads
 from .records import dataclass
 from .runner import Runner
@@ -62,7 +63,7 @@ def _kernel(name: str) -> int:
 
 
 def _peak(count: int) -> float:
-    lanes = machine.vector_bytes() // 4
+    lanes = vector_bytes() // 4
     flops = 2 * FMA_CHAINS * lanes * FMA_TURNS
     memory = np.zeros(16 * count, np.float32)
     turns = 100

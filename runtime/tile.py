@@ -20,6 +20,7 @@ import functools
 from math import gcd
 
 from . import machine
+from .host import vector_bytes, vector_registers
 from .pool import threads
 from .records import dataclass
 
@@ -41,12 +42,12 @@ MAX_TILE_ROWS = 8       # a row pointer each: more than 8 spill general register
 
 def _lanes(dtype: str) -> int:
     """Elements of a vector."""
-    return machine.vector_bytes() // (8 if dtype == "f64" else 4)
+    return vector_bytes() // (8 if dtype == "f64" else 4)
 
 
 def tile_rows(vectors: int) -> int:
     """The tallest tile of this width whose accumulators, B vectors and one broadcast fit in the registers."""
-    return max(1, min(MAX_TILE_ROWS, (machine.vector_registers() - 1) // vectors - 1))
+    return max(1, min(MAX_TILE_ROWS, (vector_registers() - 1) // vectors - 1))
 
 LEVELS = 4              # nested indices of batch, rows and sums, outermost first; unused outer ones have size 1
 

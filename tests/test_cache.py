@@ -17,7 +17,7 @@ import pytest
 
 import netc
 from netc.compiler.cli import main
-from netc.runtime import cache, machine
+from netc.runtime import cache, host, machine
 
 ROOT = Path(netc.__file__).parent
 POSIX = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
@@ -569,7 +569,7 @@ def test_everything_that_shapes_code_is_in_the_key(monkeypatch):
         machine._environment.cache_clear()
         return machine._key("text")
     keys = {key(), machine._key("other text")}
-    for name, value in [("_features", lambda: "+another"), ("c_library", lambda: "musl"),
+    for name, value in [("host", lambda: host.Host("triple", "another", "")), ("c_library", lambda: "musl"),
                         ("EMITTERS", machine.EMITTERS[:-1])]:
         with monkeypatch.context() as patch:
             patch.setattr(machine, name, value)
