@@ -6,6 +6,7 @@ and one target; what it leaves open as settings called ``features``, ``classes``
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .compiler.source import read_source
-from .function import Function
+from .function import Function, check_target
+from .inputs import convert_settings
 from .runtime.errors import InputError, ModelError
 
 PREDICTED_AT_ONCE = 4096            # rows; the values in between need memory
@@ -54,12 +56,13 @@ train Curve:
 
 
 @lru_cache(maxsize=64)
-def _compiled(text: str, name: str, model: str | None, settings: tuple, optimizer: str | None, lr, precision: str,
+def _compiled(text: str, name: str, model: str | None, settings: str, optimizer: str | None, lr, precision: str,
               target: str) -> Function:
-    """One function for all estimators of equal settings: a search or a cross-validation compiles once."""
+    """One function for all estimators of equal settings: a search or a cross-validation compiles once.  Settings are
+    JSON, which tells 1, 1.0 and true apart."""
     from .compiler.kept_models import elaborate
-    elaborated = elaborate(text, name, model=model, precision=precision, settings=dict(settings), optimizer=optimizer,
-                           lr=lr)
+    elaborated = elaborate(text, name, model=model, precision=precision, optimizer=optimizer, lr=lr,
+                           settings=convert_settings(json.loads(settings)))
     return Function(elaborated, None, target, text)
 
 
@@ -98,13 +101,12 @@ class _Network(BaseEstimator):
         """Compile for data of these sizes; the text is kept, so that a fitted estimator outlives its file."""
         from .compiler.build import declared_settings
         text, name = read_source(self._default if self.source is None else self.source)
-        given = {key: tuple(value) if isinstance(value, list) else value
-                 for key, value in (self.settings or {}).items()}
+        check_target(self.target, self.precision)
+        given = convert_settings({} if self.settings is None else self.settings)
         open_ = [key for key in declared_settings(text, name, self.model) if key in measured]
         settings = {key: measured[key] for key in open_} | given
-        self._recipe = (text, name, self.model, tuple(sorted(settings.items())), self.optimizer, self.lr,
-                        self.precision,
-                        self.target)
+        self._recipe = (text, name, self.model, json.dumps(settings, sort_keys=True), self.optimizer, self.lr,
+                        self.precision, self.target)
         function = _compiled(*self._recipe)
         for kind, types in (("input", function.inputs), ("target", function.targets)):
             if len(types) != 1:

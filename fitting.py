@@ -7,10 +7,12 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .inputs import convert_seed
 from .runtime import checkpoint, train
 from .runtime.callbacks import VALIDATION, Checkpoint, EarlyStopping, ReduceLROnPlateau
 from .runtime.errors import InputError
@@ -28,6 +30,8 @@ def fit(function: Function, weights: Weights, data, epochs: int, batch_size: int
     """See ``Function.fit``."""
     if not isinstance(callbacks, Iterable):
         raise InputError(f"`callbacks` is {callbacks!r}, expected a list of them")
+    seed, shuffle = int(convert_seed(seed)), bool(shuffle)
+    epochs, batch_size = train.check_count("epochs", epochs), train.check_count("batch_size", batch_size)
     trainer = Trainer(function, weights, optimizer, seed=seed, metrics=True, check_finite=check_finite)
     samples, held_out = _datasets(function, data, validation, seed, allow_nan)
     # Checkpoints come last: they keep what the others have just decided.
@@ -60,7 +64,7 @@ def fit(function: Function, weights: Weights, data, epochs: int, batch_size: int
 def _datasets(function: Function, data, validation, seed: int,
               allow_nan: bool) -> tuple[train.Dataset, train.Dataset | None]:
     samples = function.dataset(data, allow_nan)
-    if isinstance(validation, (int, float)):
+    if isinstance(validation, Real):
         return samples.split(validation, seed)
     return samples, function.dataset(validation, allow_nan) if validation is not None else None
 

@@ -20,7 +20,7 @@ from .compiler.model import Model, Variable
 from .compiler.programs import GRADIENT, LOSS, SEED, WEIGHTS, Program, new_state, optimizer_slot
 from .compiler.source import read_source
 from .compiler.types import TensorType, evaluate, known_nonnegative
-from .inputs import Signature, convert_seed, require_finite, step_seed
+from .inputs import Signature, convert_seed, convert_settings, require_finite, step_seed
 from .runtime import weights as storage
 from .runtime.arrays import HostMemory
 from .runtime.errors import InputError, ModelError, WeightsError, listing
@@ -46,23 +46,17 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
     give back, inner ones by their path (``features.conv2d_1``).  ``target``: "cpu"; "numba", the same with kernels
     that Numba compiles, the reference; "cuda" for an NVIDIA GPU; or "numpy" for the slow oracle.
     ``precision``: "f32", or "f64" to compute in double precision throughout.  ``settings``: values for the model's own
-    settings, by name.  ``optimizer`` and ``lr`` replace those of the train block by expressions of the language:
-    "sgd(momentum = 0.9)", "cosine_decay(initial = 1e-3, decay_steps = 1_000)", or a number.
+    settings, by name; a text is an expression of the language: "tanh", "leaky_relu(alpha = 0.1)".  ``optimizer`` and
+    ``lr`` replace those of the train block, by such expressions too: "sgd(momentum = 0.9)",
+    "cosine_decay(initial = 1e-3, decay_steps = 1_000)", or a number.
 
-    Raises CompileError with every fault found in the text, ModelError for an unknown output or where Numba is missing,
-    DeviceError where the GPU or what it needs is missing, OSError.
+    Raises CompileError with every fault found in the text, ModelError for an unknown output, for a setting that is no
+    compile-time value, or where Numba is missing, DeviceError where the GPU or what it needs is missing, OSError.
     """
-    if target not in TARGETS:
-        raise ModelError(f"there is no target {target!r}: the targets are {listing(TARGETS)}")
-    if precision not in PRECISIONS:
-        raise ModelError(f"there is no precision {precision!r}: the precisions are {listing(PRECISIONS)}")
+    check_target(target, precision)
     if isinstance(outputs, str):
         raise ModelError(f"`outputs` is a list of paths: [{outputs!r}]")
-    if target == "cuda":
-        from .runtime.cuda.door import require
-        require()
-    if target == "numba":
-        _require_numba()
+    given = convert_settings(settings or {})
     from .compiler.kept_models import elaborate
     text, name = read_source(source)
 
@@ -70,9 +64,23 @@ def compile(source: str | os.PathLike, model: str | None = None, outputs: Iterab
         if target == "cpu":
             _prepare(np.dtype(np.float32 if precision == "f32" else np.float64))
     with paused():
-        found = elaborate(text, name, prepare, model=model, precision=precision, settings=dict(settings or {}),
+        found = elaborate(text, name, prepare, model=model, precision=precision, settings=given,
                           optimizer=optimizer, lr=lr)
         return Function(found, outputs, target, text)
+
+
+def check_target(target: str, precision: str) -> None:
+    """Raise ModelError where there is no such target or precision, or Numba is missing, DeviceError where the GPU
+    is."""
+    if target not in TARGETS:
+        raise ModelError(f"there is no target {target!r}: the targets are {listing(TARGETS)}")
+    if precision not in PRECISIONS:
+        raise ModelError(f"there is no precision {precision!r}: the precisions are {listing(PRECISIONS)}")
+    if target == "cuda":
+        from .runtime.cuda.door import require
+        require()
+    if target == "numba":
+        _require_numba()
 
 
 def _require_numba() -> None:

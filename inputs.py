@@ -15,7 +15,7 @@ from .compiler.bounds import Range
 from .compiler.ir import Node
 from .compiler.types import Dim, Size, TensorType, evaluate, substitute
 from .runtime.arrays import as_array, uneven
-from .runtime.errors import InputError, listing, nearest
+from .runtime.errors import InputError, ModelError, listing, nearest
 from .runtime.weights import LARGEST
 
 
@@ -281,6 +281,26 @@ def step_seed(seed: int, step: int) -> int:
     """
     mixed = (_checked_seed(seed) & 0xFFFFFFFF) << 32 | (step & 0xFFFFFFFF)
     return mixed - 2 ** 64 if mixed >= 2 ** 63 else mixed
+
+
+def convert_settings(settings: Any) -> dict[str, Any]:
+    """A model's settings as the compiler takes them: numbers and arrays of NumPy's as Python's own, lists as tuples.
+    Raises ModelError for what is no compile-time value."""
+    if not isinstance(settings, Mapping):
+        raise ModelError(f"`settings` is {settings!r}, expected a mapping of names to values")
+    return {str(name): _setting(str(name), value) for name, value in settings.items()}
+
+
+def _setting(name: str, value: Any) -> Any:
+    if isinstance(value, (list, tuple, range)) or isinstance(value, np.ndarray) and value.ndim:
+        return tuple(_setting(name, each) for each in value)
+    plain = value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+    if plain is not None and not isinstance(plain, (bool, int, float, str)):
+        raise ModelError(f"the setting `{name}` is {value!r}, expected a number, a boolean, None, a tuple of such, or "
+                         f"a text that is an expression of the language, such as \"relu\"")
+    if isinstance(plain, int) and not -2 ** 63 <= plain < 2 ** 63:
+        raise ModelError(f"the setting `{name}` is {plain}, which does not fit in 64 bits")
+    return plain
 
 
 def _shown(shape: tuple[int, ...]) -> str:

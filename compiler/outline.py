@@ -50,8 +50,9 @@ class Box:
     """``kind``: "input", "output", "layer", "operation" or "parameter".  ``name`` is the last part of the path; a
     second call of a layer is ``features:1``.
 
-    ``outputs`` are its values, ``nodes`` what it computes itself.  Of a layer, ``feeds`` says what gives each of its
-    inputs, and ``results`` what gives each of its outputs, seen from inside; None where that is only constants.
+    ``outputs`` are its values, ``nodes`` what it computes itself.  Of an operation, ``reads`` are the values that it
+    takes, in the order of its arguments.  Of a layer, ``feeds`` says what gives each of its inputs, and ``results``
+    what gives each of its outputs, seen from inside; None where that is only constants.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Box:
     outputs: tuple[Node, ...]
     layer: Layer | None = None
     nodes: tuple[Node, ...] = ()
+    reads: tuple[Node, ...] = ()
     children: list[Box] = field(default_factory=list)
     arrows: list[Arrow] = field(default_factory=list)
     feeds: list[Box | Port | None] = field(default_factory=list)
@@ -189,7 +191,7 @@ class _Scope:
             for node in child.own.inputs:
                 child.feeds.append(self._arrow(arrows, node, number, child))
         for before, box in self.sequence:
-            for node in self._taken(box):
+            for node in box.reads:
                 self._arrow(arrows, node, before, box)
         for position, (_, node) in enumerate(results):
             if root:
@@ -241,6 +243,9 @@ class _Scope:
                 region[node] = node
             else:
                 region[node] = groups.pop()
+        for node in order:                                        # a scan of several users, with all that it gives
+            if node.op.name == "item" and region.get(node.args[0]) is node.args[0]:
+                region[node] = node.args[0]
         members: dict[Node, list[Node]] = {}
         for node in order:
             members.setdefault(region[node], []).append(node)
@@ -269,9 +274,11 @@ class _Scope:
         if not taken and all(node.op.name in QUIET | SOURCELESS | {"contract"} for node in nodes):
             return
         name = self.names.get(root) or self._free_name(root)
-        box = Box("operation", name, self.prefix + name, self._label(root, nodes), (root,), nodes=tuple(nodes),
-                  named=root in self.names)
-        self.boxes[root] = box
+        outputs = (root,) if isinstance(root.type, TensorType) else tuple(
+            sorted((node for node in nodes if root in node.args), key=lambda item: item.attrs["index"]))
+        box = Box("operation", name, self.prefix + name, self._label(root, nodes), outputs, nodes=tuple(nodes),
+                  reads=tuple(self._taken(outputs, inside)), named=root in self.names)
+        self.boxes.update(dict.fromkeys(outputs, box))
         self.sequence.append((before, box))
 
     def _free_name(self, root: Node) -> str:
@@ -309,10 +316,10 @@ class _Scope:
                     stack.append(arg)
         return found
 
-    def _taken(self, box: Box) -> list[Node]:
+    def _taken(self, outputs: Iterable[Node], inside: set[Node]) -> list[Node]:
         """What an operation reads, in the order of its arguments."""
-        inside, seen, found = set(box.nodes), set(), []
-        stack = [box.outputs[0]]
+        seen, found = set(), []
+        stack = list(outputs)[::-1]
         while stack:
             current = stack.pop()
             if current not in seen:
@@ -330,11 +337,12 @@ class _Scope:
         source, value = self._source(node, before, target)
         if source is None or source is target:
             return None
-        given = source.outputs if isinstance(source, Box) and source.kind == "layer" else None
-        output = given.index(value) if given is not None and value in given else 0
+        given = source.outputs if isinstance(source, Box) else ()
+        output = given.index(value) if value in given else 0
         if not any(a.source == source and a.target is target and a.output == output and a.weight is None
                    for a in arrows):
-            weight = value.attrs["path"] if given is not None and value.op.name in ("param", "state") else None
+            owned = isinstance(source, Box) and source.kind == "layer" and value.op.name in ("param", "state")
+            weight = value.attrs["path"] if owned else None
             arrows.append(Arrow(source, target, node.type, output, weight))
         return source
 

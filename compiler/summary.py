@@ -193,8 +193,7 @@ class _Maker:
         if box.kind in ("input", "output", "parameter"):
             return 0
         if box.layer is None:
-            inside = set(box.nodes)
-            read = [arg for node in box.nodes for arg in node.args if arg not in inside and arg.op.name != "constant"]
+            read = (value for value in box.reads if value.op.name != "constant")
             return total_bytes(read) + total_bytes(box.outputs)
         activations = total_bytes(box.own.inputs) + total_bytes(box.outputs)
         return activations * box.own.repeats + self._weights(box)

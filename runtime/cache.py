@@ -38,10 +38,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def key_of(*parts: str | bytes) -> str:
-    """The key that these texts stand for, in this order."""
+    """The key that these texts stand for, in this order; a path among them may hold bytes that are no UTF-8."""
     digest = hashlib.blake2b(digest_size=24)
     for part in parts:
-        content = part.encode() if isinstance(part, str) else part
+        content = part.encode(errors="surrogatepass") if isinstance(part, str) else part
         digest.update(len(content).to_bytes(8, "little") + content)
     return digest.hexdigest()
 

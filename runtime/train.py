@@ -214,10 +214,11 @@ class _Loop:
                 else "stopped by a callback"
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raise InputError unless the value is a whole number of at least 1."""
+def check_count(name: str, value: Any) -> int:
+    """The value as Python's own number.  Raises InputError unless it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InputError(f"`{name}` is {value!r}, expected a whole number of at least 1")
+    return int(value)
 
 
 class Callback(Protocol):

@@ -16,8 +16,10 @@ from netc.compiler.build import elaborate
 from netc.compiler.fuse import fuse
 from netc.compiler.graph_cost import FREE, flops, format_cost, short, total_flops
 from netc.compiler.ir import is_tensor
-from netc.compiler.outline import outline
+from netc.compiler.outline import Box, outline
 from netc.compiler.pipeline import optimize
+from netc.compiler.plot import Picture
+from netc.compiler.plot.model_view import model_view
 from netc.compiler.summary import summarize
 from netc.compiler.types import Dim
 
@@ -298,3 +300,20 @@ def test_html_escapes():
 def test_the_summary_of_a_model_without_anything():
     text = str(summarize(build("model M(x: f32[3]) -> f32[3]:\n    return 2 * x\n")))
     assert "0 parameters" in text and "3 FLOPs in 1 kernels" in text
+
+
+@pytest.mark.parametrize(("layer", "path", "outputs", "sources"), [
+    # a scan of several results is one operation, which all of them come from
+    ("", "scan", ("f32[N, 3]", "f32[T, N, 3]", "f32[T, N, 3]"), [("scan",), ("scan",), ("scan",)]),
+    # around layers there is no scan to be seen, only what is computed in a turn
+    ("        h = Dense(3)(h)\n", "gs", ("f32[N, T, 3]",), [("h",), ("gs",), ("h",)])])
+def test_a_scan_that_gives_several_values(layer, path, outputs, sources):
+    model = build("model M(x: f32[N, T, 3]) -> (a: f32[N, T, 2], b: f32[N, T, 2], c: f32[N, 2]):\n"
+                  "    scan z in x along 1 carrying h = zeros(N, 3) collecting h as hs, g as gs:\n"
+                  f"        h = 0.5 * h + z\n{layer}        g = h * z\n"
+                  "    a = Dense(2)(hs)\n    b = Dense(2)(gs)\n    c = Dense(2)(h)\n")
+    found = rows(model)
+    assert found[path].outputs == outputs and [found[name].sources for name in "abc"] == sources
+    assert {arrow.output for arrow in outline(model).arrows
+            if isinstance(arrow.source, Box) and arrow.source.path == path} == set(range(len(outputs)))
+    assert "</svg>" in Picture(model_view(model)).write()

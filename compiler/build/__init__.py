@@ -25,15 +25,16 @@ from typing import Any
 
 from ...runtime.records import dataclass
 from .. import syntax
-from ..diagnostics import Diagnostic, Diagnostics
+from ..diagnostics import Diagnostic, Diagnostics, Span
 from ..ir import topological
 from ..model import Layer, Mode, Model, Structure, Variable
 from ..types import TypeRuleError, f32, f64
 from . import lint
 from .builtins import scope_names
 from .calls import Arguments
+from .expressions import evaluate
 from .models import call_instance, root_inputs, settings_of
-from .override import override
+from .override import expression, override
 from .scope import FileScope
 from .session import Build, Sink
 from .shapes import LARGEST_SHAPE
@@ -53,7 +54,8 @@ def elaborate(text: str | bytes, filename: str = "<text>", model: str | None = N
     ``model`` names it; by default the one that has a ``train`` block, else the last of the file.  ``precision``
     "f64" computes every f32 in f64.  ``loader`` reads an imported file, given its path; where it gives None, and by
     default, that is from the disk, below the folder of ``filename``.  ``settings`` are values for the model's own
-    settings; ``optimizer`` and ``lr`` are expressions that replace those of the ``train`` block.
+    settings, texts among them expressions; ``optimizer`` and ``lr`` are expressions that replace those of the
+    ``train`` block.
     Raises Diagnostics with every mistake found.
     """
     with _deep_recursion():
@@ -278,16 +280,26 @@ def _run(build: Build, tree: syntax.File, filename: str, name, settings) -> tupl
     return build, found
 
 
+def _given(build: Build, model: ModelValue, name: str, value) -> tuple[Any, Span]:
+    """A setting's value from the caller, and where it stands: a text is an expression."""
+    if isinstance(value, str):
+        tree = expression(value, name)
+        return evaluate(build, model.scope, tree), tree.span
+    if isinstance(value, tuple):
+        return tuple(_given(build, model, name, each)[0] for each in value), model.tree.name_span
+    return value, model.tree.name_span
+
+
 def _run_model(build: Build, found: _Pass, model: ModelValue, settings) -> None:
-    bound = {key: (value, model.tree.name_span) for key, value in settings.items()}
     for setting in model.tree.settings:
-        if setting.default is None and not setting.variadic and setting.name not in bound:
+        if setting.default is None and not setting.variadic and setting.name not in settings:
             raise Fault("missing", f"the compiled model {model.name} needs a value for its setting `{setting.name}`",
                         span=setting.span, hint="give the setting a default, or compile a model that uses it")
-    for key in bound:
+    for key in settings:
         if key not in {s.name for s in model.tree.settings}:
             raise Fault("setting", f"{model.name} has no setting `{key}`", span=model.tree.name_span,
                         hint=nearest(key, {s.name for s in model.tree.settings}))
+    bound = {key: _given(build, model, key, value) for key, value in settings.items()}
     instance = found.instance = Instance(model, settings_of(build, model, bound, model.tree.name_span), "")
     leaves = root_inputs(build, model, instance.settings)
     found.inputs = [leaf for _, leaf, _ in leaves]

@@ -1,5 +1,5 @@
-"""Another optimiser, or another learning rate, than a file says: given as expressions of the language, put into its
-tree."""
+"""What a caller gives as expressions of the language: another optimiser, or another learning rate, than a file says,
+put into its tree; and values for settings."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def override(tree: syntax.File, model: str | None, optimizer: str | None, lr: st
     if block is None:
         raise _fault("optimizer", "there is no train block whose optimiser could be replaced", tree.version.span)
     if optimizer is not None:
-        value = _expression(optimizer, "optimizer")
+        value = expression(optimizer, "optimizer")
         body = tuple(statement for statement in block.body if not isinstance(statement, syntax.Optimizer))
         new = replace(block, body=(*body, syntax.Optimizer(value=value, span=value.span)))
     else:
         new = block
     if lr is not None:
         new = replace(new,
-                      body=tuple(_with_rate(s, _expression(str(lr), "lr")) if isinstance(s, syntax.Optimizer) else s
+                      body=tuple(_with_rate(s, expression(str(lr), "lr")) if isinstance(s, syntax.Optimizer) else s
                                       for s in new.body))
     return replace(tree, items=tuple(new if item is block else item for item in tree.items),
                    trains=tuple(new if item is block else item for item in tree.trains))
@@ -47,8 +47,8 @@ def _with_rate(statement: syntax.Optimizer, rate: syntax.Expression) -> syntax.O
     return replace(statement, value=replace(call, args=(), kwargs=(given, *kept)))
 
 
-def _expression(text: str, name: str) -> syntax.Expression:
-    """The tree of one expression; whatever else the text holds is an error."""
+def expression(text: str, name: str) -> syntax.Expression:
+    """The tree of one expression, which is for ``name``; whatever else the text holds is an error."""
     tree = syntax.parse(f"net 1\nconst {name} = {text}\n", f"<{name}>")
     if len(tree.items) != 1 or not isinstance(tree.items[0], syntax.Const):
         raise _fault("optimizer", "one expression is expected here", tree.items[-1].span)
