@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,8 +63,8 @@ def fit(function: Function, weights: Weights, data, epochs: int, batch_size: int
 def _datasets(function: Function, data, validation, seed: int,
               allow_nan: bool) -> tuple[train.Dataset, train.Dataset | None]:
     samples = function.dataset(data, allow_nan)
-    if isinstance(validation, Real):
-        return samples.split(validation, seed)
+    if isinstance(validation, (int, float, np.number)):
+        return samples.split(float(validation) if isinstance(validation, np.number) else validation, seed)
     return samples, function.dataset(validation, allow_nan) if validation is not None else None
 
 

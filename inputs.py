@@ -7,6 +7,7 @@ integers that fit; booleans accept booleans.  Arrays are made contiguous by copy
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -178,7 +179,8 @@ def convert(name: str, value: Any, type_: TensorType) -> np.ndarray:
     array = as_array(name, value, str(type_))
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         rows = uneven(value)
-        raise InputError(f"`{name}` has dtype {array.dtype}, expected {type_}" + (f": {rows}" if rows else ""))
+        told = f": {rows}" if rows else _cast_hint(name, type_) if _holds_numbers(array) else ""
+        raise InputError(f"`{name}` has dtype {array.dtype}, expected {type_}{told}")
     if array.ndim != type_.rank:
         raise InputError(f"`{name}` has {array.ndim} dimensions ({_shown(array.shape)}), expected "
                          f"{type_.rank}: {type_}{_rank_hint(array, type_)}")
@@ -217,7 +219,29 @@ def convert_on_device(name: str, value: Any, type_: TensorType):
 
 
 def _rank_hint(array: np.ndarray, type_: TensorType) -> str:
-    return " (a batch is needed, even of one: value[None])" if array.ndim == type_.rank - 1 else ""
+    """What would give the value its rank, where that is plain: a sample without its batch, or one number a sample as a
+    column, or not as one."""
+    if array.ndim == type_.rank - 1:
+        if type_.shape[-1] == 1 and _may_be(array.shape, type_.shape[:-1]):
+            return " (it lacks the last axis, of size 1: value[..., None])"
+        if _may_be(array.shape, type_.shape[1:]):
+            return " (a batch is needed, even of one: value[None])"
+    if array.ndim == type_.rank + 1 and array.shape[-1] == 1 and _may_be(array.shape[:-1], type_.shape):
+        return " (it has one axis too many: value[..., 0])"
+    return ""
+
+
+def _may_be(shape: tuple[int, ...], sizes: tuple[Size, ...]) -> bool:
+    return all(size == known for size, known in zip(shape, sizes) if isinstance(known, int))
+
+
+def _cast_hint(name: str, type_: TensorType) -> str:
+    return f"; convert it first: {name}.astype(np.{type_.dtype.numpy.name})"
+
+
+def _holds_numbers(array: np.ndarray) -> bool:
+    """Whether an array of Python's objects, as tables of several kinds of columns give them, holds numbers alone."""
+    return array.ndim > 0 and array.dtype == object and all(isinstance(each, (Real, np.generic)) for each in array.flat)
 
 
 def _check_kind(name: str, array: np.ndarray, type_: TensorType) -> None:
@@ -225,7 +249,7 @@ def _check_kind(name: str, array: np.ndarray, type_: TensorType) -> None:
     wanted, kind = type_.dtype, array.dtype.kind
     allowed = {"float": "fiub", "int": "iub", "bool": "b"}[wanted.kind]
     if kind not in allowed:
-        hint = "; convert it first: x.astype(np.int32)" if kind == "f" and wanted.kind == "int" else ""
+        hint = _cast_hint(name, type_) if kind == "f" and wanted.kind == "int" else ""
         raise InputError(f"`{name}` has dtype {array.dtype}, expected {type_}{hint}")
     if wanted.kind == "int" and kind in "iu" and array.size and not np.can_cast(array.dtype, wanted.numpy):
         low, high = int(array.min()), int(array.max())

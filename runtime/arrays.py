@@ -18,6 +18,8 @@ def as_array(name: str, value: Any, expected: str, error: type[NetcError] = Inpu
     # Naming `np.ma` imports it, which takes 20 ms.
     if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
         raise error(f"`{name}` is a masked array, expected {expected}: fill it first")
+    if type(value) is not np.ndarray and hasattr(value, "toarray"):
+        raise error(f"`{name}` is a sparse array, expected {expected}: make it dense first, as `.toarray()` does")
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             array = np.from_dlpack(value)

@@ -83,6 +83,18 @@ MISTAKES = {
         {"x": B["x"][0]},
         "`x` has 1 dimensions ([4]), expected 2: f32[N, 4] (a batch is needed, even of one: value[None])",
     ),
+    "numbers as objects": (
+        {"x": B["x"].astype(object)},
+        "`x` has dtype object, expected f32[N, 4]; convert it first: x.astype(np.float32)",
+    ),
+    "no column": (
+        {"target": B["target"][:, 0]},
+        "`target` has 1 dimensions ([6]), expected 2: f32[N, 1] (it lacks the last axis, of size 1: value[..., None])",
+    ),
+    "a column too many": (
+        {"label": B["label"][:, None]},
+        "`label` has 2 dimensions ([6, 1]), expected 1: i32[N] (it has one axis too many: value[..., 0])",
+    ),
     "too wide": ({"x": np.zeros((N, 5))}, "dimension 1 of `x` is 5, expected 4 ([6, 5], expected f32[N, 4])"),
     "ragged": (
         {"x": [[1.0] * 4, [2.0] * 4, [3.0] * 3, *[[1.0] * 4] * 3]},
@@ -102,7 +114,7 @@ MISTAKES = {
     "dates": ({"x": np.zeros((N, 4), "datetime64[s]")}, "`x` has dtype datetime64[s], expected f32[N, 4]"),
     "floats for integers": (
         {"label": B["label"].astype(float)},
-        "`label` has dtype float64, expected i32[N]; convert it first: x.astype(np.int32)",
+        "`label` has dtype float64, expected i32[N]; convert it first: label.astype(np.int32)",
     ),
     "integers too large": (
         {"item": changed(B["item"], (0, 0), 2**40)},
@@ -124,6 +136,12 @@ def test_a_mistake_is_named_whatever_the_way(fn, w, mistake, way):
     with pytest.raises(netc.InputError) as raised:
         WAYS[way](fn, w, data)
     assert str(raised.value) == message
+
+
+def test_sparse_arrays(fn, w):
+    matrix = pytest.importorskip("scipy.sparse").csr_matrix(B["x"])
+    with pytest.raises(netc.InputError, match="`x` is a sparse array, expected .*make it dense first, as `.toarray"):
+        fn.fit(w, batch() | {"x": matrix})
 
 
 # --- NaN ----------------------------------------------------------------------------------------------------------
