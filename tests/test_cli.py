@@ -194,6 +194,18 @@ def test_ctrl_c_saves_what_was_trained(folder):
     assert (folder / "line.safetensors").exists()
 
 
+@pytest.mark.parametrize(("more", "told"), [
+    ([], "a single one in training stops after the current batch and saves"),
+    (["--checkpoint", "kept"], f"--resume goes on from {Path('kept', 'epoch-0001.safetensors')}")])
+def test_a_second_ctrl_c_says_what_is_lost(folder, netc_command, monkeypatch, more, told):
+    def interrupted(self, weights, path):
+        raise KeyboardInterrupt
+    monkeypatch.setattr("netc.function.Function.save", interrupted)
+    code, _, err = netc_command("train", "line.net", "--data", "data.npz", "--epochs", "1", "--target", "numpy", *more)
+    assert code == 1 and f"error: stopped at once by Ctrl-C: no weights were saved; {told}" in err
+    assert not (folder / "line.safetensors").exists()
+
+
 def test_the_modules_are_run_as_a_command(folder):
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "netc", "check", "line.net"], capture_output=True, text=True)

@@ -47,9 +47,10 @@ def train(file, data, epochs, batch_size, validation, save, weights, optimizer, 
           checkpoint, resume, log, check_finite, allow_nan, quiet, model, seed, target, precision, threads) -> None:
     """Train a model on data and save its weights.
 
-    Ctrl-C stops after the current batch and saves what was trained.
+    Ctrl-C stops after the current batch and saves what was trained; a second one stops at once and saves nothing.
     """
     from ...runtime.data import load_arrays
+    from ...runtime.errors import NetcError
     if resume and checkpoint is None:
         raise click.UsageError("--resume needs --checkpoint FOLDER: where are the checkpoints?")
     if monitor is not None and patience is None and plateau is None:
@@ -69,10 +70,13 @@ def train(file, data, epochs, batch_size, validation, save, weights, optimizer, 
     function.program("step_metrics").prepare(samples.take(slice(0, min(batch_size, samples.samples))))
     click.echo(f"{samples.samples:,} samples; compiled in {time.perf_counter() - started:.1f} s")
     _tell_where_from(checkpoint, resume)
-    trained, history = function.fit(start, arrays, epochs=epochs, batch_size=batch_size, validation=held_out, seed=seed,
-                                    callbacks=callbacks, resume=checkpoint if resume else None,
-                                    check_finite=check_finite, progress=not quiet, allow_nan=allow_nan)
-    function.save(trained, target_path)
+    try:
+        trained, history = function.fit(start, arrays, epochs=epochs, batch_size=batch_size, validation=held_out,
+                                        seed=seed, callbacks=callbacks, resume=checkpoint if resume else None,
+                                        check_finite=check_finite, progress=not quiet, allow_nan=allow_nan)
+        function.save(trained, target_path)
+    except KeyboardInterrupt:
+        raise NetcError(_lost(checkpoint)) from None
     _report(history, callbacks)
     click.echo(f"weights saved to {target_path.resolve()}")
 
@@ -107,6 +111,15 @@ def _tell_where_from(checkpoint: Path | None, resume: bool) -> None:
     from ...runtime.checkpoint import find
     found = find(checkpoint)
     click.echo(f"resuming from {found}" if found is not None else f"no checkpoint in {checkpoint} yet: starting afresh")
+
+
+def _lost(checkpoint: Path | None) -> str:
+    """What to say when Ctrl-C came a second time, or before the first batch."""
+    from ...runtime.checkpoint import find
+    newest = find(checkpoint) if checkpoint is not None else None
+    return "stopped at once by Ctrl-C: no weights were saved" + (
+        f"; --resume goes on from {newest}" if newest is not None else
+        "; a single one in training stops after the current batch and saves")
 
 
 def _report(history, callbacks: list) -> None:
