@@ -18,7 +18,8 @@ from .types import product
 SHORT_SUM = 32              # turns that one thread takes in less time than a tree costs
 FEW_UNITS = 8192            # fewer threads than this leave a GPU idle: lanes share columns of so few results too
 LANES, MANY_LANES = 32, 256         # of a row, and of one that is long or one of few
-LONG_SUM = 2048
+LONG_SUM = 2048             # turns, of few rows
+LONG_ROW = 512              # turns that are neighbours in memory, of however many rows
 
 # How partial results of an accumulator's operation meet.
 _MEET = {"fma": "add", "fma_any_order": "add", "add_any_order": "add", "add": "add", "mul": "mul", "maximum": "maximum",
@@ -71,9 +72,10 @@ def _lanes(nest: Nest) -> int:
     are_few = isinstance(rows, int) and rows < FEW_UNITS
     if isinstance(turns, int) and turns <= SHORT_SUM:
         return 1
-    if is_long and are_few:
+    runs_along = _runs_along_sum(nest)
+    if is_long and are_few or runs_along and isinstance(turns, int) and turns >= LONG_ROW:
         return MANY_LANES
-    return LANES if _runs_along_sum(nest) or are_few else 1
+    return LANES if runs_along or are_few else 1
 
 
 def _runs_along_sum(nest: Nest) -> bool:

@@ -79,17 +79,19 @@ class CudaPrinter(Printer):
 
     def combine(self, s: Combine, indent: str) -> None:
         """A tree over the lanes in shared memory; all of them get the result."""
-        meet = self.operation(Let(s.name, s.op, s.dtype, ("shared[lane]", "shared[lane + half]"), (s.dtype, s.dtype)))
+        shared = f"shared_{s.dtype.name}"
+        meet = self.operation(Let(s.name, s.op, s.dtype, (f"{shared}[lane]", f"{shared}[lane + half]"),
+                                  (s.dtype, s.dtype)))
         self.lines += [indent + line for line in (
-            f"shared[lane] = {s.name}",
+            f"{shared}[lane] = {s.name}",
             "cuda.syncthreads()",
             "half = lanes // 2",
             "while half > 0:",
             "    if lane < half:",
-            f"        shared[lane] = {meet}",
+            f"        {shared}[lane] = {meet}",
             "    cuda.syncthreads()",
             "    half //= 2",
-            f"{s.name} = shared[0]",
+            f"{s.name} = {shared}[0]",
             "cuda.syncthreads()")]
 
 
@@ -116,9 +118,9 @@ def emit(kernel: Kernel, lanes: int = 1) -> Source:
     head = ["@device", "def work(bases, args, unit, end, stride):"]
     head += [f"    {name} = {value}" for name, value in _operands(printer, 0)]
     if lanes > 1:
-        combined = next(s for s in statements(kernel.body) if isinstance(s, Combine))
-        head += [f"    shared = cuda.shared.array({lanes}, type_{combined.dtype.name})",
-                 "    lane = cuda.threadIdx.x", "    lanes = cuda.blockDim.x"]
+        combined = dict.fromkeys(s.dtype.name for s in statements(kernel.body) if isinstance(s, Combine))
+        head += [f"    shared_{dtype} = cuda.shared.array({lanes}, type_{dtype})" for dtype in combined]
+        head += ["    lane = cuda.threadIdx.x", "    lanes = cuda.blockDim.x"]
     return Source("\n".join(head + printer.lines) + "\n", tuple(printer.integers), tuple(printer.constants))
 
 

@@ -26,6 +26,7 @@ from .emit_cpu import Source
 from .epilogue import fuse_epilogues
 from .pipeline import ARENA, CONSTANTS, Binding, Executable, Row
 from .programs import WEIGHTS
+from .rows_cuda import share_rows
 from .schedule import ScanStep, Step
 from .types import evaluate
 
@@ -40,7 +41,7 @@ class CudaExecutable(Executable):
     on_device = True                # takes arrays of the device
 
     def _arrange(self, steps: tuple) -> tuple:
-        return fuse_epilogues(steps)
+        return share_rows(fuse_epilogues(steps))
 
     def _emit(self, step: Step) -> Source:
         if step.matrix is not None:
