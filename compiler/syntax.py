@@ -9,7 +9,7 @@ meanings: names are plain text, and whether `Dense` is a model or a function is 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from ..runtime.records import dataclass
 from .diagnostics import Span
@@ -25,7 +25,8 @@ def node(cls: type) -> type:
 class Node:
     """Any of them; `span` is its place."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    if TYPE_CHECKING:
+        __dataclass_fields__: ClassVar[dict[str, Any]]
     span: Span
 
     def __repr__(self) -> str:

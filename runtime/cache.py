@@ -10,8 +10,6 @@ Whatever goes wrong here costs a compilation, never an error.
 from __future__ import annotations
 
 import functools
-import hashlib
-import hmac
 import os
 import re
 import stat
@@ -19,6 +17,7 @@ import time
 import warnings
 from pathlib import Path
 
+from .digest import blake2b, compare_digest
 from .records import dataclass
 
 MAGIC = b"netc cache 1\n"
@@ -39,7 +38,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 def key_of(*parts: str | bytes) -> str:
     """The key that these texts stand for, in this order; a path among them may hold bytes that are no UTF-8."""
-    digest = hashlib.blake2b(digest_size=24)
+    digest = blake2b(digest_size=24)
     for part in parts:
         content = part.encode(errors="surrogatepass") if isinstance(part, str) else part
         digest.update(len(content).to_bytes(8, "little") + content)
@@ -173,7 +172,7 @@ def _write_beside(path: Path, content: bytes) -> Path:
 
 
 def _signature(secret: bytes, key: str, payload: bytes) -> bytes:
-    signer = hashlib.blake2b(key.encode() + b"\0", key=secret, digest_size=SIGNATURE_BYTES)
+    signer = blake2b(key.encode() + b"\0", key=secret, digest_size=SIGNATURE_BYTES)
     signer.update(payload)
     return signer.digest()
 
@@ -191,7 +190,7 @@ def get(key: str) -> bytes | None:
     start = len(MAGIC) + SIGNATURE_BYTES
     payload = content[start:]
     signature = _signature(secret, key, payload)
-    if content[:len(MAGIC)] != MAGIC or not hmac.compare_digest(content[len(MAGIC):start], signature):
+    if content[:len(MAGIC)] != MAGIC or not compare_digest(content[len(MAGIC):start], signature):
         return None
     _touch(path / key)
     return payload

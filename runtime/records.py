@@ -2,13 +2,15 @@
 
 A process that only reads and runs what earlier ones compiled defines two hundred classes of fields, most of them of few
 lines, and makes instances of half of them.  The library compiles up to six functions for each class, which takes longer
-than to read the program and to link it.  Here a class's own functions are compiled when one of them is first looked up,
-and what can be is shared.  Making an instance of a frozen class takes half the time, too.
+than to read the program and to link it.  Here a class's fields are found, and its own functions compiled, when they are
+first looked up, and what can be is shared.  Making an instance of a frozen class takes half the time, too.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import threading
 from dataclasses import MISSING, FrozenInstanceError
 from typing import TYPE_CHECKING
 
@@ -33,11 +35,12 @@ def changed(record, **values):
 def _made(cls: type, frozen: bool, eq: bool, repr: bool) -> type:
     if cls.__doc__ is None:
         cls.__doc__ = cls.__name__              # or the library makes one, of a signature that takes long to find
-    dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
-    compiled = ("__init__", *(("__eq__", "__hash__") if eq and frozen else ("__eq__",) if eq else ()))
-    functions: dict = {name: _Later(cls, name, frozen) for name in compiled}
-    if eq and not frozen:
-        functions["__hash__"] = None
+    for name in OF_FIELDS:
+        setattr(cls, name, _Found(cls, name))
+    functions: dict = {"__init__": _Compiled(cls, "__init__", frozen)}
+    if eq:
+        functions["__eq__"] = _Compiled(cls, "__eq__", frozen)
+        functions["__hash__"] = _Compiled(cls, "__hash__", frozen) if frozen else None
     if frozen:
         functions |= {"__setattr__": _set, "__delattr__": _delete}
     if repr:
@@ -48,27 +51,56 @@ def _made(cls: type, frozen: bool, eq: bool, repr: bool) -> type:
     return cls
 
 
-class _Later:
-    """A function of a class that is compiled, with its others, when it is looked up."""
+OF_FIELDS = ("__dataclass_fields__", "__dataclass_params__", "__match_args__")
+_lock = threading.RLock()       # held while a class changes
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
-    def __init__(self, cls: type, name: str, frozen: bool):
-        self._cls, self._name, self._frozen = cls, name, frozen
+
+class _Later:
+    """What a class has in place of something that is made when it is looked up."""
+
+    def __init__(self, cls: type, name: str):
+        self._cls, self._name = cls, name
 
     def __get__(self, instance, owner=None):
-        cls = self._cls
-        later = [name for name in ("__init__", "__eq__", "__hash__") if isinstance(cls.__dict__.get(name), _Later)]
-        if later:                               # or another thread was faster
-            functions = _compile(cls, self._frozen, "__eq__" in later)
-            for name in later:
-                setattr(cls, name, functions[name])
-        return cls.__dict__[self._name].__get__(instance, owner)
+        with _lock:
+            if self._cls.__dict__[self._name] is self:          # else another thread was faster
+                self._make()
+        made = self._cls.__dict__[self._name]
+        return made.__get__(instance, owner) if hasattr(made, "__get__") else made
+
+    def _make(self) -> None:
+        raise NotImplementedError
 
 
-def _compile(cls: type, frozen: bool, eq: bool) -> dict:
-    """What differs from class to class: `__init__`, and with ``eq`` `__eq__` and `__hash__`."""
+class _Found(_Later):
+    """What the library finds out about a class's fields."""
+
+    def _make(self) -> None:
+        made: type = dataclasses.dataclass(init=False, repr=False, eq=False, match_args=False)(self._cls)
+        parts = tuple(field.name for field in dataclasses.fields(made) if field.init)
+        type.__setattr__(made, "__match_args__", parts)
+
+
+class _Compiled(_Later):
+    """A function of a class's fields."""
+
+    def __init__(self, cls: type, name: str, frozen: bool):
+        super().__init__(cls, name)
+        self._frozen = frozen
+
+    def _make(self) -> None:
+        fields = dataclasses.fields(self._cls)
+        made = _initialiser(self._cls, fields, self._frozen) if self._name == "__init__" else _comparison(fields)
+        for name, function in made.items():
+            if isinstance(self._cls.__dict__.get(name), _Compiled):
+                setattr(self._cls, name, function)
+
+
+def _initialiser(cls: type, fields, frozen: bool) -> dict:
     names: dict = {"_MISSING": MISSING}
     parameters, lines = ["self"], []
-    fields = dataclasses.fields(cls)
     for field in fields:
         name, value = field.name, field.name
         if field.default_factory is not MISSING:
@@ -86,16 +118,19 @@ def _compile(cls: type, frozen: bool, eq: bool) -> dict:
         lines.insert(0, " _values = self.__dict__")
     if hasattr(cls, "__post_init__"):
         lines.append(" self.__post_init__()")
-    source = f"def __init__({', '.join(parameters)}):\n" + ("\n".join(lines) or " pass") + "\n"
-    if eq:
-        own, theirs = (f"({''.join(f'{whose}.{field.name}, ' for field in fields if field.compare)})"
-                       for whose in ("self", "other"))
-        source += (f"def __eq__(self, other):\n"
-                   f" return {own} == {theirs} if other.__class__ is self.__class__ else NotImplemented\n"
-                   f"def __hash__(self):\n return hash({own})\n")
-    exec(source, names)
+    exec(f"def __init__({', '.join(parameters)}):\n" + ("\n".join(lines) or " pass"), names)
     names["__init__"].__annotations__ = {field.name: field.type for field in fields if field.init}
-    return {name: names[name] for name in (("__init__", "__eq__", "__hash__") if eq else ("__init__",))}
+    return {"__init__": names["__init__"]}
+
+
+def _comparison(fields) -> dict:
+    names: dict = {}
+    own, theirs = (f"({''.join(f'{whose}.{field.name}, ' for field in fields if field.compare)})"
+                   for whose in ("self", "other"))
+    exec(f"def __eq__(self, other):\n"
+         f" return {own} == {theirs} if other.__class__ is self.__class__ else NotImplemented\n"
+         f"def __hash__(self):\n return hash({own})\n", names)
+    return {name: names[name] for name in ("__eq__", "__hash__")}
 
 
 def _set(self, name: str, value: object) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, field
 from functools import cached_property
 
@@ -81,6 +84,30 @@ def outcome(compute):
 def test_they_are_as_the_librarys(compute):
     theirs = declare(dataclasses.dataclass)
     assert outcome(lambda: compute(*OURS)) == outcome(lambda: compute(*theirs))
+
+
+def test_a_class_that_calls_the_initialiser_of_its_base():
+    class Twice(declare(records.dataclass)[0]):
+        def __init__(self, x):
+            super().__init__(2 * x)
+    assert (Twice(2).x, Twice(3).y) == (4, 0.5)
+
+
+def test_threads_that_are_first_at_once():
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            point = declare(records.dataclass)[0]
+            start = threading.Barrier(4)
+
+            def make(number, point=point, start=start):
+                start.wait()
+                return dataclasses.astuple(point(number)), point(1) == point(1)
+            with ThreadPoolExecutor(4) as pool:
+                assert list(pool.map(make, range(4))) == [((number, 0.5, [], "s"), True) for number in range(4)]
+    finally:
+        sys.setswitchinterval(switch)
 
 
 def test_they_do_not_change():

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import contextmanager
 from dataclasses import field
 from typing import Any
 
+from ...runtime.digest import blake2b
 from ...runtime.records import dataclass
 from .. import ops, syntax
 from ..diagnostics import Diagnostic, Diagnostics, Span
@@ -103,7 +103,7 @@ def join(prefix: str, name: str) -> str:
 
 def stable_stream(key: str) -> int:
     """A 32-bit stream number that depends on the key alone."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little")
+    return int.from_bytes(blake2b(key.encode(), digest_size=4).digest(), "little")
 
 
 class Build:
