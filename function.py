@@ -281,8 +281,10 @@ class Function:
 
     def _renewable(self, program: Compiled, weights: Weights, optimizer: Mapping[str, np.ndarray]) -> dict:
         """Weights and the optimiser's state by slot, copies where the program replaces them."""
+        in_place = program.executable.in_place
         slots = self._slots(weights) | self._optimizer_slots(optimizer)
-        return slots | {slot: slots[slot].copy() for slot in program.executable.in_place}
+        return {slot: array.copy() if slot in in_place else np.asarray(array, order="C")
+                for slot, array in slots.items()}
 
     def trainer(self, weights: Weights, optimizer: Mapping[str, np.ndarray] | None = None, *, seed: int = 0,
                 metrics: bool = False):
@@ -546,7 +548,9 @@ class Function:
         return convert_seed(seed)
 
     def _optimizer_slots(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The optimiser's state by slot.  Raises WeightsError where it is not this optimiser's, or of another model."""
+        """The optimiser's state by slot, not copied: a fresh one is a number at many places, and a copy would take the
+        memory of every element once more.  Raises WeightsError where it is not this optimiser's, or of another model.
+        """
         expected = self._optimizer_states
         if not isinstance(state, Mapping):
             raise WeightsError(f"the optimiser's state is {type(state).__name__}, expected a mapping of paths to "
@@ -558,7 +562,7 @@ class Function:
             if np.shape(state[path]) != shape:
                 raise WeightsError(f"`{path}` of the optimiser has shape {list(np.shape(state[path]))}, expected "
                                    f"{list(shape)}")
-            slots[slot] = np.ascontiguousarray(state[path], dtype).reshape(shape)
+            slots[slot] = np.asarray(state[path], dtype)
         return slots
 
     @cached_property
