@@ -108,6 +108,10 @@ def reuse_memory(steps: Iterable) -> list:
     in its place, and nobody reads that later."""
     made = list(steps)
     spans = lifetimes(made)
+    users: dict[Buffer, set[int]] = {buffer: set() for buffer in spans}
+    for position, step in enumerate(made):
+        for buffer in buffers_of(step):
+            users[buffer].add(position)
     fixed = {buffer for step in made if isinstance(step, ScanStep) for buffer in buffers_of(step)}
     for position, step in enumerate(made):
         if not isinstance(step, Step) or step.kernel is None or step.matrix is not None:
@@ -124,7 +128,9 @@ def reuse_memory(steps: Iterable) -> list:
             made[position] = _in_one(step, new, old)
             first, last = spans[old][0], spans.pop(new)[1]
             spans[old] = first, last
-            for later in range(position + 1, last + 1):
+            moved = users.pop(new)
+            users[old] |= moved
+            for later in moved - {position}:
                 made[later] = _moved_to(made[later], new, old)
     return made
 
@@ -141,10 +147,9 @@ def _may_follow(step: Step, new: Buffer, old: Buffer) -> bool:
             return False
         if memory is old or (memory is new and access.kind is Store):
             (before if memory is old else stores).append((position, access.place_in_unit(shifts)))
-    if _is_chosen(step, new, old):
-        return False
     places = {place for _, place in (*stores, *before)}
-    return bool(stores and before) and len(places) == 1 and before[-1][0] < stores[0][0]
+    is_after = bool(stores and before) and len(places) == 1 and before[-1][0] < stores[0][0]
+    return is_after and not _is_chosen(step, new, old)
 
 
 def _is_chosen(step: Step, new: Buffer, old: Buffer) -> bool:
@@ -167,8 +172,6 @@ def _moved_to(step, new: Buffer, old: Buffer):
     def moved(view: View) -> View:
         return changed(view, buffer=old) if view.buffer is new else view
 
-    if not isinstance(step, Step) or all(view.buffer is not new for view in step.views):
-        return step
     matrix = step.matrix
     if matrix is not None:
         matrix = replace(matrix, a=moved(matrix.a), b=moved(matrix.b), c=moved(matrix.c))

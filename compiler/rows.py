@@ -25,12 +25,17 @@ MOST_BUFFERS = 24               # of a joined kernel
 def join_rows(steps: Iterable) -> list:
     """The steps with neighbours joined where they go over the same rows."""
     made: list = []
+    joined: set[int] = set()
     for step in steps:
-        joined = _joined(made[-1], step) if made else None
-        if joined is None:
+        both = _joined(made[-1], step) if made else None
+        if both is None:
             made.append(step)
         else:
-            made[-1] = joined
+            made[-1] = both
+            joined.add(len(made) - 1)
+    for position in joined:
+        kernel = made[position].kernel
+        made[position] = replace(made[position], kernel=changed(kernel, body=numbered(kernel.body)))
     return made
 
 
@@ -43,13 +48,15 @@ def _joined(first: Any, second: Any) -> Step | None:
     views = tuple(dict.fromkeys((*first.views, *second.views)))
     if split is None or len(views) > MOST_BUFFERS:
         return None
-    used: set[str] = set()
-    bodies = [_in_terms_of(step, split, views, used) for step in (first, second)]
+    # What was joined before is in these terms already.
+    is_ready = _units(first).split == split and first.views == views[:len(first.views)]
+    bodies = [first.code.body if is_ready else _in_terms_of(first, split, views, -1)]
+    bodies.append(_in_terms_of(second, split, views, max(map(_number, _names(bodies[0])), default=0)))
     if not _keep_to_their_rows(bodies, split, views):
         return None
     before = tuple(statement for body in bodies for statement in body[:-1])
     inside = tuple(statement for body in bodies for statement in body[-1].body)
-    kernel = Kernel(tuple(view.dtype for view in views), numbered((*before, Units(split, inside))))
+    kernel = Kernel(tuple(view.dtype for view in views), (*before, Units(split, inside)))
     return replace(first, kernel=kernel, views=views, work=first.work + second.work, label="rows",
                    values=tuple(dict.fromkeys((*first.values, *second.values))))
 
@@ -73,9 +80,9 @@ def _common_split(first: Sequence, second: Sequence) -> tuple | None:
     return None
 
 
-def _in_terms_of(step: Step, split: Sequence, views: Sequence[View], used: set[str]) -> tuple:
-    """The body of a step with its units counted by ``split``, its buffers numbered by ``views``, and names that are
-    not in ``used``, to which they are added."""
+def _in_terms_of(step: Step, split: Sequence, views: Sequence[View], last: int) -> tuple:
+    """The body of a step with its units counted by ``split``, its buffers numbered by ``views``, and names with numbers
+    after ``last``."""
     own = _units(step).split
     if len(own) == len(split):
         mapping = {name: Affine.variable(new) for (name, _), (new, _) in zip(own, split)}
@@ -84,22 +91,15 @@ def _in_terms_of(step: Step, split: Sequence, views: Sequence[View], used: set[s
         for position, (name, _) in enumerate(split):
             whole = whole + Affine.variable(name) * product(extent for _, extent in split[position + 1:])
         mapping = {own[0][0]: whole}
-    names = _new_names(step.code.body, used)
+    names = {name: f"{name.rstrip(digits)}{_number(name) + last + 1}" for name in _names(step.code.body)}
     mapping |= {name: Affine.variable(new) for name, new in names.items()}
     return _rewritten(step.code.body, mapping, names, [views.index(view) for view in step.views])
 
 
-def _new_names(body: tuple, used: set[str]) -> dict[str, str]:
-    """A name for each value and each inner loop, numbered on from the last that is used."""
-    last = max(map(_number, used), default=0)
-    names: dict[str, str] = {}
-    for statement in statements(body):
-        for key in ("name", "exact", "variable"):
-            name = getattr(statement, key, None)
-            if name is not None and name not in names:
-                names[name] = f"{name.rstrip(digits)}{_number(name) + last + 1}"
-    used.update(names.values())
-    return names
+def _names(body: tuple) -> set[str]:
+    """The names of values and of inner loops."""
+    return {getattr(statement, key) for statement in statements(body) for key in ("name", "exact", "variable")
+            if getattr(statement, key, None) is not None}
 
 
 def _number(name: str) -> int:
