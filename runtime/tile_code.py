@@ -9,7 +9,7 @@ from .machine import Object
 from .native import ARGS, compile_native
 from .simd import F64, I32, I64, allocate, call_intrinsic, counting, lanes, loop_hint
 from .tile import MASKED, PADDED, WHOLE
-from .vectors import kind_of, lanes_below, load_masked, prefetch, spread, store_lanes
+from .vectors import kind_of, lanes_below, load_masked, prefetch, spread
 
 PANEL_WORD, STRETCH_WORD, DEPTH_WORDS = 9, 10, 11
 
@@ -152,27 +152,44 @@ class _OuterTile(_Tile):
         return self.load(self.places[r][v], self.masks.get(v))
 
     def store_c(self, v):
-        """Store the rows' vectors v: one branch tells for all of them how many lanes they have."""
+        """Store the rows' vectors v: one branch tells for all of them whether they are whole; what is not goes by
+        halves, quarters ..., as the number of lanes has bits.
+
+        Not by a masked store, which is microcode on some processors: there it takes longer than a tile's products.
+        """
         builder = self.builder
         if v not in self.lengths:
-            self.store_rows(v, self.width)
+            self.store_rows(v)
             return
-        after = builder.append_basic_block("stored")
-        whole = builder.append_basic_block("whole")
-        branch = builder.switch(self.lengths[v], whole)
-        branch.add_case(ir.Constant(I64, 0), after)
-        for count in range(1, self.width + 1):
-            block = whole if count == self.width else builder.append_basic_block(f"lanes{count}")
-            if count < self.width:
-                branch.add_case(ir.Constant(I64, count), block)
-            builder.position_at_end(block)
-            self.store_rows(v, count)
-            builder.branch(after)
-        builder.position_at_end(after)
+        length = self.lengths[v]
+        with builder.if_else(builder.icmp_signed("==", length, ir.Constant(I64, self.width))) as (whole, other):
+            with whole:
+                self.store_rows(v)
+            with other:
+                part = self.width // 2
+                while part:
+                    has_part = builder.and_(length, ir.Constant(I64, part))
+                    with builder.if_then(builder.icmp_signed("!=", has_part, ir.Constant(I64, 0))):
+                        self.store_part(v, part, builder.and_(length, ir.Constant(I64, -2 * part)))
+                    part //= 2
 
-    def store_rows(self, v, count: int):
+    def store_rows(self, v):
         for row, sums in zip(self.places, self.sums):
-            store_lanes(self.builder, self.builder.load(sums[v]), row[v], count)
+            self.builder.store(self.builder.load(sums[v]), row[v], align=self.bytes)
+
+    def store_part(self, v, part: int, first):
+        """Store the first ``part`` lanes of the rows' vectors v from their column ``first`` on, and shift the others
+        down."""
+        builder = self.builder
+        low, rest = (ir.Constant(ir.VectorType(I32, len(lanes)), [ir.Constant(I32, lane) for lane in lanes])
+                     for lanes in (range(part), [(lane + part) % self.width for lane in range(self.width)]))
+        target = ir.VectorType(self.element, part).as_pointer()
+        for row, sums in zip(self.places, self.sums):
+            vector = builder.load(sums[v])
+            place = builder.gep(builder.bitcast(row[v], self.element.as_pointer()), [first])
+            builder.store(builder.shuffle_vector(vector, vector, low), builder.bitcast(place, target), align=self.bytes)
+            if part > 1:
+                builder.store(builder.shuffle_vector(vector, vector, rest), sums[v])
 
     def innermost(self, at_a, at_b):
         """The hardware does not foresee the short rows of A: this tile asks for the next one's, a line at a time."""

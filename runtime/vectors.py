@@ -45,25 +45,6 @@ def load_masked(builder, place, mask):
     return builder.call(masked_function(builder, vector, "load"), [place, align, mask, ir.Constant(vector, None)])
 
 
-def store_lanes(builder, vector, place, count: int):
-    """Store the first ``count`` lanes of a vector: by halves, quarters ...
-
-    Not by a masked store, which is microcode on some processors: there it takes longer than a tile's products.
-    """
-    element, width, align = vector.type.element, vector.type.count, 8 if vector.type.element == F64 else 4
-    if count == width:
-        builder.store(vector, place, align=align)
-        return
-    to, first = builder.bitcast(place, element.as_pointer()), 0
-    while first < count:
-        part = 1 << ((count - first).bit_length() - 1)
-        lanes_here = ir.Constant(ir.VectorType(I32, part), [ir.Constant(I32, first + i) for i in range(part)])
-        target = builder.gep(to, [ir.Constant(I64, first)])
-        builder.store(builder.shuffle_vector(vector, vector, lanes_here),
-                      builder.bitcast(target, ir.VectorType(element, part).as_pointer()), align=align)
-        first += part
-
-
 # Words of what a tile is told of k: three sizes, three strides in A, three in B, and what lies between panels of B.
 
 
