@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from .fuse import LEAVES, TRIVIAL, Fusion
 from .ir import Node, is_tensor
 from .nest import is_elementwise
+from .order import by_memory
 
 LARGEST_GROUP = 8           # members: each is a stream of stores
 MOST_READS = 16             # distinct operands of a group
@@ -43,7 +44,7 @@ def groups(fusion: Fusion, is_map: Callable[[Node], bool]) -> list[list[Node]]:
         chosen.append(current)
         for member in chosen:
             turn[member] = position
-    return sorted(made, key=lambda group: turn[group[0]])
+    return by_memory(sorted(made, key=lambda group: turn[group[0]]), reads)
 
 
 def _may_join(current: Node, group: list[Node], position: int, reads: Mapping[Node, Mapping[Node, bool]],

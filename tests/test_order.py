@@ -1,0 +1,52 @@
+"""The order of what is computed: any that is right, and one that keeps little memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import netc
+from netc.compiler.fuse import fuse
+from netc.compiler.group import groups
+from netc.compiler.lower import is_map
+from netc.compiler.pipeline import optimize
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+WIDTH, LAYERS = 32, 9
+DENSE = f"""net 1
+model Deep(x: f32[N, {WIDTH}]) -> f32[N, {WIDTH}]:
+    return x{LAYERS * f" |> Dense({WIDTH}, tanh)"}
+
+train Deep:
+    input y: f32[N, {WIDTH}]
+    loss error = mean(mean_squared_error(output, y))
+    optimizer = sgd()
+"""
+
+
+def test_gradients_with_respect_to_weights_come_as_soon_as_they_can():
+    """The layers' outputs are kept until the way back, where each is let go of with its gradient."""
+    samples = 1000
+    step = netc.compile(DENSE).program("step").executable
+    values, weights = (LAYERS + 2) * WIDTH * samples, LAYERS * WIDTH * (WIDTH + 1)
+    assert step.bind({"N": samples}).live_bytes <= 4 * (values + 2 * weights)
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "ticket", "transformer"])
+def test_what_is_read_was_computed_before(name):
+    graph = optimize(netc.compile(EXAMPLES / f"{name}.net").program("step").program.graph)
+    fusion = fuse(graph.outputs)
+    done = set()
+    for group in groups(fusion, is_map):
+        for member in group:
+            waiting, seen = list(member.args), set()
+            while waiting:
+                operand = waiting.pop()
+                if operand in fusion:
+                    assert operand in done or operand in group
+                elif operand not in seen:
+                    seen.add(operand)
+                    waiting += operand.args
+        done.update(group)
+    assert done == set(fusion.stored)
