@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -204,6 +205,23 @@ def test_a_second_ctrl_c_says_what_is_lost(folder, netc_command, monkeypatch, mo
     code, _, err = netc_command("train", "line.net", "--data", "data.npz", "--epochs", "1", "--target", "numpy", *more)
     assert code == 1 and f"error: stopped at once by Ctrl-C: no weights were saved; {told}" in err
     assert not (folder / "line.safetensors").exists()
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["train", "line.net", "--data", "data.npz", "--checkpoint", "data.npz/kept"], "cannot keep checkpoints in"),
+    (["bench", "--quick", "--models", "tiny", "--svg", "nowhere/figure.svg"], "cannot write nowhere/figure.svg"),
+    (["bench", "--quick", "--models", "tiny", "--json", "nowhere/all.json"], "cannot write nowhere/all.json")])
+def test_a_place_that_takes_no_files_is_refused_at_once(folder, netc_command, arguments, told):
+    code, out, err = netc_command(*arguments)
+    assert code == 1 and told in err and not out
+
+
+def test_a_file_that_cannot_be_replaced_keeps_its_name_in_the_message(folder, netc_command, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", ".line.net.123")
+    monkeypatch.setattr(os, "replace", refused)
+    assert netc_command("fmt", "line.net")[2].strip() == "error: line.net: Permission denied"
+    assert sorted(path.name for path in folder.iterdir()) == ["data.npz", "line.net"]
 
 
 def test_the_modules_are_run_as_a_command(folder):

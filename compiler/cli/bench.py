@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .options import check_target
+
 
 def _names(context, parameter, text):
     from ...bench.command import names
@@ -46,4 +48,7 @@ def bench(**options) -> None:
     taken in turns.  Peers come with the extra `bench`; those that are not installed are left out.
     """
     from ...bench.command import main
+    for path in (options["as_json"], options["figure"]):
+        if path is not None:
+            check_target(path)          # now, not after minutes of measuring
     main(**options)

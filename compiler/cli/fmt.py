@@ -70,6 +70,8 @@ def _write(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         shutil.copymode(target, temporary)
         os.replace(temporary, target)
+    except OSError as error:            # the name that the user knows
+        raise type(error)(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 

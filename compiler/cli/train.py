@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
 
@@ -99,8 +100,10 @@ def _callbacks(patience, plateau, monitor, checkpoint, log, taken) -> list:
         made.append(Log(log))
         check_target(log, *taken)
     if checkpoint is not None:
-        if checkpoint.exists() and not checkpoint.is_dir():
-            raise OSError(f"cannot keep checkpoints in {checkpoint}: it is no folder")
+        place = next(path for path in (checkpoint.resolve(), *checkpoint.resolve().parents) if path.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            raise OSError(f"cannot keep checkpoints in {checkpoint}: {place} is no "
+                          f"{'writable ' * place.is_dir()}folder")
         made.append(Checkpoint(checkpoint))
     return made
 
