@@ -68,6 +68,7 @@ TITLES: dict[str, str] = {
     "E0310": "unknown element type",
     "E0311": "not a scalar",
     "E0312": "a gradient that is zero everywhere",
+    "E0313": "every sample meets every other one",
     # settings and calls
     "E0401": "unknown setting",
     "E0402": "a setting is missing",

@@ -304,6 +304,10 @@ def hint(spot: Spot) -> str | None:
     kind = before.type if before is not None else ""
     if token.type == "LSQB" and "NUMBER" in spot.accepted:
         return "a tuple stands in round brackets: `(1, 2)`"
+    if "is" in (before, token) and token.type in STARTS | {"NAME"}:
+        return "to compare write `==` or `!=`, as in `mask == none`"
+    if before == "lambda":
+        return FOREIGN["lambda"]
     if kind in OPERANDS and token.type in STARTS - {"LPAR", "MINUS", "PLUS"} | {"_NONE"}:
         if "COMMA" in spot.accepted and ("RPAR" in spot.accepted or "RSQB" in spot.accepted):
             return "a comma is missing"

@@ -88,7 +88,6 @@ class Entry:
             self.call = _function(_words([id(self._long_way), len(forms), *(each.ctypes.data for each in forms)],
                                          (self._long_way, forms)))
 
-
     def forget(self) -> None:
         """Answer all calls by the long way."""
         self._forms, self.call = (), self._long_way

@@ -28,7 +28,7 @@ from .. import syntax
 from ..diagnostics import Diagnostic, Diagnostics, Span
 from ..ir import topological
 from ..model import Layer, Mode, Model, Structure, Variable
-from ..types import TypeRuleError, f32, f64
+from ..types import Dim, TypeRuleError, f32, f64
 from . import lint
 from .builtins import scope_names
 from .calls import Arguments
@@ -303,6 +303,7 @@ def _run_model(build: Build, found: _Pass, model: ModelValue, settings) -> None:
     instance = found.instance = Instance(model, settings_of(build, model, bound, model.tree.name_span), "")
     leaves = root_inputs(build, model, instance.settings)
     found.inputs = [leaf for _, leaf, _ in leaves]
+    build.batch = next((leaf.shape[0] for leaf in found.inputs if leaf.shape and isinstance(leaf.shape[0], Dim)), None)
     given = {key: (leaf, span, span) for key, leaf, span in leaves}
     try:
         found.result = call_instance(build, instance, Arguments([], given), model.tree.name_span)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import syntax
+from ..prelude import is_prelude
 from ..types import TypeRuleError
 from . import indexing, numbers, shapes
 from .calls import Arguments, call_value, pipe_into
@@ -177,12 +178,14 @@ def _binary(build, scope, tree):
     if isinstance(left, tuple) and isinstance(right, tuple) and tree.op == "+":
         check_length(len(left) + len(right), tree.span)
         return left + right
+    _check_pairs(build, tree, left, right)
     return build.arithmetic.binary(_BINARY[tree.op], left, right)
 
 
 def _compare(build, scope, tree):
     left, right = evaluate(build, scope, tree.left), evaluate(build, scope, tree.right)
     if isinstance(left, NUMERIC) and isinstance(right, NUMERIC):
+        _check_pairs(build, tree, left, right)
         return build.arithmetic.binary(_COMPARE[tree.op], left, right)
     if tree.op in ("==", "!="):
         if any(isinstance(v, tuple) for v in (left, right)) and any(is_tensor(v) for v in (left, right)):
@@ -190,6 +193,26 @@ def _compare(build, scope, tree):
         return numbers.equal(left, right) == (tree.op == "==")
     wrong = right if is_number(left) or is_tensor(left) else left
     raise Fault("type", f"`{tree.op}` compares numbers and tensors", found=describe(wrong))
+
+
+def _check_pairs(build: Build, tree, left, right) -> None:
+    """Warns where a batch of columns meets a batch without them: [N, 1] and [N] broadcast to all pairs, [N, N].
+    Whoever means that writes the new axis in place, `x[:, None] - y` or `x - y[None]`."""
+    if not is_tensor(left) or not is_tensor(right) or len(left.shape) == len(right.shape) or build.batch is None \
+            or is_prelude(tree.span.file):
+        return
+    sides = (tree.left, tree.right)
+    long, short = (left, right) if len(left.shape) > len(right.shape) else (right, left)
+    counts = [shape.count(build.batch) for shape in (shapes.broadcast_shapes(long.shape, short.shape), long.shape,
+                                                     short.shape)]
+    written = any(isinstance(side, syntax.Index) and any(isinstance(item, syntax.NoneValue) for item in side.items)
+                  for side in sides)
+    if counts[0] > max(counts[1:]) and counts[2] and not written:
+        names = [side.name if isinstance(side, syntax.Name) else "value" for side in sides]
+        column, row = names if long is left else names[::-1]
+        build.warn("pairs", tree.span, f"`{tree.op}` of {left.type} and {right.type} takes every sample with every "
+                   "other one", hint=f"one number a sample is `{column}[..., 0]`; where all pairs are meant, write "
+                                     f"`{row}[None]`")
 
 
 def _boolean(build, scope, tree):

@@ -14,7 +14,7 @@ from . import shapes
 from .scope import Scope
 from .session import Build, ScanFrame, join
 from .statements import run_block
-from .values import POISON, Fault, Poisoned, describe, is_number, is_tensor, shape_text
+from .values import POISON, Fault, Poisoned, describe, is_int, is_number, is_tensor, shape_text
 
 
 def run_scan(build: Build, scope, tree: syntax.Scan) -> None:
@@ -70,6 +70,8 @@ def _sources(build: Build, scope, tree) -> tuple[list[Node], object, int]:
         try:
             position = shapes.axis_of(axis, value.type.rank, "the scan's axis")
         except Fault as fault:
+            if is_int(axis):
+                fault.found = f"{describe(value)}, along which `{source.name}` walks"
             build.place(fault, tree.axis.span)
             raise
         value = shapes.move_axis(value, position, 0)

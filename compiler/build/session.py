@@ -16,7 +16,7 @@ from ..diagnostics import Diagnostic, Diagnostics, Span
 from ..ir import Node
 from ..model import Variable
 from ..prelude import is_prelude
-from ..types import DType, i64
+from ..types import DType, Size, i64
 from .scope import Files, PreludeScope, Scope
 from .shapes import Arithmetic
 from .values import CODES, Fault, Instance, Poisoned
@@ -116,6 +116,7 @@ class Build:
         self.files = Files(self, loader)
         names = dict(builtins)
         names["f32"] = precision
+        self.batch: Size | None = None               # the symbol that leads the compiled model's first input
         self.prelude = PreludeScope(self, Scope(None, names))
         self.call_tree: Any = None                  # the builtin's call that is being evaluated
         self.variables: dict[str, Variable] = {}
@@ -212,8 +213,8 @@ class Build:
         for item in errors:
             self.sink.add(item)
 
-    def warn(self, kind: str, span: Span, message: str) -> None:
-        self.sink.warn(Diagnostic(code=CODES[kind], message=message, span=span, severity="warning"))
+    def warn(self, kind: str, span: Span, message: str, hint: str | None = None) -> None:
+        self.sink.warn(Diagnostic(code=CODES[kind], message=message, span=span, severity="warning", hint=hint))
 
     # --- constants ----------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ KINDS = {
 }
 
 # what other languages call the element types
+OPEN = "a size that is not known yet has a capitalised name, such as `N`"
 ELSEWHERE = {"float": "f32", "float32": "f32", "float64": "f64", "double": "f64", "int": "i32", "int32": "i32",
              "int64": "i64", "long": "i64", "boolean": "bool"}
 
@@ -77,9 +78,10 @@ def declared_shape(build: Build, scope, annotation: syntax.TypeAnnotation) -> li
                         hint=f"the names of dimensions are capitalised: `{dim.name.capitalize()}`")
         size = evaluate(build, scope, dim)
         if not is_size(size):
-            raise Fault("type", "a size must be an integer", span=dim.span, found=describe(size))
+            raise Fault("type", "a size must be an integer", span=dim.span, found=describe(size),
+                        hint=OPEN if size is None else None)
         if is_int(size) and size < 0:
-            raise Fault("size", "a size cannot be negative", span=dim.span, found=str(size))
+            raise Fault("size", "a size cannot be negative", span=dim.span, found=str(size), hint=OPEN)
         shape.append(size)
     return shape
 

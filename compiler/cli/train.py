@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, MODEL, PRECISION, SEED, TARGET, THREADS, check_target, compile_file, save_path
+from .options import FILE, MODEL, PRECISION, SEED, TARGET, THREADS, check_target, compile_file, echo_aside, save_path
 
 PATH = click.Path(path_type=Path)
 
@@ -59,6 +59,8 @@ def train(file, data, epochs, batch_size, validation, save, weights, optimizer, 
     if plateau is not None and lr is not None and _is_number(lr):
         lr = f"adjustable({lr})"
     function = compile_file(file, model, None, target, precision, threads, optimizer=optimizer, lr=lr)
+    for warning in function.model.warnings:
+        echo_aside(warning.render())
     target_path = save_path(file, save, data)
     callbacks = _callbacks(patience, plateau, monitor, checkpoint, log, (file, data, target_path))
     types = {**function.inputs, **function.targets}
