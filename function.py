@@ -22,7 +22,7 @@ from .compiler.source import read_source
 from .compiler.types import TensorType, evaluate, known_nonnegative
 from .inputs import Signature, convert_seed, convert_settings, require_finite, step_seed
 from .runtime import weights as storage
-from .runtime.arrays import HostMemory
+from .runtime.arrays import HostMemory, physical_memory
 from .runtime.errors import InputError, ModelError, WeightsError, listing
 from .runtime.locks import own_lock
 from .runtime.weights import LARGEST, Weights
@@ -133,7 +133,11 @@ class Function:
 
     def init(self, seed: int = 0) -> Weights:
         """Fresh weights from the model's initialisers; equal seeds give equal weights.  ``seed``: any 64-bit
-        integer."""
+        integer.  Raises WeightsError where they do not fit into this machine's memory."""
+        needed, present = self.layout.size * np.dtype(self.layout.dtype).itemsize, physical_memory()
+        if needed > present:            # told before the system kills the process for it
+            raise WeightsError(f"the weights of {self.model.name} take {needed / 2 ** 30:.1f} GiB, this machine has "
+                               f"{present / 2 ** 30:.1f} GiB of memory")
         return Weights.of(self.layout, {variable.path: _initial(variable, seed) for variable in self.model.variables})
 
     def weights_from(self, values, order: Iterable[str] | None = None) -> Weights:

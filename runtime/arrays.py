@@ -3,6 +3,8 @@ be."""
 
 from __future__ import annotations
 
+import math
+import os
 from typing import Any
 
 from .deferred import np
@@ -58,6 +60,14 @@ def uneven(value: Any) -> str | None:
             return f"it is ragged: row 0 has the shape {first}, row {number} {shape}"
         first = shape
     return None
+
+
+def physical_memory() -> float:
+    """Bytes of memory that this machine has; infinite where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):           # Windows; a system without these names
+        return math.inf
 
 
 class HostMemory:

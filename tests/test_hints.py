@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -48,7 +50,8 @@ def test_a_column_meets_a_row(text, name, row):
 
 @pytest.mark.parametrize("text", [
     "y - column", "y[..., 0] - plain", "plain[:, None] - plain", "y - plain[None]", "y - transpose(y)",
-    "y - mean(plain)", "x - mean(x, axis = 0)", "t - t[:, 0]", "mean_squared_error(y, column)", "y[:, 0, None] - plain"])
+    "y - mean(plain)", "x - mean(x, axis = 0)", "t - t[:, 0]",
+    "mean_squared_error(y, column)", "y[:, 0, None] - plain"])
 def test_what_is_meant_is_not_warned_of(text):
     assert elaborate(PAIRS.format(text)).warnings == ()
 
@@ -59,3 +62,21 @@ def test_training_shows_warnings(netc_command, tmp_path):
     code, _, err = netc_command("train", tmp_path / "m.net", "--data", tmp_path / "d.npz", "--epochs", "1", "--target",
                                 "numpy", "--save", tmp_path / "w.safetensors")
     assert code == 0 and "m.net:7:27: warning[E0313]" in err
+
+
+@pytest.mark.parametrize(("body", "told"), [
+    ("    return Dense(2_000_000_000)(x)\n",
+     "m.net:3:12: error[E0805]: in `Dense`: the shape of `kernel` is too large"),
+    ("    y = Dense(600_000_000)(x)\n    return y + Dense(600_000_000)(x)\n",
+     "m.net:2:7: error[E0805]: the weights of M have 121,200,000,000 elements; at most 68,719,476,735 are allowed")])
+def test_weights_beyond_all_memory_have_a_place(body, told):
+    with pytest.raises(netc.CompileError) as found:
+        elaborate("net 1\nmodel M(x: f32[N, 100]):\n" + body, "m.net")
+    assert str(found.value).startswith(told)
+
+
+def test_weights_beyond_this_machines_memory(monkeypatch):
+    fn = netc.compile("net 1\nmodel M(x: f32[N, 1000]):\n    return Dense(2_000_000)(x)\n", target="numpy")
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2 ** 20, "SC_PAGE_SIZE": 4096}.__getitem__)
+    with pytest.raises(netc.WeightsError, match=r"the weights of M take 7\.5 GiB, this machine has 4\.0 GiB of memory"):
+        fn.init()

@@ -372,8 +372,10 @@ def _assemble(sink: Sink, passes, precision: str, loader) -> Model:
     states = [v for v in variables if not v.trainable]
     sizes = sizes_of(v for v in variables if v.trainable)
     span = inference[1].model.tree.name_span
-    if sum(sizes) >= LARGEST_SHAPE:
-        inference[0].report(Fault("limit", "the model has too many weights", span=span, found=str(sum(sizes))))
+    weights = sum(variable.type.size for variable in variables)
+    if weights >= LARGEST_SHAPE:
+        inference[0].report(Fault("limit", f"the weights of {inference[1].model.name} have {weights:,} elements; at "
+                                           f"most {LARGEST_SHAPE - 1:,} are allowed", span=span))
         sink.raise_errors()
     optimizer = None
     if training[1].training.optimizer is not None:

@@ -14,7 +14,7 @@ from ..types import DTYPES, Dim, DType, Size, boolean, f32, f64, i32, i64, known
 from . import numbers
 from .values import Fault, describe, is_int, is_number, is_size, is_tensor, shape_text, show
 
-LARGEST_SHAPE = 2 ** 38            # elements that may be known while compiling
+LARGEST_SHAPE = 2 ** 36            # elements that may be known while compiling: as many as an array may have
 LARGEST_RANK = 12
 WIDTHS = {boolean: 0, i32: 1, i64: 2, f32: 3, f64: 4}      # the order in which dtypes give way, and kinds of them
 KINDS = {"bool": 0, "int": 1, "float": 2}
@@ -35,7 +35,7 @@ def checked_shape(shape, what: str = "the shape") -> tuple:
             known *= size
     if known >= LARGEST_SHAPE:
         raise Fault("limit", f"{what} is too large", found=f"{shape_text(shape)}, {known} elements",
-                    expected="fewer than 2**38 elements")
+                    expected="fewer than 2**36 elements")
     return shape
 
 
