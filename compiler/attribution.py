@@ -112,6 +112,8 @@ def _kernels(executable: Executable, owners: Mapping[Node, Layer]) -> Iterator[K
 
 def reads_and_writes(step: Step) -> tuple[list[View], list[View]]:
     """The views that a kernel loads from, and those that it stores to."""
+    if step.attention is not None:
+        return [step.attention.scores.a, step.attention.scores.b, step.attention.values.b], [step.attention.values.c]
     if step.matrix is not None:
         return [step.matrix.a, step.matrix.b], [step.matrix.c]
     stored = {statement.buffer for statement in statements(step.code.body) if isinstance(statement, Store)}

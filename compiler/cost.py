@@ -41,6 +41,8 @@ def cost_of(step: Step, sizes: Mapping[str, int], function_flops: Callable[[str]
         return _product_cost(step.matrix, sizes)
     counter = _Counter(sizes, function_flops)
     counter.body(step.code.body, {}, 1)
+    if step.attention is not None:
+        return _attention_cost(step, counter, sizes, function_flops("exp"))
     itemsizes = [dtype.itemsize for dtype in step.code.buffers]
     own = Cost(counter.flops, _bytes(counter.loads, itemsizes), _bytes(counter.stores, itemsizes))
     return own if step.matrix is None else _with_product(step.matrix, own, evaluate(step.units, sizes), sizes)
@@ -52,6 +54,19 @@ def _with_product(matrix: Product, own: Cost, units: int, sizes: Mapping[str, in
     cells = product(evaluate(e.size, sizes) for e in (*matrix.batch, *matrix.rows)) * evaluate(matrix.columns, sizes)
     share = [part * cells // max(units, 1) for part in (own.flops, own.loaded, own.stored)]
     return Cost(whole.flops, whole.loaded, 0) + Cost(*share)
+
+
+def _attention_cost(step: Step, counter: _Counter, sizes: Mapping[str, int], exponential: int) -> Cost:
+    """Both products, whose scores are neither stored nor loaded, and of each score what becomes of it, the largest, an
+    exponential and the sum; the quotient is one a column."""
+    assert step.attention is not None
+    scores, values = (_product_cost(matrix, sizes) for matrix in (step.attention.scores, step.attention.values))
+    matrix = step.attention.scores
+    count = product(evaluate(e.size, sizes) for e in (*matrix.batch, *matrix.rows)) * evaluate(matrix.columns, sizes)
+    itemsize = matrix.c.dtype.itemsize
+    loaded = _bytes(counter.loads, [dtype.itemsize for dtype in step.code.buffers])
+    return Cost(scores.flops + values.flops + counter.flops + count * (exponential + 3) + values.stored // itemsize,
+                scores.loaded + values.loaded - count * itemsize + loaded, values.stored)
 
 
 def _product_cost(matrix: Product, sizes: Mapping[str, int]) -> Cost:

@@ -8,9 +8,10 @@ product's kernel calls.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 from ..runtime.records import dataclass
+from .attention_cuda import SCORE
 from .emit_cpu import ELEMENTWISE, Printer, Source
 from .epilogue import VALUE
 from .loops import Combine, Follow, For, Kernel, Let, Range, Share, Units, statements
@@ -103,9 +104,19 @@ class EpiloguePrinter(CudaPrinter):
         self.block(s.body, indent)
 
 
+class ScorePrinter(CudaPrinter):
+    """The body of an attention's kernel, for a row and a key that the caller names."""
+
+    def units(self, s: Units, indent: str) -> None:
+        *rows, (key, _) = s.split
+        self.decompose("row", rows, indent)
+        self.lines.append(f"{indent}{key} = key")
+        self.block(s.body, indent)
+
+
 @dataclass
 class EpilogueSource(Source):
-    """A function ``finish`` (see ``runtime.cuda.words.Epilogue``)."""
+    """A function ``finish`` or ``score`` (see ``runtime.cuda.words.Epilogue``, ``runtime.cuda.attention``)."""
 
     opening: tuple[str, ...]
     operands: tuple[str, ...]
@@ -126,13 +137,23 @@ def emit(kernel: Kernel, lanes: int = 1) -> Source:
 
 def emit_epilogue(kernel: Kernel, first_word: int) -> EpilogueSource:
     """The source of what is done with a product's element ``VALUE``; its operands' words begin at ``first_word``."""
-    printer = EpiloguePrinter(kernel.buffers)
+    return _function("finish", EpiloguePrinter(kernel.buffers), kernel, first_word, ["unit", VALUE])
+
+
+def emit_score(kernel: Kernel, first_word: int) -> EpilogueSource:
+    """The source of what an attention makes of the score ``VALUE`` of a row and a key; likewise."""
+    return _function("score", ScorePrinter(kernel.buffers), kernel, first_word, ["row", "key", VALUE], [SCORE])
+
+
+def _function(name: str, printer: Printer, kernel: Kernel, first_word: int, parameters: list[str],
+              results: Sequence[str] = ()) -> EpilogueSource:
     printer.block(kernel.body, "    ")
     found = _operands(printer, first_word)
-    head = ["@device", f"def finish({', '.join([*(name for name, _ in found), 'unit', VALUE])}):"]
-    return EpilogueSource("\n".join(head + printer.lines) + "\n", tuple(printer.integers), tuple(printer.constants),
-                          tuple(f"with_{name} = {value}" for name, value in found),
-                          tuple(f"with_{name}" for name, _ in found))
+    head = ["@device", f"def {name}({', '.join([*(operand for operand, _ in found), *parameters])}):"]
+    lines = [*head, *printer.lines, *(f"    return {result}" for result in results)]
+    return EpilogueSource("\n".join(lines) + "\n", tuple(printer.integers), tuple(printer.constants),
+                          tuple(f"with_{operand} = {value}" for operand, value in found),
+                          tuple(f"with_{operand}" for operand, _ in found))
 
 
 def _operands(printer: Printer, first: int) -> list[tuple[str, str]]:

@@ -44,16 +44,16 @@ def _with_epilogue(steps: Sequence, step: Step) -> list | None:
 
 def _writers(steps: Sequence, here: int, buffer) -> list[Step]:
     """The products that make up a buffer which only the map at ``here`` reads, if they may run just before it."""
-    writers = [s for s in steps[:here] if buffer in _memory(s)]
+    writers = [s for s in steps[:here] if buffer in memory_of(s)]
     if not isinstance(buffer, Buffer) or not all(map(_is_product, writers)) \
-            or any(buffer in _memory(s) for s in steps[here + 1:]):
+            or any(buffer in memory_of(s) for s in steps[here + 1:]):
         return []
     read = {view.buffer for s in writers for view in (s.matrix.a, s.matrix.b)}
     if buffer in read:
         return []
     first = min(position for position, s in enumerate(steps) if s in writers)
     later = [s for s in steps[first:here + 1] if s not in writers]
-    return [] if any(read & _written(s) for s in later) else writers
+    return [] if any(read & written_by(s) for s in later) else writers
 
 
 def _is_product(step) -> bool:
@@ -103,16 +103,17 @@ def _fused(made: Step, step: Step) -> Step:
                    values=tuple(dict.fromkeys((*made.values, *step.values))))
 
 
-def _memory(step) -> set:
+def memory_of(step) -> set:
+    """The memory that a step may touch."""
     if isinstance(step, ScanStep):
-        return set().union(*map(_memory, step.body)) if step.body else set()
+        return set().union(*map(memory_of, step.body)) if step.body else set()
     return {view.buffer for view in step.views}
 
 
-def _written(step) -> set:
+def written_by(step) -> set:
     """The memory that a step may write."""
     if isinstance(step, ScanStep):
-        return _memory(step)
+        return memory_of(step)
     if step.kernel is None:
         return {step.matrix.c.buffer}
     shift = len(step.views) - len(step.code.buffers)        # the product's operands come before the kernel's

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime.cuda import contract, region, words
+from ..runtime.cuda import attention, contract, region, words
 from ..runtime.cuda.door import is_simulated
 from ..runtime.cuda.entry import with_kernel
 from ..runtime.cuda.program import Launch, lanes
 from ..runtime.explanation import CACHED, COMPILED, LOADED, Piece
 from ..runtime.tile import Axis
 from . import emit_cuda
+from .attention_cuda import fuse_attention
 from .close_cuda import CudaClosing
 from .emit_cpu import Source
 from .epilogue import fuse_epilogues
@@ -41,9 +42,11 @@ class CudaExecutable(Executable):
     on_device = True                # takes arrays of the device
 
     def _arrange(self, steps: tuple) -> tuple:
-        return share_rows(fuse_epilogues(steps))
+        return fuse_attention(share_rows(fuse_epilogues(steps)), attention.MOST_COLUMNS)
 
     def _emit(self, step: Step) -> Source:
+        if step.attention is not None:
+            return emit_cuda.emit_score(step.code, attention.WORDS)
         if step.matrix is not None:
             return emit_cuda.emit_epilogue(step.code, words.WORDS)
         return emit_cuda.emit(step.code, step.lanes)
@@ -109,7 +112,9 @@ class CudaBinding(Binding):
 
     def _append(self, step: Step, sizes: Mapping[str, int]) -> None:
         self.rows.append(Row(step, sizes))
-        if step.matrix is None:
+        if step.attention is not None:
+            self._launch(*self._attention(step, sizes))
+        elif step.matrix is None:
             work, units, threads, arguments = self._kernel(step, sizes)
             self._launch(with_kernel(work, threads), units, threads, step.label, arguments)
         else:
@@ -142,6 +147,23 @@ class CudaBinding(Binding):
         for part in made.parts[-1:] if whole else made.parts:
             buffers = [word for name in ("abc" if whole else part.buffers) for word in places[name]]
             yield part.text, part.units, part.threads, [*buffers, *part.words, *more]
+
+    def _attention(self, step: Step, sizes: Mapping[str, int]) -> tuple[str, int, int, str, list[int]]:
+        """The launch of an attention."""
+        assert step.attention is not None
+        first, second = step.attention.scores, step.attention.values
+        rows, depth = first.rows[0], first.sums[0]
+        batch = [(a.size, a.a, a.b, b.b, b.c) for a, b in zip(first.batch, second.batch)]
+        steps = (rows.a, depth.a, first.column_stride, depth.b, second.sums[0].b, second.column_stride,
+                 second.rows[0].c)
+        source = self._sources[step]
+        made = attention.plan([tuple(evaluate(size, sizes) for size in each) for each in batch],
+                              [evaluate(size, sizes) for size in steps], evaluate(rows.size, sizes),
+                              evaluate(first.columns, sizes), depth.size, second.columns, is_simulated(),
+                              words.Epilogue(source.text, source.opening, source.operands))
+        places = [word for view in step.views[:4] for word in self._locate(view, sizes)]
+        more = self._arguments_of(replace(step, views=step.views[4:]), source, sizes)
+        return made.text, made.units, made.threads, step.label, [*places, *made.words, *more]
 
     def _finish(self) -> None:
         self.launches = self._table

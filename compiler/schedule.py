@@ -85,13 +85,22 @@ class Product:
         return product(extent.size for extent in self.rows)
 
 
+@dataclass(frozen=True)
+class Attention:
+    """The products of an attention in one step: its scores, which have no memory, and what their softmax weighs."""
+
+    scores: Product
+    values: Product
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """One kernel on these views.  ``units`` is the extent of its parallel loop, ``work`` the rough number of scalar
     operations a unit; ``label`` names the primitive for profiles, ``values`` are what the step computes, or a part of
     it.  A step with a ``matrix`` runs the runtime's tile kernel, which plans units by itself.  On a GPU, ``lanes``
     threads work on a unit together; and a step with both does with the product's elements what its kernel says (see
-    ``epilogue``), the product itself has no memory then."""
+    ``epilogue``), the product itself has no memory then.  With an ``attention`` the kernel says what
+    is done with a score."""
 
     kernel: Kernel | None
     views: tuple[View, ...]
@@ -101,6 +110,7 @@ class Step:
     matrix: Product | None = None
     values: tuple[Node, ...] = ()
     lanes: int = 1
+    attention: Attention | None = None
 
     @property
     def code(self) -> Kernel:

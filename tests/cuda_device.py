@@ -412,6 +412,35 @@ def test_steps_over_the_same_rows_are_one_launch_with_the_same_results(monkeypat
     assert launches == [[2, 12], [12, 26]]
 
 
+ATTENTION = """net 1
+model Attention(x: f32[N, T, 12], y: f32[N, S, 12], seen: bool[N, S], hidden: f32[N])
+             -> (own: f32[N, T, 12], other: f32[N, T, 5]):
+    own = MultiHeadAttention(2, 5, causal = true)(x, x)
+    other = softmax(where(seen[:, None], x @ transpose(y, (0, 2, 1)), hidden[:, None, None])) @ y[:, :, :5]
+"""
+
+
+def test_attention_is_one_launch():
+    """Of fewer and of more rows and keys than a block takes at a time, with keys of no weight at all."""
+    host, device = netc.compile(ATTENTION), netc.compile(ATTENTION, target="cuda")
+    w = weights_for(host)
+    for samples, queries, keys in ((2, 3, 11), (1, 9, 8), (1, 1, 1)):
+        rng = np.random.default_rng(queries)
+        inputs = {"x": rng.normal(size=(samples, queries, 12)), "y": rng.normal(size=(samples, keys, 12)),
+                  "hidden": np.full(samples, -np.inf)}
+        inputs = {name: value.astype(np.float32) for name, value in inputs.items()}
+        # In the simulator, 8 keys are taken at a time: all of the first have no weight.
+        inputs["seen"] = np.arange(samples * keys).reshape(samples, keys) % keys >= keys - 2
+        found = device(w, **inputs)
+        for expected, there in zip(host(w, **inputs), found):
+            assert error(expected, there) <= OUTPUTS
+        # A sample by itself has the same bits.
+        for whole, alone in zip(found, device(w, **{name: value[:1] for name, value in inputs.items()})):
+            assert whole[:1].tobytes() == alone.tobytes()
+    labels = [launch.label for launch in device.program("predict").executable.bind({"N": 2, "T": 3, "S": 11}).launches]
+    assert labels.count("attention") == 2 and "rows" not in labels
+
+
 RECURRENT = """net 1
 model Reader(x: f32[N, T, 3]) -> f32[N, 4]:
     return x |> LSTM(4, return_sequences = true) |> GRU(4)

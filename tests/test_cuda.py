@@ -78,7 +78,7 @@ import sys
 import netc
 from cuda.bindings import nvjitlink
 from netc.compiler.pipeline import compile_graph
-from netc.runtime.cuda import contract, door, tiles
+from netc.runtime.cuda import attention, contract, door, tiles
 from netc.runtime.cuda.entry import with_kernel
 part, parts, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 texts, tile_of, longest = {}, {}, None
@@ -92,6 +92,14 @@ def apart(dtype, tile, form, finish=None):
     return tile_text(dtype, tile_of.setdefault((dtype, form), tile), form)
 
 contract.tile_text = apart
+attention_text = attention.text
+
+def noted(tile, depth, columns, score):
+    global a_score
+    a_score = score
+    return attention_text(tile, depth, columns, score)
+
+attention.text = noted
 for name in sys.argv[4:]:
     fn = netc.compile(f"{folder}/{name}.net")
     for program in ("predict", "step") if fn.model.optimizer is not None else ("predict",):
@@ -103,6 +111,8 @@ for tile in tiles.TILES:
     texts.setdefault(tile_text("f32", tile, tiles.Form(*apiece), longest), f"{tile} and what follows it")
 texts.setdefault(tile_text("f32", tiles.LARGE, tiles.Form(*quick, width=4)), "the large tile")
 texts.setdefault(tile_text("f64", tiles.MEDIUM, tiles.Form(*apiece, levels=3, is_far=True)), "a tile of doubles")
+largest = attention_text(attention.TILE, attention.MOST_COLUMNS, attention.MOST_COLUMNS, a_score)
+texts.setdefault(largest, "the largest attention")
 for dtype in ("f32", "f64"):
     texts.setdefault(with_kernel(contract.dot_text(dtype), 2), f"{dtype} dot")
     texts.setdefault(with_kernel(contract.sum_text(dtype), 1), f"{dtype} sum")
@@ -127,7 +137,7 @@ for number, text in enumerate(sorted(texts)):
         assert ".visible .entry" in made and "target sm_80" in made, texts[text]
         # No kernel adds in an order of chance.
         assert "atom." not in made and "red.global" not in made, texts[text]
-        if "add_products" in text or "for turn in range(table[0])" in text:
+        if "add_products" in text or "add_scores" in text or "for turn in range(table[0])" in text:
             in_tiles += 1
             told = machine_code(made.encode())
             assert re.findall(r"(\\d+) bytes (?:stack frame|spill)", told) == ["0", "0", "0"], (texts[text], told)
@@ -148,7 +158,7 @@ COMPILATION = Beside(*(([sys.executable, "-c", COMPILE, str(part), str(PARTS), s
 @pytest.mark.beside(COMPILATION)
 @needs_compiler
 def test_every_kernel_of_every_example_compiles_without_a_gpu_and_none_spills():
-    """Of those that keep much in registers: products, recurrent layers, rows that lanes share."""
+    """Of those that keep much in registers: products, attention, recurrent layers, rows that lanes share."""
     done = COMPILATION.results()
     for process in done:
         assert process.returncode == 0, process.stderr[-4000:]

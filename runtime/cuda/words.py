@@ -19,7 +19,7 @@ SUM_INDEX = ROW_INDEX + 3 * LEVELS  # sizes, strides in A, in B
 SLICE = SUM_INDEX + 3 * LEVELS      # how far each index of the sum goes in a slice
 WORDS = SLICE + LEVELS
 
-_PLACE = f"""@device
+PLACE = f"""@device
 def place(args, sizes, strides, index):
     total = 0
     for level in range({LEVELS - 1}, 0, -1):
@@ -77,7 +77,7 @@ def zero(dtype: str) -> str:
 def work(finish: Finish, body: Sequence[str], before: Sequence[str] = (), after: Sequence[str] = ()) -> str:
     """The source of what may finish elements: functions that it calls, before and after the one that finishes an
     element, then its own function ``work``."""
-    head = [*_PLACE.splitlines(), "", *before, "", *finish.text.splitlines(), *after, "", "@device",
+    head = [*PLACE.splitlines(), "", *before, "", *finish.text.splitlines(), *after, "", "@device",
             "def work(bases, args, unit, end, stride):", *(f"    {line}" for line in finish.opening)]
     if isinstance(finish, Epilogue):
         head += [f"    first_c = args[{C_OFFSET}]"]
