@@ -121,30 +121,43 @@ def _function(name: str) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0 if function else 0
 
 
-def place(images: Sequence[Image]) -> tuple[mmap.mmap, list[int]]:
-    """Memory with the images, which can be run but no longer written, and the addresses of their functions.
+def place(images: Sequence[Image]) -> list[int]:
+    """Put images in memory, where they can be run but no longer written: the addresses of their functions.
 
-    Raises OSError where the system does not let a process run code that it wrote.
+    Raises OSError where the system has no memory, or does not let a process run code that it wrote.
     """
     starts, size = [], 0
     for image in images:
         starts.append(size)
         size += len(image.content) + -len(image.content) % ALIGNMENT
-    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    base = _map(size)
+    memory = (ctypes.c_char * size).from_address(base)
     for image, start in zip(images, starts):
-        memory[start:start + len(image.content)] = image.content
+        ctypes.memmove(base + start, image.content, len(image.content))
         for at, target in zip(image.places, image.targets):
             _ADDRESS.pack_into(memory, start + at, base + start + target)
         for name, places in image.calls.items():
             for at in places:
                 _ADDRESS.pack_into(memory, start + at, _function(name))
-    _protect(base, len(memory))
-    return memory, [base + start + image.entry for image, start in zip(images, starts)]
+    _protect(base, size)
+    return [base + start + image.entry for image, start in zip(images, starts)]
+
+
+def _map(size: int) -> int:
+    """The address of new memory.  It is nobody's to free: threads may run in it until the process is gone, longer than
+    any object of Python's lives."""
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long
+    base = library.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    if base in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), "no memory for machine code")
+    return base
 
 
 def _protect(base: int, size: int) -> None:
     """Let a mapping be read and run, no longer written."""
     library = ctypes.CDLL(None, use_errno=True)
-    if library.mprotect(ctypes.c_void_p(base), ctypes.c_size_t(size), mmap.PROT_READ | mmap.PROT_EXEC):
+    library.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    if library.mprotect(base, size, mmap.PROT_READ | mmap.PROT_EXEC):
         raise OSError(ctypes.get_errno(), "the system does not let this process run code that it has made")

@@ -39,14 +39,15 @@ class Object:
 
 @dataclass(frozen=True)
 class Code:
-    """Machine code in this process; it lives as long as ``memory``, which never ends.
+    """Machine code in this process, where it stays.
 
-    ``seconds`` is what compiling it took here, None where it came from the cache.
+    ``seconds`` is what compiling it took here, None where it came from the cache; ``engine`` is what owns the memory,
+    where LLVM or Numba linked it.
     """
 
     address: int
-    memory: object
     seconds: float | None = None
+    engine: object = None
 
 
 @dataclass
@@ -103,7 +104,7 @@ def _compile(texts: list[str], keys: Mapping[str, str]) -> None:
         counts.compiled += 1
     linked = link_all(built for built, _ in made.values())
     for (text, (_, seconds)), code in zip(made.items(), linked):
-        _loaded[text] = Code(code.address, code.memory, seconds)
+        _loaded[text] = Code(code.address, seconds, code.engine)
 
 
 def loaded() -> Mapping[str, Code]:
@@ -197,15 +198,14 @@ def link(made: Object) -> Code:
 
 
 def link_all(objects: Iterable[Object]) -> list[Code]:
-    """The objects' code.  They share a piece of memory, so their symbols must differ.  Raises LinkError."""
+    """The objects' code.  Their symbols must differ.  Raises LinkError."""
     objects = list(objects)
     if not objects:
         return []
     images = [image for made in objects if (image := image_of(made.content, made.symbol)) is not None]
     if len(images) < len(objects):
         return _link_by_llvm(objects)
-    memory, addresses = place(images)
-    return [Code(address, memory) for address in addresses]
+    return [Code(address) for address in place(images)]
 
 
 def _link_by_llvm(objects: list[Object]) -> list[Code]:
@@ -213,7 +213,7 @@ def _link_by_llvm(objects: list[Object]) -> list[Code]:
     for made in objects:
         engine.add_object_file(llvm().ObjectFileRef.from_data(made.content))
     engine.finalize_object()
-    linked = [Code(engine.get_function_address(made.symbol), engine) for made in objects]
+    linked = [Code(engine.get_function_address(made.symbol), engine=engine) for made in objects]
     if not all(code.address for code in linked):
         raise LinkError("an object lacks its symbol")
     return linked

@@ -68,7 +68,7 @@ def _compile(text: str) -> Code:
         why = " ".join(str(error).split())[:300]
         raise ModelError(f"Numba {numba.__version__} cannot compile a kernel: {why}. The target \"cpu\" needs no "
                          "Numba") from error
-    return Code(compiled.address, compiled, time.perf_counter() - started)
+    return Code(compiled.address, time.perf_counter() - started, compiled)
 
 
 # --- what kernels may call --------------------------------------------------------------------------------------------

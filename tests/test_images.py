@@ -92,7 +92,8 @@ def test_the_same_results_as_where_llvm_links():
 def test_several_objects_lie_in_one_piece():
     texts = [TEXT.replace("erf_f32", name) for name in ("tanh_f32", "log_f32", "expm1_f32")]
     codes = machine.link_all([build(text) for text in texts])
-    assert len({id(code.memory) for code in codes}) == 1
+    first, *_, last = sorted(code.address for code in codes)
+    assert last - first < sum(len(build(text).content) for text in texts)
     assert len({code.address for code in codes}) == 3 and all(code.address % 16 == 0 for code in codes)
 
 
@@ -107,7 +108,7 @@ def test_constants_that_hold_addresses():
 def test_what_is_placed_can_no_longer_be_written():
     made = compiled(TABLE)
     image = image_of(made.content, "answer")
-    _memory, (address,) = place([image])
+    address, = place([image])
     with open("/proc/self/maps") as file:
         ranges = [re.match(r"(\w+)-(\w+) (\S+)", line).groups() for line in file]
     assert [rights for first, last, rights in ranges if int(first, 16) <= address < int(last, 16)] == ["r-xp"]
