@@ -128,10 +128,15 @@ class _Network(BaseEstimator):
         """Epochs more, from where the weights and the optimiser stand; shuffled otherwise than the epochs before."""
         (x_name, x_type), = self.function_.inputs.items()
         (y_name, y_type), = self.function_.targets.items()
-        data = {x_name: _rows(X, x_name, x_type), y_name: self._encoded(y, y_type)}
+
+        def prepared(X, y):
+            return {x_name: _rows(X, x_name, x_type), y_name: self._encoded(y, y_type)}
+        validation = self.validation
+        if isinstance(validation, (tuple, list)) and len(validation) == 2:
+            validation = prepared(validate_data(self, validation[0], reset=False, **_CHECKS), np.asarray(validation[1]))
         self.weights_, self.history_ = self.function_.fit(
-            self.weights_, data, epochs=epochs, batch_size=min(self.batch_size, len(X)), validation=self.validation,
-            seed=self.seed + self.n_iter_, shuffle=self.shuffle, callbacks=self.callbacks or (),
+            self.weights_, prepared(X, y), epochs=epochs, batch_size=min(self.batch_size, len(X)),
+            validation=validation, seed=self.seed + self.n_iter_, shuffle=self.shuffle, callbacks=self.callbacks or (),
             optimizer=self._optimizer)
         self._optimizer = self.history_.optimizer
         self.n_iter_ += len(self.history_.epochs)
@@ -175,7 +180,8 @@ class Classifier(ClassifierMixin, _Network):
       (``i32[N]``), rows with one 1 (``f32[N, classes]``), or 0 and 1 (``f32[N, 1]``, ``f32[N]``) for two classes.
     - ``model``, ``optimizer``, ``lr``, ``precision``, ``target``: as for ``netc.compile``.
     - ``settings``: values for the model's settings, by name.
-    - ``epochs``, ``batch_size``, ``validation``, ``shuffle``, ``callbacks``: as for ``Function.fit``.
+    - ``epochs``, ``batch_size``, ``validation``, ``shuffle``, ``callbacks``: as for ``Function.fit``; ``validation``
+      may be (X, y) as well, as ``fit`` takes them.
     - ``seed``: of the initial weights, the shuffling and whatever is random in the model.
     - ``from_logits``: whether the model's first output holds logits rather than probabilities; by default, whether it
       is called ``logits``.

@@ -36,7 +36,7 @@ def fit(function: Function, weights: Weights, data, epochs: int, batch_size: int
     # Checkpoints come last: they keep what the others have just decided.
     calls = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
     run = checkpoint.Run(function.model.name, {
-        "program": _fingerprint(function), "seed": seed, "batch_size": batch_size, "shuffle": shuffle,
+        checkpoint.PROGRAM: _fingerprint(function), "seed": seed, "batch_size": batch_size, "shuffle": shuffle,
         "samples": samples.samples, "validation samples": held_out.samples if held_out is not None else 0}, calls)
     for callback in calls:
         if isinstance(callback, Checkpoint):

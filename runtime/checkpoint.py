@@ -26,6 +26,7 @@ from .train import Position, Progress
 from .weights import IN_CHECKPOINT, Layout, Weights, read_tensors, write_atomically
 
 FORMAT = "netc checkpoint 1"
+PROGRAM = "program"                     # the setting that tells one training step from another
 NAME = re.compile(r"epoch-(\d+)(?:-batch-(\d+))?\.safetensors")
 
 
@@ -132,7 +133,8 @@ def _below(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarr
 def _compare(path: Path, rest: Mapping[str, Any], run: Run) -> None:
     if rest["model"] != run.model:
         raise InputError(f"{path} is a checkpoint of the model `{rest['model']}`, not of `{run.model}`")
-    changed = [f"`{name}` was {rest['settings'].get(name)!r} and is {value!r}" for name, value in run.settings.items()
+    changed = ["the model, its losses or its optimiser has changed" if name == PROGRAM else
+               f"`{name}` was {rest['settings'].get(name)!r} and is {value!r}" for name, value in run.settings.items()
                if rest["settings"].get(name) != value]
     if changed:
         raise InputError(f"{path} was made with other settings, so that the same steps cannot follow: "

@@ -108,3 +108,22 @@ def test_numpys_numbers_in_fit(tmp_path):
                             resume=tmp_path / folder, callbacks=[netc.Checkpoint(tmp_path / folder)])
         runs[-1] += (resumed,)
     assert runs[0][0] == runs[1][0] and runs[0][1].epochs == runs[1][1].epochs and runs[0][2] == runs[1][2]
+
+
+@pytest.mark.parametrize("labels", [np.array([7, 3]), np.array(["no", "ham"])])
+def test_validation_as_fit_takes_its_data(labels):
+    X, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 2
+    as_fit = netc.Classifier(epochs=1, target="numpy", validation=(X[20:], labels[y[20:]])).fit(X[:20], labels[y[:20]])
+    numbers = {"x": X[20:], "label": np.searchsorted(as_fit.classes_, labels[y[20:]])}
+    plain = netc.Classifier(epochs=1, target="numpy", validation=numbers).fit(X[:20], labels[y[:20]])
+    assert as_fit.history_.epochs == plain.history_.epochs and "val_accuracy" in plain.history_.last
+    with pytest.raises(ValueError, match="none of the classes"):
+        netc.Classifier(target="numpy", validation=(X, np.full(30, "x"))).fit(X, labels[y])
+
+
+def test_an_altered_model_does_not_resume(tmp_path):
+    data = {"x": X, "target": X[:, :2]}
+    fn, other = compiled(), compiled(widths=(4,))
+    fn.fit(fn.init(), data, callbacks=[netc.Checkpoint(tmp_path)])
+    with pytest.raises(netc.InputError, match="follow: the model, its losses or its optimiser has changed; to go on"):
+        other.fit(other.init(), data, epochs=2, resume=tmp_path)
