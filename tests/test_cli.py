@@ -224,6 +224,21 @@ def test_a_file_that_cannot_be_replaced_keeps_its_name_in_the_message(folder, ne
     assert sorted(path.name for path in folder.iterdir()) == ["data.npz", "line.net"]
 
 
+def test_names_of_files_that_are_no_text(folder, netc_command):
+    name = os.fsdecode(b"l\xffne \xd0\x9c")
+    try:
+        (folder / "line.net").rename(f"{name}.net")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    for command in (["check"], ["summary"], ["init"], ["fmt"],
+                    ["train", "--data", "data.npz", "--epochs", "1", "--target", "numpy"]):
+        code, _, err = netc_command(command[0], f"{name}.net", *command[1:])
+        assert (code, err) == (0, "")
+    assert (folder / f"{name}.safetensors").exists()
+    code, _, err = netc_command("check", f"no {name}.net")
+    assert code == 1 and "No such file" in err
+
+
 def test_the_modules_are_run_as_a_command(folder):
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "netc", "check", "line.net"], capture_output=True, text=True)

@@ -7,6 +7,7 @@ called, and imports what it needs when it runs: ``netc --help`` and ``netc check
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -70,6 +71,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from ...runtime.errors import NetcError
     from ..diagnostics import Diagnostics
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")       # as for errors: a path may hold bytes that are no text
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *place: click.echo(f"warning: {message}", err=True)
