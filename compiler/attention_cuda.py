@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..runtime.records import changed, dataclass
-from .epilogue import VALUE, memory_of, written_by
+from .epilogue import VALUE, written_by
 from .loops import Affine, Assign, For, Kernel, Let, Load, Share, Store, Units, replaced, statements
+from .memory import memory_of
 from .nest import View, operand_names
 from .schedule import Attention, Buffer, Step
 from .types import Size, f32, product

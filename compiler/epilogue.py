@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ..runtime.records import changed
 from .loops import Assign, Constant, Divide, FromIndex, Kernel, Let, Load, Store, Units, Within, replaced, statements
+from .memory import memory_of
 from .nest import View
 from .schedule import Buffer, ScanStep, Step
 from .types import Size, product
@@ -103,17 +104,12 @@ def _fused(made: Step, step: Step) -> Step:
                    values=tuple(dict.fromkeys((*made.values, *step.values))))
 
 
-def memory_of(step) -> set:
-    """The memory that a step may touch."""
-    if isinstance(step, ScanStep):
-        return set().union(*map(memory_of, step.body)) if step.body else set()
-    return {view.buffer for view in step.views}
-
-
 def written_by(step) -> set:
     """The memory that a step may write."""
     if isinstance(step, ScanStep):
         return memory_of(step)
+    if step.attention is not None:
+        return {step.attention.values.c.buffer}
     if step.kernel is None:
         return {step.matrix.c.buffer}
     shift = len(step.views) - len(step.code.buffers)        # the product's operands come before the kernel's

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ..runtime.records import changed, dataclass
 from .loops import Affine, Follow, For, Kernel, Let, Load, Share, Store, Units, replaced, statements
-from .memory import buffers_of, lifetimes
+from .memory import buffers_of, lifetimes, memory_of
 from .nest import View
 from .schedule import Buffer, External, ScanStep, Step
 from .types import Size
@@ -41,7 +41,7 @@ def _moved(steps: Sequence, new: External, old: External) -> list | None:
     moved: list = []
     written: list = []
     for step in steps:
-        touched = _memory(step)
+        touched = memory_of(step)
         if old in touched and _overlap(_spans(step, old, Load), written):
             return None
         if new in touched:
@@ -51,12 +51,6 @@ def _moved(steps: Sequence, new: External, old: External) -> list | None:
                 return None
         moved.append(step)
     return moved
-
-
-def _memory(step) -> set:
-    if isinstance(step, ScanStep):
-        return set().union(*map(_memory, step.body)) if step.body else set()
-    return {view.buffer for view in step.views}
 
 
 def _merged(step: Step, new: External, old: External) -> Step | None:
@@ -225,7 +219,7 @@ class _Access:
 def _spans(step, memory: External, kind: type) -> list[Span]:
     """The elements of a memory that a step reads (``kind`` Load) or writes (Store); a bound."""
     if not isinstance(step, Step) or step.kernel is None:
-        return [EVERYTHING] if memory in _memory(step) else []
+        return [EVERYTHING] if memory in memory_of(step) else []
     return [access.span(step.views[access.buffer]) for access in _accesses(step.code.body)
             if access.kind is kind and step.views[access.buffer].buffer is memory]
 

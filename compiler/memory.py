@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .schedule import Buffer, ScanStep
+from .schedule import Buffer, External, ScanStep
 
 ALIGNMENT = 64
 
 
 def buffers_of(step) -> set[Buffer]:
-    """The arena buffers that a step touches; a scan touches all of its body's."""
+    """The arena buffers that a step touches."""
+    return {memory for memory in memory_of(step) if isinstance(memory, Buffer)}
+
+
+def memory_of(step) -> set[Buffer | External]:
+    """All memory that a step touches, the caller's too; a scan touches all of its body's."""
     if isinstance(step, ScanStep):
-        return set().union(*(buffers_of(inner) for inner in step.body)) if step.body else set()
-    return {view.buffer for view in step.views if isinstance(view.buffer, Buffer)}
+        return set().union(*map(memory_of, step.body))
+    return {view.buffer for view in step.views}
 
 
 def lifetimes(steps: Iterable) -> dict[Buffer, tuple[int, int]]:
