@@ -3,7 +3,6 @@ them."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ import numpy as np
 from .inputs import convert_seed
 from .runtime import checkpoint, train
 from .runtime.callbacks import VALIDATION, Checkpoint, EarlyStopping, ReduceLROnPlateau
+from .runtime.digest import blake2b
 from .runtime.errors import InputError
 from .runtime.history import History
 from .runtime.weights import Weights
@@ -71,7 +71,7 @@ def _datasets(function: Function, data, validation, seed: int,
 def _fingerprint(function: Function) -> str:
     """What tells one training step from another: the model, its losses and its optimiser."""
     from .compiler.text import format_graph
-    return hashlib.blake2b(format_graph(function.lower("step_metrics").graph).encode(), digest_size=8).hexdigest()
+    return blake2b(format_graph(function.lower("step_metrics").graph).encode(), digest_size=8).hexdigest()
 
 
 def _resumed(function: Function, trainer: Trainer, run: checkpoint.Run, resume) -> tuple[train.Position, History]:

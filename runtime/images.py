@@ -115,9 +115,19 @@ class _Reader:
 
 
 @functools.cache
+def _library() -> ctypes.CDLL:
+    """What this process has loaded, the C library among it."""
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long
+    library.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    return library
+
+
+@functools.cache
 def _function(name: str) -> int:
     """The address of a function of the C library; 0 if this process has none of that name."""
-    function = getattr(ctypes.CDLL(None), name, None)
+    function = getattr(_library(), name, None)
     return ctypes.cast(function, ctypes.c_void_p).value or 0 if function else 0
 
 
@@ -146,10 +156,7 @@ def place(images: Sequence[Image]) -> list[int]:
 def _map(size: int) -> int:
     """The address of new memory.  It is nobody's to free: threads may run in it until the process is gone, longer than
     any object of Python's lives."""
-    library = ctypes.CDLL(None, use_errno=True)
-    library.mmap.restype = ctypes.c_void_p
-    library.mmap.argtypes = ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long
-    base = library.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    base = _library().mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
     if base in (None, ctypes.c_void_p(-1).value):
         raise OSError(ctypes.get_errno(), "no memory for machine code")
     return base
@@ -157,7 +164,5 @@ def _map(size: int) -> int:
 
 def _protect(base: int, size: int) -> None:
     """Let a mapping be read and run, no longer written."""
-    library = ctypes.CDLL(None, use_errno=True)
-    library.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    if library.mprotect(base, size, mmap.PROT_READ | mmap.PROT_EXEC):
+    if _library().mprotect(base, size, mmap.PROT_READ | mmap.PROT_EXEC):
         raise OSError(ctypes.get_errno(), "the system does not let this process run code that it has made")
