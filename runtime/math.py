@@ -22,7 +22,7 @@ from llvmlite import ir
 
 from .host import is_avx
 from .kinds import float32, float64, intrinsic
-from .simd import F32, F64, I32, I64, Value, call_library, constant, like
+from .simd import F32, F64, I32, I64, Value, call_library, constant, lanes, like
 
 INFINITY, NAN = math.inf, math.nan
 LOG2_E = 1.4426950408889634
@@ -88,12 +88,21 @@ def _look_up(name: str, numbers: Sequence[float], index: Value, element: ir.Type
     return Value(builder, result)
 
 
+# By how many float32 they look up at once.
+PERMUTES = {8: "llvm.x86.avx.vpermilvar.ps.256", 16: "llvm.x86.avx512.vpermilvar.ps.512"}
+
+
+def _many() -> list[int]:
+    """How many float32 the host's vectors hold, of those vectors that it can look up with."""
+    return [count for count in PERMUTES if count <= lanes(F32)] if is_avx() else []
+
+
 def _one_of_4(name: str, numbers: Sequence[float], index: Value) -> Value:
-    """Of 4 float32 the one whose number is in the low bits of an int32: one instruction of AVX."""
-    if isinstance(index.type, ir.VectorType) and index.type.count == 8 and is_avx():
-        table = ir.Constant(ir.VectorType(F32, 8), [constant(F32, number) for number in (*numbers, *numbers)])
-        name = "llvm.x86.avx.vpermilvar.ps.256"
-        return Value(index.builder, call_library(index.builder, name, table.type, [table, index.value]))
+    """Of 4 float32 the one whose number is in the low bits of an int32: one instruction of AVX and AVX-512."""
+    count = index.type.count if isinstance(index.type, ir.VectorType) else 1
+    if count in PERMUTES and count in _many():
+        table = ir.Constant(ir.VectorType(F32, count), [constant(F32, number) for number in numbers] * (count // 4))
+        return Value(index.builder, call_library(index.builder, PERMUTES[count], table.type, [table, index.value]))
     return _look_up(name, numbers, (index & 3).to(I64), F32)
 
 
@@ -445,8 +454,8 @@ def _inline(name: str, emit, kind):
 
 
 def _apart(name: str, emit):
-    """The float32 function of scalars, as a function of the module's with a form for 8 at once, which LLVM calls where
-    it makes vectors of a loop's turns."""
+    """The float32 function of scalars, as a function of the module's with forms for vectors, which LLVM calls where it
+    makes vectors of a loop's turns."""
     def function(builder, x):
         return builder.call(_defined(builder.module, f"netc_{name}", emit), [x])
     return intrinsic(float32, float32)(function)
@@ -454,7 +463,8 @@ def _apart(name: str, emit):
 
 def _defined(module: ir.Module, name: str, emit) -> ir.Function:
     if name not in module.globals:
-        for symbol, type_ in ((name, F32), (f"{name}_of_8", ir.VectorType(F32, 8))):
+        many = _many()
+        for symbol, type_ in ((name, F32), *((f"{name}_of_{count}", ir.VectorType(F32, count)) for count in many)):
             function = ir.Function(module, ir.FunctionType(type_, [type_]), symbol)
             function.linkage = "weak_odr"
             function.attributes.add("nounwind")
@@ -462,7 +472,8 @@ def _defined(module: ir.Module, name: str, emit) -> ir.Function:
             set.add(function.attributes, "willreturn")          # llvmlite does not know this one, nor the one below
             builder = ir.IRBuilder(function.append_basic_block())
             builder.ret(emit(Value(builder, function.args[0])).value)
-        set.add(module.globals[name].attributes, f'"vector-function-abi-variant"="_ZGV_LLVM_N8v_{name}({name}_of_8)"')
+        forms = ",".join(f"_ZGV_LLVM_N{count}v_{name}({name}_of_{count})" for count in many)
+        set.add(module.globals[name].attributes, f'"vector-function-abi-variant"="{forms}"')
     return module.globals[name]
 
 
