@@ -80,6 +80,11 @@ def vector_registers() -> int:
     return 32 if vector_bytes() == 64 or "+neon" in _features() else 16
 
 
+def has_mask_registers() -> bool:
+    """Whether loads and stores of some lanes alone cost no more than whole ones."""
+    return vector_bytes() == 64
+
+
 def is_avx() -> bool:
     """Whether the host has AVX: vectors of 8 floats, and x86's own instructions for them."""
     return "+avx" in _features()

@@ -20,13 +20,14 @@ import functools
 from math import gcd
 
 from . import machine
-from .host import vector_bytes, vector_registers
+from .host import has_mask_registers, vector_bytes, vector_registers
 from .pool import threads
 from .records import dataclass
 
-# k values in a chunk: a panel of B and the rows of A must stay in the first-level cache.  Where A's rows are not
-# contiguous along k, each k takes a cache line of A.
+# k values in a chunk: a tile's columns of B, at most CHUNK_BYTES, and the rows of A must stay in the first-level cache.
+# Where A's rows are not contiguous along k, each k takes a cache line of A.
 MAX_DEPTH, STRIDED_DEPTH, PACKED_DEPTH = 384, 128, 256
+CHUNK_BYTES = 24 << 10
 MAX_ROWS = 168          # rows of a work unit
 PACKED_SPILL = 16       # elements after a tile's in a copy of A, over which its last vector may reach
 PACKED_A = MAX_ROWS * (PACKED_DEPTH + PACKED_SPILL)     # elements of such a copy
@@ -268,7 +269,10 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
     group = PACKED_BYTES // (wide * itemsize) * wide        # columns packed at once: whole panels
     stride = next((abs(axis.a) for axis in reversed(sums) if axis.size > 1), 1)
     packs_a = _packs_a(rows, stride * itemsize, min(depth, STRIDED_DEPTH), min(block_columns, columns))
-    chunks = _chunks(sums, MAX_DEPTH if stride == 1 else PACKED_DEPTH if packs_a else STRIDED_DEPTH)
+    most = MAX_DEPTH if stride == 1 else PACKED_DEPTH if packs_a else STRIDED_DEPTH
+    if not is_dot and row_count > tall:         # else no two tiles read the same of B
+        most = min(most, CHUNK_BYTES // ((wide if columns >= wide else max(last_wide, 1)) * itemsize))
+    chunks = _chunks(sums, most)
     words = [columns, column_stride_b, int(accumulate), group if packs else 0, int(packs_a),
              _lanes(dtype), block_rows, block_columns, tall, near, half, wide, last_wide,
              *tiles.addresses, *((panel.columns, panel.stride) if panel is not None else (0, 0)),
@@ -349,7 +353,8 @@ def _choice(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bo
     rest = wide - 1 if any_columns else columns % wide
     heights = tile_heights(rows, vectors)
     # One tile high, a copy of B would be read once; but a mask is for a known number of columns, in the last vector.
-    is_padded = rows > (1 if any_columns else heights[0]) and rest % width != 0
+    is_padded = (rest % width != 0 and rows > (1 if any_columns else heights[0])
+                 and (any_columns or not has_mask_registers()))
     texts: list[str | None] = []
     for here, needed in ((wide, any_columns or columns >= wide), (rest, rest > 0)):
         last = WHOLE if here % width == 0 else PADDED if is_padded else MASKED

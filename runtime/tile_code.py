@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from .host import has_mask_registers
 from .kinds import Pointer, Typed, int64, template
 from .machine import Object
 from .native import ARGS, compile_native
 from .simd import F64, I32, I64, allocate, call_intrinsic, counting, lanes, loop_hint
-from .tile import MASKED, PADDED, WHOLE
-from .vectors import kind_of, lanes_below, load_masked, prefetch, spread
+from .tile import CACHE_LINE, MASKED, PADDED, WHOLE
+from .vectors import kind_of, lanes_below, load_masked, prefetch, spread, store_masked
 
 PANEL_WORD, STRETCH_WORD, DEPTH_WORDS = 9, 10, 11
 
@@ -118,13 +119,22 @@ class _OuterTile(_Tile):
     def emit(self):
         builder = self.builder
         self.places = [[self.place(row, v) for v in range(self.vectors)] for row in self.rows_c]
-        self.each(lambda r, v: builder.store(ir.Constant(self.vector, None), self.sums[r][v]))
-        with builder.if_then(self.accumulate):
-            self.each(lambda r, v: builder.store(self.load_c(r, v), self.sums[r][v]))
+        with builder.if_else(self.accumulate) as (then, otherwise):
+            with then:
+                self.each(lambda r, v: builder.store(self.load_c(r, v), self.sums[r][v]))
+            with otherwise:
+                self.ask_for_c()
+                self.each(lambda r, v: builder.store(ir.Constant(self.vector, None), self.sums[r][v]))
         with builder.if_then(self.has_terms):
             self.loop(0, ir.Constant(I64, 0), self.b)
         for v in range(self.vectors):
             self.store_c(v)
+
+    def ask_for_c(self):
+        """Ask for the lines of C that will be written and have not been read."""
+        for row in self.places:
+            for place in row[::max(1, CACHE_LINE // (self.width * self.bytes))]:
+                prefetch(self.builder, place, write=True)
 
     def each(self, action):
         for r in range(self.rows):
@@ -155,11 +165,16 @@ class _OuterTile(_Tile):
         """Store the rows' vectors v: one branch tells for all of them whether they are whole; what is not goes by
         halves, quarters ..., as the number of lanes has bits.
 
-        Not by a masked store, which is microcode on some processors: there it takes longer than a tile's products.
+        By a masked store only where masks are registers of their own: AVX's is microcode on some processors, and takes
+        longer than a tile's products.
         """
         builder = self.builder
         if v not in self.lengths:
             self.store_rows(v)
+            return
+        if has_mask_registers():
+            for row, sums in zip(self.places, self.sums):
+                store_masked(builder, builder.load(sums[v]), row[v], self.masks[v])
             return
         length = self.lengths[v]
         with builder.if_else(builder.icmp_signed("==", length, ir.Constant(I64, self.width))) as (whole, other):

@@ -45,14 +45,20 @@ def load_masked(builder, place, mask):
     return builder.call(masked_function(builder, vector, "load"), [place, align, mask, ir.Constant(vector, None)])
 
 
+def store_masked(builder, vector, place, mask):
+    """Store those lanes of the vector for which the mask is true."""
+    align = ir.Constant(I32, 8 if vector.type.element == F64 else 4)
+    builder.call(masked_function(builder, vector.type, "store"), [vector, place, align, mask])
+
+
 # Words of what a tile is told of k: three sizes, three strides in A, three in B, and what lies between panels of B.
 
 
-def prefetch(builder, pointer):
-    """Ask for the cache line of a place, which need not exist."""
+def prefetch(builder, pointer, write: bool = False):
+    """Ask for the cache line of a place, which need not exist, to read it or to write it."""
     place = builder.bitcast(pointer, I8.as_pointer())
     function = declared(builder.module, "llvm.prefetch.p0", ir.VoidType(), [place.type, I32, I32, I32])
-    builder.call(function, [place, *(ir.Constant(I32, number) for number in (0, 3, 1))])
+    builder.call(function, [place, *(ir.Constant(I32, number) for number in (int(write), 3, 1))])
 
 
 class Vectors:
