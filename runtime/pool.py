@@ -39,8 +39,8 @@ class Pool:
         self._asleep: list[SimpleQueue] = []                # of each worker that sleeps, what it waits for
         self._parallel = runner.native_function("parallel")
         self._work = runner.native_function("work")
-        self._threads = [threading.Thread(target=self._serve, args=(SimpleQueue(),), name=f"netc-{i}", daemon=True)
-                         for i in range(workers)]
+        self._threads = [threading.Thread(target=self._serve, args=(place, SimpleQueue()), name=f"netc-{place}",
+                                          daemon=True) for place in range(1, workers + 1)]
         for thread in self._threads:
             thread.start()
 
@@ -50,9 +50,9 @@ class Pool:
     def _set(self, word: int, value: int) -> None:
         self._control[self._first + word] = value
 
-    def _serve(self, wake: SimpleQueue) -> None:
+    def _serve(self, place: int, wake: SimpleQueue) -> None:
         while not self._get(runner.STOP):
-            self._work(self.address, SPIN_NANOSECONDS)
+            self._work(self.address, SPIN_NANOSECONDS, place)
             # This worker first says that it sleeps, then looks whether a job is there; a job first says that it is
             # there, then looks who sleeps.  So at least one of them sees the other, and no job goes by beside a
             # sleeping worker.

@@ -4,8 +4,8 @@ A program is a table ``steps``, int64[S, 4]: kernel address, offset of its argum
 work units, and grain (how many units a thread claims at once).  Steps run in order; the units of a step are
 independent, so any split of them among threads yields the same bits.
 
-Threads claim units dynamically: each takes [i, i + grain) from the step's counter by an atomic addition until none is
-left, adds what it did to the step's second counter, and waits there for the rest.  Nobody waits for a thread that
+Threads claim pieces of ``grain`` units dynamically: each takes the next from one of the step's two ends by an atomic
+addition to its counter until none is left, adds what it did to the step's second counter, and waits there for the rest.  Nobody waits for a thread that
 has claimed nothing: a late or missing worker costs speed, never a hang.  A worker that arrives in the middle joins
 at the current step.
 """
@@ -20,6 +20,7 @@ from .deferred import np
 
 STEP_WORDS = 4          # of a step, in the table and within a region
 COUNTER_WORDS = 8       # a step's two counters fill a cache line, so that steps do not share one
+BACK = 1 << 32          # what a piece claimed from the back adds to the counter of claims, one from the front adds 1
 
 # The pool's control block, int64 words.  Words written by different threads are 64 bytes apart.
 OPEN = 0                # the running job's number, 0 when there is none
@@ -40,7 +41,7 @@ PROGRAM_STEPS, PROGRAM_COUNT, PROGRAM_ARGS, PROGRAM_FLUSHES, PROGRAM_COUNTERS = 
 # no workers any more; or since a worker must be woken first.
 DONE, OCCUPIED, SLEEPERS = range(3)
 
-ARGUMENTS = {"serial": 2, "timed": 3, "parallel": 3, "parallel_timed": 4, "work": 2}
+ARGUMENTS = {"serial": 2, "timed": 3, "parallel": 3, "parallel_timed": 4, "work": 3}
 ANSWERING = ("parallel", "parallel_timed")
 
 

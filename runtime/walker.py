@@ -78,6 +78,7 @@ from .runner import (
     ACTIVE,
     ANSWERING,
     ASLEEP,
+    BACK,
     BUSY,
     COUNTER_WORDS,
     CURRENT,
@@ -111,24 +112,37 @@ def _wait(words, index, value):
             sched_yield()
 
 
-def _walk(control, is_caller, times, timed):
-    """Do steps from the current one to the last of the job that ``control`` describes."""
+def _claims(counter):
+    """How many pieces of a step are claimed: the count of those from the front and, times BACK, from the back."""
+    return counter % BACK + counter // BACK
+
+
+def _walk(control, place, times, timed):
+    """Do steps from the current one to the last of the job that ``control`` describes.
+
+    ``place`` is the thread's number, 0 the caller's.  Even ones claim a step's pieces from its front on, odd ones from
+    its back: so a thread meets in its caches what it computed in the step before, and the weights of the last call.
+    """
     program, bases = words_at(control, JOB_PROGRAM), bases_at(control, JOB_BASES)
     steps, count, args = words_at(program, PROGRAM_STEPS), program[PROGRAM_COUNT], words_at(program, PROGRAM_ARGS)
     counters = words_at(program, PROGRAM_COUNTERS)
+    claim = 1 if place % 2 == 0 else BACK
     clock = nanoseconds() if timed else 0
-    before = set_flushing(program[PROGRAM_FLUSHES])
+    flushing = set_flushing(program[PROGRAM_FLUSHES])
     step = load_acquire(control, CURRENT)
     while step < count:
-        if is_caller:
+        if place == 0:
             store_release(control, CURRENT, step)
         row, claimed = step * STEP_WORDS, step * COUNTER_WORDS
         done = claimed + 1
         units, grain = steps[row + 2], most(steps[row + 3], 1)
-        while load_acquire(counters, claimed) < units:
-            begin = fetch_add(counters, claimed, grain)
-            if begin >= units:
+        pieces = (units + grain - 1) // grain
+        while _claims(load_acquire(counters, claimed)) < pieces:
+            before = fetch_add(counters, claimed, claim)
+            if _claims(before) >= pieces:
                 break
+            piece = before % BACK if claim == 1 else pieces - 1 - before // BACK
+            begin = piece * grain
             end = least(begin + grain, units)
             call_kernel(steps, row, bases, args, steps[row + 1], begin, end)
             fetch_add(counters, done, end - begin)
@@ -138,7 +152,7 @@ def _walk(control, is_caller, times, timed):
             times[step] += now - clock
             clock = now
         step += 1
-    restore_flushing(before)
+    restore_flushing(flushing)
 
 
 def _do_all(program, bases, times, timed):
@@ -208,7 +222,7 @@ def _share(control, program, bases):
     """The caller's side of a job; gives how it was answered."""
     answer = _begin(control, program, bases)
     if answer == DONE:
-        _walk(control, True, control, False)
+        _walk(control, 0, control, False)
         _end(control)
     return answer
 
@@ -225,15 +239,15 @@ def _define_parallel_timed():
         """``parallel``, adding each step's nanoseconds to times[step]."""
         answer = _begin(control, program, bases)
         if answer == DONE:
-            _walk(control, True, times, True)
+            _walk(control, 0, times, True)
             _end(control)
         return answer
     return parallel_timed
 
 
 def _define_work():
-    def work(control, patience):
-        """A worker's side: join jobs as they come; return after ``patience`` nanoseconds without one, or at STOP."""
+    def work(control, patience, place):
+        """The side of the worker of this number, from 1 on: join jobs as they come; return after ``patience`` nanoseconds without one, or at STOP."""
         seen = 0
         quiet_since = nanoseconds()
         while load_acquire(control, STOP) == 0:
@@ -242,7 +256,7 @@ def _define_work():
                 fetch_add(control, ACTIVE, 1)
                 job = load_acquire(control, OPEN)
                 if job != 0:
-                    _walk(control, False, control, False)
+                    _walk(control, place, control, False)
                 fetch_add(control, ACTIVE, -1)
                 seen = job
                 quiet_since = nanoseconds()
@@ -405,7 +419,7 @@ _SIGNATURES = {
     "timed": (_define_timed, (ARGS, BASES, ARGS)),
     "parallel": (_define_parallel, (ARGS, int64, int64)),
     "parallel_timed": (_define_parallel_timed, (ARGS, int64, int64, ARGS)),
-    "work": (_define_work, (ARGS, int64)),
+    "work": (_define_work, (ARGS, int64, int64)),
 }
 
 
