@@ -48,6 +48,7 @@ MEETING, PASSING = 2_500, 500      # the time, in scalar operations, of threads 
 WORTH = 0.9                        # of the time of one thread, which several must beat
 REGION_SAMPLES = 48                # of a block that a thread takes through a scan
 PRODUCT_RATE = 4                   # multiply-adds of the tile kernel in the time of a scalar operation
+ROW_RATE = 2                        # elements of B read in that time
 BINDINGS_KEPT = 32                 # argument tables kept, one for each combination of sizes
 SIZES_NOTED = 100                  # combinations of sizes that an explanation may list
 
@@ -432,7 +433,9 @@ class Binding:
         made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, stride,
                             any_columns=isinstance(matrix.columns, Dim),
                             any_rows=isinstance(matrix.row_count, Dim), block_rows=block_rows, panel=panel)
-        self._work += prod(axis.size for axis in (*batch, *rows, *sums)) * columns // PRODUCT_RATE
+        # Of few rows the products take less time than to read B for them.
+        rate = min(PRODUCT_RATE, ROW_RATE * prod(axis.size for axis in rows))
+        self._work += prod(axis.size for axis in (*batch, *rows, *sums)) * columns // max(rate, 1)
         return made.address, made.units, made.grain, [word for place in places for word in place] + list(made.words)
 
     def _constant_row(self, constants: tuple[float, ...]) -> int:
