@@ -5,9 +5,9 @@ work units, and grain (how many units a thread claims at once).  Steps run in or
 independent, so any split of them among threads yields the same bits.
 
 Threads claim pieces of ``grain`` units dynamically: each takes the next from one of the step's two ends by an atomic
-addition to its counter until none is left, adds what it did to the step's second counter, and waits there for the rest.  Nobody waits for a thread that
-has claimed nothing: a late or missing worker costs speed, never a hang.  A worker that arrives in the middle joins
-at the current step.
+addition to its counter until none is left, adds what it did to the step's second counter, and waits there for the
+rest.  Nobody waits for a thread that has claimed nothing: a late or missing worker costs speed, never a hang.  A worker
+that arrives in the middle joins at the current step.
 """
 
 from __future__ import annotations

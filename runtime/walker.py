@@ -247,7 +247,8 @@ def _define_parallel_timed():
 
 def _define_work():
     def work(control, patience, place):
-        """The side of the worker of this number, from 1 on: join jobs as they come; return after ``patience`` nanoseconds without one, or at STOP."""
+        """The side of the worker of this number, from 1 on: join jobs as they come; return after ``patience``
+        nanoseconds without one, or at STOP."""
         seen = 0
         quiet_since = nanoseconds()
         while load_acquire(control, STOP) == 0:

@@ -23,6 +23,10 @@ from netc.runtime.native import (
     buffer_i64,
     compile_module,
     compile_native,
+    fetch_add,
+    load_acquire,
+    nanoseconds,
+    pause,
 )
 from netc.runtime.tile import Axis, Panel, plan, tile_rows
 
@@ -176,6 +180,24 @@ def test_steps_without_units_are_skipped(add_one, two_threads):
     assert (arena[1] == 1).all()
 
 
+def test_threads_claim_from_the_two_ends_of_a_step(two_threads):
+    """So each meets the same part of what it has in its caches, whichever of them is faster."""
+    pieces, most_nanoseconds = 12, 10 ** 10
+
+    @kernel
+    def note(bases, args, begin, end):
+        args[1 + fetch_add(args, 0, 1)] = begin
+        if begin == 0:                                  # the caller's first: it waits until the worker has some
+            until = nanoseconds() + most_nanoseconds
+            while load_acquire(args, 0) < 6 and nanoseconds() < until:
+                pause()
+    program = runner.Runner(np.array([[note.address, 0, 3 * pieces - 1, 3]]), np.zeros(1 + pieces, np.int64))
+    program(bases_of().ctypes.data)
+    count, *begins = program.args.tolist()
+    assert count == pieces and sorted(begins) == list(range(0, 3 * pieces, 3))
+    assert [begin for begin in begins[:6] if begin] == [33, 30, 27, 24, 21]
+
+
 def test_eight_threads_at_once(add_one, two_threads):
     results = []
 
@@ -195,9 +217,9 @@ def test_a_worker_that_falls_asleep_as_a_job_begins_takes_part():
     prepared, looked_again = threading.Event(), threading.Event()
 
     class Watched(pool.Pool):
-        def _serve(self, wake):
+        def _serve(self, *arguments):
             prepared.wait()
-            super()._serve(wake)
+            super()._serve(*arguments)
     workers = Watched(1)
 
     class Asleep(list):
