@@ -137,6 +137,10 @@ def pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, pane
                         to[k0 * last_wide + j] = 0
 
 
+# Panels that are written side by side: they are a power of two apart, and a set of the cache holds eight lines.
+TOGETHER = 8
+
+
 def _define_pack(is_double):
     def pack(bases, args, begin, end):
         b, panels = pointer(bases, args, 0, is_double), pointer(bases, args, 2, is_double)
@@ -156,7 +160,10 @@ def _define_pack(is_double):
                 outer //= args[level]
             depth[2] = least(most_rows, size0 - first)
             if column_stride == 1:
-                pack_rows(offset(panels, row * wide), offset(b, at), depth, columns, wide, wide, panel_size)
+                group = TOGETHER * wide
+                for column in range(0, columns, group):
+                    pack_rows(offset(panels, row * wide + column // wide * panel_size), offset(b, at + column), depth,
+                              least(group, columns - column), wide, wide, panel_size)
             else:
                 pack_columns(offset(panels, row * wide), offset(b, at), depth, column_stride, columns, wide, wide,
                               panel_size, lane_count)
