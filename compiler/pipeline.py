@@ -126,7 +126,9 @@ class Executable:
             if step.kernel is None:
                 return step
             found = self._emit(step)
-            source, kernel = known.setdefault((found.text, found.integers, found.constants), (found, step.kernel))
+            # The extent of the units is no word of the text, but what the kernel costs follows from it.
+            same = found.text, found.integers, found.constants, step.units
+            source, kernel = known.setdefault(same, (found, step.kernel))
             step = changed(step, kernel=kernel)
             self.sources[step] = source
             return step

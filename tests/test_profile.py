@@ -47,6 +47,12 @@ def test_the_cost_of_a_map():
     assert (cost.flops, cost.loaded, cost.stored) == (3 * 80, 4 * (80 + 8), 4 * 80)
 
 
+def test_equal_kernels_of_different_sizes_cost_what_each_does():
+    x, y = ops.input("x", f32, (N, 8)), ops.input("y", f32, (N, 30))
+    one, other = costs({"a": ops.exp(x), "b": ops.exp(y)}, [x, y], N=10)
+    assert (one.flops, one.bytes, other.flops, other.bytes) == (80, 2 * 4 * 80, 300, 2 * 4 * 300)
+
+
 def test_choices_and_integers_are_no_flops():
     x, i = ops.input("x", f32, (N,)), ops.input("i", i32, (N,))
     zero = ops.broadcast(ops.constant(0.0, f32), (N,), ())
