@@ -400,37 +400,47 @@ class Lowering:
     # --- scan
 
     def scan(self, current: Node) -> None:
-        """The body's steps, repeated: time is a symbol in their views, carries alternate between two halves."""
+        """The body's steps, repeated: time is a symbol in their views.  Carries alternate between two halves, but for
+        those of which each turn is a result: they go from one row of the result to the next."""
         body, length = current.attrs["body"], current.attrs["length"]
-        carries = current.attrs["carries"]
-        count = current.attrs["xs"]
+        carries, count = current.attrs["carries"], current.attrs["xs"]
         time, parity = Dim.symbol(f"%t{self.depth}"), Dim.symbol(f"%p{self.depth}")
+        before, after = (time + 1, time) if current.attrs["reverse"] else (time, time + 1)
         views: dict[Node, View] = {}
-        results: list[View] = []
+        results: dict[str, View] = {}
         outputs: dict[str, View] = {}
         names = list(body.outputs)
         for position, (leaf, arg) in enumerate(zip(body.inputs, current.args)):
-            if position < carries:
-                size = leaf.type.size
-                buffer = Buffer(2 * size, leaf.dtype)
-                self.copy(arg, View(buffer, 0, leaf.dtype))
-                views[leaf] = View(buffer, parity * size, leaf.dtype)
-                outputs[names[position]] = View(buffer, (1 - parity) * size, leaf.dtype)
-                results.append(View(buffer, length % 2 * size, leaf.dtype))
-            else:
+            size = leaf.type.size
+            if position >= carries:
                 view = self.dense_view(arg)
-                moved = time * leaf.type.size if position < carries + count else 0
+                moved = time * size if position < carries + count else 0
                 views[leaf] = View(view.buffer, view.offset + moved, view.dtype)
-        for position in range(carries, len(names)):
-            value = body.outputs[names[position]]
-            buffer = Buffer(length * value.type.size, value.dtype)
-            outputs[names[position]] = View(buffer, time * value.type.size, value.dtype)
-            results.append(View(buffer, 0, value.dtype))
-        inner = Lowering(fuse(body.outputs), views, outputs, self.depth + 1, current, self.close)
+                continue
+            name = names[position]
+            rows = {result: row for result in names[carries:] if result not in results
+                    for node, row in ((leaf, before), (body.outputs[name], after))
+                    if through_reshapes(body.outputs[result]) is through_reshapes(node)}
+            buffer = Buffer((length + 1 if rows else 2) * size, leaf.dtype)
+            at, to = (before, after) if rows else (parity, 1 - parity)
+            views[leaf], outputs[name] = (View(buffer, row * size, leaf.dtype) for row in (at, to))
+            results |= {result: View(buffer, (row - time) * size, leaf.dtype) for result, row in rows.items()}
+            turns = (length, 0) if current.attrs["reverse"] else (0, length)
+            first, last = turns if rows else (0, length % 2)
+            self.copy(arg, View(buffer, first * size, leaf.dtype))
+            results[name] = View(buffer, last * size, leaf.dtype)
+        for name in names[carries:]:
+            if name not in results:
+                value = body.outputs[name]
+                buffer = Buffer(length * value.type.size, value.dtype)
+                outputs[name] = View(buffer, time * value.type.size, value.dtype)
+                results[name] = View(buffer, 0, value.dtype)
+        stored = {name: value for name, value in body.outputs.items() if name in outputs}
+        inner = Lowering(fuse(stored), views, outputs, self.depth + 1, current, self.close)
         self.steps.append(ScanStep(tuple(inner.steps), length, f"%t{self.depth}", f"%p{self.depth}",
                                    bool(current.attrs["reverse"])))
         for user in self.fusion.items.get(current, ()):
-            self.views[user] = results[user.attrs["index"]]
+            self.views[user] = results[names[user.attrs["index"]]]
 
     # --- contract
 

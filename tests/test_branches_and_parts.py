@@ -12,6 +12,7 @@ from netc.compiler.interpret import interpret
 from netc.compiler.ir import Graph, topological
 from netc.compiler.parts import count_parts, may_have_parts
 from netc.compiler.pipeline import Executable, optimize
+from netc.compiler.schedule import ScanStep
 from netc.compiler.siblings import merge_siblings
 from netc.compiler.types import Dim, f32
 from netc.runtime import pool
@@ -144,6 +145,35 @@ def test_a_profile_shows_what_adds_up_the_parts():
                       "    input t: f32[N, T, 20]\n    loss error = mean((y - t) ** 2)\n    optimizer = sgd(0.1)\n")
     kernels = [step.kernel for step in fn.profile("step", batch=32, sizes={"T": 64}).steps]
     assert any(kernel.startswith("sum of ") for kernel in kernels)
+
+
+# --- scans ------------------------------------------------------------------------------------------------------------
+
+STATES = """net 1
+model M(x: f32[N, T, 3], k: f32[3]) -> (last: f32[N, 3], all: f32[N, T, 3], back: f32[N, T, 3]):
+    param w: f32[3] = 0.7 * ones(3)
+    scan a in x along 1 carrying s = zeros(N, 3) collecting s as all:
+        s = tanh(s * w + a)
+    last = s
+    scan a in x along 1 reversed carrying r = zeros(N, 3) + k collecting r as back:
+        r = sin(r * w - a)
+train M:
+    loss sizes = mean(last ** 2) + mean(all ** 3) + mean(back ** 2)
+"""
+
+
+def test_states_that_are_results_go_from_row_to_row():
+    fn, oracle = netc.compile(STATES), netc.compile(STATES, target="numpy")
+    weights, rng = fn.init(seed=1), np.random.default_rng(2)
+    for length in (1, 2, 5):
+        inputs = {"x": rng.normal(size=(4, length, 3)).astype(np.float32), "k": rng.normal(size=3).astype(np.float32)}
+        for found, wanted in zip(fn(weights, **inputs), oracle(weights, **inputs), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+        (loss, slope), (least, steep) = (each.value_and_grad(weights, **inputs) for each in (fn, oracle))
+        assert loss == pytest.approx(least, rel=1e-5)
+        np.testing.assert_allclose(slope.flat, steep.flat, rtol=1e-4, atol=1e-6)
+    bodies = [step.body for step in fn.program("predict").executable.steps if isinstance(step, ScanStep)]
+    assert [len(body) for body in bodies] == [1, 1]             # and no copy of the state
 
 
 # --- bound tables and panels ------------------------------------------------------------------------------------------
