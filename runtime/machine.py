@@ -17,7 +17,7 @@ from typing import Any
 
 from . import cache
 from .deferred import np
-from .host import host, vector_bytes
+from .host import host
 from .images import image_of, place
 from .records import dataclass
 
@@ -170,9 +170,7 @@ def _target():
 def target_machine():
     """What code is made for: this host, within this process."""
     is_x86 = _target().name.startswith("x86")
-    # Some processors' clock falls with whole vectors, and so LLVM halves those of loops; products have it fall anyway.
-    features = host().features + (",-prefer-256-bit" if vector_bytes() == 64 else "")
-    return _target().create_target_machine(cpu=host().cpu, features=features, opt=3, jit=True,
+    return _target().create_target_machine(cpu=host().cpu, features=host().features, opt=3, jit=True,
                                            reloc="static" if is_x86 else "default", codemodel="jitdefault")
 
 

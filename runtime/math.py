@@ -22,7 +22,7 @@ from llvmlite import ir
 
 from .host import is_avx
 from .kinds import float32, float64, intrinsic
-from .simd import F32, F64, I32, I64, Value, call_library, constant, lanes, like
+from .simd import F32, F64, I32, I64, Value, call_library, constant, lanes, like, use_whole_vectors
 
 INFINITY, NAN = math.inf, math.nan
 LOG2_E = 1.4426950408889634
@@ -466,6 +466,7 @@ def _defined(module: ir.Module, name: str, emit) -> ir.Function:
         many = _many()
         for symbol, type_ in ((name, F32), *((f"{name}_of_{count}", ir.VectorType(F32, count)) for count in many)):
             function = ir.Function(module, ir.FunctionType(type_, [type_]), symbol)
+            use_whole_vectors(function)
             function.linkage = "weak_odr"
             function.attributes.add("nounwind")
             function.attributes.add("readnone")

@@ -27,6 +27,7 @@ from .errors import ModelError
 from .kinds import Intrinsic, Kind, Pointer, Typed, boolean, byte, float32, float64, int32, int64
 from .machine import Code
 from .native import ARGS, BASES
+from .simd import use_whole_vectors
 from .translate import MAX_SCOPES
 
 KINDS = {types.boolean: boolean, types.int32: int32, types.int64: int64, types.float32: float32,
@@ -102,8 +103,11 @@ def _intrinsic(ours: Intrinsic):
         arguments = [Typed(KINDS.get(types.unliteral(type_)), constant=getattr(type_, "literal_value", None))
                      for type_ in given]
         emit, result, *kinds = ours.signature(arguments)
-        return (signature(_type_of(result), *map(_type_of, kinds)),
-                lambda context, builder, sig, values: emit(builder, *values))
+
+        def lower(context, builder, sig, values):
+            use_whole_vectors(builder.function)         # of the order of a sum by vectors their width is a part
+            return emit(builder, *values)
+        return signature(_type_of(result), *map(_type_of, kinds)), lower
     typed.__name__, typed.__signature__ = ours.__name__, _signature_of(ours)
     return intrinsic(prefer_literal=True)(typed)
 

@@ -64,6 +64,15 @@ def declared(module: ir.Module, name: str, result: ir.Type, arguments) -> ir.Fun
     return found if found is not None else ir.Function(module, ir.FunctionType(result, arguments), name)
 
 
+def use_whole_vectors(function: ir.Function) -> None:
+    """Have loops of the function use the host's widest vectors.
+
+    LLVM halves those of AVX-512 where they lower a processor's clock; products have it low anyway.
+    """
+    if vector_bytes() == 64:
+        set.add(function.attributes, '"prefer-vector-width"="512"')         # llvmlite does not know this one
+
+
 def allocate(builder, type_: ir.Type, name: str = "") -> ir.Value:
     """A place in the function's frame, not set."""
     with builder.goto_entry_block():
