@@ -186,15 +186,16 @@ def test_threads_claim_from_the_two_ends_of_a_step(two_threads):
 
     @kernel
     def note(bases, args, begin, end):
-        args[1 + fetch_add(args, 0, 1)] = begin
-        if begin == 0:                                  # the caller's first: it waits until the worker has some
-            until = nanoseconds() + most_nanoseconds
-            while load_acquire(args, 0) < 6 and nanoseconds() < until:
-                pause()
-    program = runner.Runner(np.array([[note.address, 0, 3 * pieces - 1, 3]]), np.zeros(1 + pieces, np.int64))
+        # The caller begins with the first piece and waits in it until the worker has some; the worker waits for it.
+        args[2 + fetch_add(args, 0, 1)] = begin
+        fetch_add(args, 1, 1 if begin == 0 else 0)
+        until = nanoseconds() + most_nanoseconds
+        while (load_acquire(args, 1) == 0 or (begin == 0 and load_acquire(args, 0) < 6)) and nanoseconds() < until:
+            pause()
+    program = runner.Runner(np.array([[note.address, 0, 3 * pieces - 1, 3]]), np.zeros(2 + pieces, np.int64))
     program(bases_of().ctypes.data)
-    count, *begins = program.args.tolist()
-    assert count == pieces and sorted(begins) == list(range(0, 3 * pieces, 3))
+    count, first, *begins = program.args.tolist()
+    assert (count, first) == (pieces, 1) and sorted(begins) == list(range(0, 3 * pieces, 3))
     assert [begin for begin in begins[:6] if begin] == [33, 30, 27, 24, 21]
 
 
