@@ -48,7 +48,7 @@ MEETING, PASSING = 2_500, 500      # the time, in scalar operations, of threads 
 WORTH = 0.9                        # of the time of one thread, which several must beat
 REGION_SAMPLES = 48                # of a block that a thread takes through a scan
 PRODUCT_RATE = 4                   # multiply-adds of the tile kernel in the time of a scalar operation
-ROW_RATE = 2                        # elements of B read in that time
+ROW_RATE = 2                       # elements of B read in that time
 BINDINGS_KEPT = 32                 # argument tables kept, one for each combination of sizes
 SIZES_NOTED = 100                  # combinations of sizes that an explanation may list
 

@@ -88,19 +88,19 @@ def _look_up(name: str, numbers: Sequence[float], index: Value, element: ir.Type
     return Value(builder, result)
 
 
-# By how many float32 they look up at once.
+# What looks up in a table of 4, by how many float32 at once.
 PERMUTES = {8: "llvm.x86.avx.vpermilvar.ps.256", 16: "llvm.x86.avx512.vpermilvar.ps.512"}
 
 
-def _many() -> list[int]:
-    """How many float32 the host's vectors hold, of those vectors that it can look up with."""
+def _permuted() -> list[int]:
+    """Those of PERMUTES that the host has."""
     return [count for count in PERMUTES if count <= lanes(F32)] if is_avx() else []
 
 
 def _one_of_4(name: str, numbers: Sequence[float], index: Value) -> Value:
     """Of 4 float32 the one whose number is in the low bits of an int32: one instruction of AVX and AVX-512."""
     count = index.type.count if isinstance(index.type, ir.VectorType) else 1
-    if count in PERMUTES and count in _many():
+    if count in _permuted():
         table = ir.Constant(ir.VectorType(F32, count), [constant(F32, number) for number in numbers] * (count // 4))
         return Value(index.builder, call_library(index.builder, PERMUTES[count], table.type, [table, index.value]))
     return _look_up(name, numbers, (index & 3).to(I64), F32)
@@ -463,8 +463,8 @@ def _apart(name: str, emit):
 
 def _defined(module: ir.Module, name: str, emit) -> ir.Function:
     if name not in module.globals:
-        many = _many()
-        for symbol, type_ in ((name, F32), *((f"{name}_of_{count}", ir.VectorType(F32, count)) for count in many)):
+        counts = _permuted()
+        for symbol, type_ in ((name, F32), *((f"{name}_of_{count}", ir.VectorType(F32, count)) for count in counts)):
             function = ir.Function(module, ir.FunctionType(type_, [type_]), symbol)
             use_whole_vectors(function)
             function.linkage = "weak_odr"
@@ -473,7 +473,7 @@ def _defined(module: ir.Module, name: str, emit) -> ir.Function:
             set.add(function.attributes, "willreturn")          # llvmlite does not know this one, nor the one below
             builder = ir.IRBuilder(function.append_basic_block())
             builder.ret(emit(Value(builder, function.args[0])).value)
-        forms = ",".join(f"_ZGV_LLVM_N{count}v_{name}({name}_of_{count})" for count in many)
+        forms = ",".join(f"_ZGV_LLVM_N{count}v_{name}({name}_of_{count})" for count in counts)
         set.add(module.globals[name].attributes, f'"vector-function-abi-variant"="{forms}"')
     return module.globals[name]
 

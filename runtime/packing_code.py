@@ -17,6 +17,7 @@ from .tile import (
     MAX_TILE_ROWS,
     PACK_COLUMNS,
     PACK_SUMS,
+    PACKED_BYTES,
     PACKED_DEPTH,
     PACKED_SPILL,
     PREFETCH_ROWS,
@@ -137,11 +138,9 @@ def pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, pane
                         to[k0 * last_wide + j] = 0
 
 
-# Panels that are written side by side: they are a power of two apart, and a set of the cache holds eight lines.
-TOGETHER = 8
-
-
 def _define_pack(is_double):
+    packed_columns = PACKED_BYTES // (8 if is_double else 4)
+
     def pack(bases, args, begin, end):
         b, panels = pointer(bases, args, 0, is_double), pointer(bases, args, 2, is_double)
         depth = stack_words(DEPTH_WORDS)
@@ -160,7 +159,9 @@ def _define_pack(is_double):
                 outer //= args[level]
             depth[2] = least(most_rows, size0 - first)
             if column_stride == 1:
-                group = TOGETHER * wide
+                # All panels side by side would fall out of the cache before their lines are full: they are often a
+                # power of two apart.
+                group = packed_columns // wide * wide
                 for column in range(0, columns, group):
                     pack_rows(offset(panels, row * wide + column // wide * panel_size), offset(b, at + column), depth,
                               least(group, columns - column), wide, wide, panel_size)

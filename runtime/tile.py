@@ -316,7 +316,7 @@ class Tiles:
     """The tiles of a contraction: their heights, their width in columns, that of the last ones, and their addresses.
 
     ``is_padded``: the last tiles read whole vectors of B, which must be packed.  A masked load in the innermost loop
-    would cost more.
+    would cost more, where masks are not registers of their own.
     """
 
     heights: tuple[int, ...]
@@ -353,8 +353,7 @@ def _choice(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bo
     rest = wide - 1 if any_columns else columns % wide
     heights = tile_heights(rows, vectors)
     # One tile high, a copy of B would be read once; but a mask is for a known number of columns, in the last vector.
-    is_padded = (rest % width != 0 and rows > (1 if any_columns else heights[0])
-                 and (any_columns or not has_mask_registers()))
+    is_padded = rest % width != 0 and (rows > 1 if any_columns else rows > heights[0] and not has_mask_registers())
     texts: list[str | None] = []
     for here, needed in ((wide, any_columns or columns >= wide), (rest, rest > 0)):
         last = WHOLE if here % width == 0 else PADDED if is_padded else MASKED

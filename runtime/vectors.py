@@ -38,20 +38,21 @@ def masked_function(builder, vector, kind: str):
     return declared(builder.module, f"llvm.masked.{kind}.{suffix(vector)}.p0", result, arguments)
 
 
+def _alignment(vector) -> ir.Constant:
+    """Bytes that a vector's place is a multiple of: those of an element."""
+    return ir.Constant(I32, 8 if vector.element == F64 else 4)
+
+
 def load_masked(builder, place, mask):
     """The vector at a place, zeros where the mask is false."""
     vector = place.type.pointee
-    align = ir.Constant(I32, 8 if vector.element == F64 else 4)
-    return builder.call(masked_function(builder, vector, "load"), [place, align, mask, ir.Constant(vector, None)])
+    none = ir.Constant(vector, None)
+    return builder.call(masked_function(builder, vector, "load"), [place, _alignment(vector), mask, none])
 
 
 def store_masked(builder, vector, place, mask):
     """Store those lanes of the vector for which the mask is true."""
-    align = ir.Constant(I32, 8 if vector.type.element == F64 else 4)
-    builder.call(masked_function(builder, vector.type, "store"), [vector, place, align, mask])
-
-
-# Words of what a tile is told of k: three sizes, three strides in A, three in B, and what lies between panels of B.
+    builder.call(masked_function(builder, vector.type, "store"), [vector, place, _alignment(vector.type), mask])
 
 
 def prefetch(builder, pointer, write: bool = False):
