@@ -18,6 +18,7 @@ from ..runtime.locks import own_lock
 from ..runtime.records import changed, dataclass
 from ..runtime.runner import STEP_WORDS
 from . import emit_cpu
+from .ahead import asks_ahead
 from .collector import paused
 from .fuse import LEAVES, fuse
 from .in_place import reuse_memory, share_memory
@@ -184,9 +185,10 @@ class Executable:
         for matrix in (step.matrix for step in _flat(self.steps) if step.matrix is not None):
             dtype, rows = matrix.c.dtype.name, None if isinstance(matrix.row_count, Dim) else matrix.row_count
             columns = None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.all_columns
-            texts = tile.texts(dtype, rows, columns, matrix.columns if matrix.panels else 0)
+            asks = asks_ahead(matrix)
+            texts = tile.texts(dtype, rows, columns, matrix.columns if matrix.panels else 0, asks)
             if may_have_panels(matrix):
-                texts += [tile.pack_text(dtype), *tile.texts(dtype, rows, columns, panel_columns(matrix.c.dtype))]
+                texts += [tile.pack_text(dtype), *tile.texts(dtype, rows, columns, panel_columns(matrix.c.dtype), asks)]
             names |= {text: text for text in texts + [tile.total_text(dtype)] * may_have_parts(matrix)}
         before = machine.loaded()
         has_scans = any(isinstance(step, ScanStep) for step in self.steps)
@@ -434,7 +436,8 @@ class Binding:
             places[1], stride = [ARENA, self._scratch_offset], 1
         made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, stride,
                             any_columns=isinstance(matrix.columns, Dim),
-                            any_rows=isinstance(matrix.row_count, Dim), block_rows=block_rows, panel=panel)
+                            any_rows=isinstance(matrix.row_count, Dim), block_rows=block_rows, panel=panel,
+                            asks=asks_ahead(matrix))
         # Of few rows the products take less time than to read B for them.
         rate = min(PRODUCT_RATE, ROW_RATE * prod(axis.size for axis in rows))
         self._work += prod(axis.size for axis in (*batch, *rows, *sums)) * columns // max(rate, 1)

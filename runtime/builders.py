@@ -7,7 +7,7 @@ from .machine import Object
 
 def build(text: str) -> Object:
     """The object of a kernel's source, or of one of the runtime's own pieces: "runner NAME", "roofline NAME",
-    "contract DTYPE", "pack DTYPE", "total DTYPE", "tile DTYPE ROWS VECTORS LAST PANEL"."""
+    "contract DTYPE", "pack DTYPE", "total DTYPE", "tile DTYPE ROWS VECTORS LAST PANEL ASKS"."""
     if text.startswith("def "):
         from .scalar import build_kernel
         return build_kernel(text)

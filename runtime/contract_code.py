@@ -6,7 +6,7 @@ from llvmlite import ir
 
 from .kinds import Typed, int64, template
 from .machine import Object
-from .native import ARGS, KERNEL, buffer_f32, buffer_f64, compile_native, least, most, stack_words
+from .native import ARGS, KERNEL, buffer_f32, buffer_f64, compile_native, least, stack_words
 from .packing_code import lay_out_a, pack_a, pack_columns, pack_rows, rows_of
 from .simd import I64, call_intrinsic, counting
 from .tile import (
@@ -40,7 +40,7 @@ from .tile import (
     TOTAL_CHUNK,
     WIDE,
 )
-from .tile_code import DEPTH_WORDS, PANEL_WORD, STRETCH_WORD
+from .tile_code import AHEAD_A, AHEAD_B, DEPTH_WORDS, PANEL_WORD, STRETCH_WORD
 from .vectors import Vectors, offset, pointer, spread, stack_floats
 
 
@@ -147,6 +147,42 @@ def _cover(args, count, counts):
             counts[0 if rest > args[HALF] else (2 if rest > 1 else 3)] += 1
 
 
+CHUNK_WORDS = 2 + LEVELS - 1        # offsets of a chunk of k in A and B, and its sizes
+
+
+def _pieces(args, pieces):
+    """Into how many pieces each sum index falls, and how many chunks there are: one even of an empty sum, which stores
+    the zeros."""
+    chunks = 1
+    for level in range(LEVELS):
+        size, here = args[SUMS + level], args[CHUNKS + level]
+        pieces[level] = (size + here - 1) // here if size > here else 1
+        chunks *= pieces[level]
+    return chunks
+
+
+def _chunk(args, number, pieces, chunk):
+    """Where chunk ``number`` of k is in A and B, and how much of each inner sum index it takes."""
+    rest = number
+    chunk[0] = chunk[1] = 0
+    for i in range(LEVELS):
+        level = LEVELS - 1 - i
+        first, here = 0, args[CHUNKS + level]
+        if pieces[level] > 1:
+            first = rest % pieces[level] * here
+            rest //= pieces[level]
+            chunk[0] += first * args[SUMS + LEVELS + level]
+            chunk[1] += first * args[SUMS + 2 * LEVELS + level]
+        if level > 0:
+            chunk[1 + level] = least(here, args[SUMS + level] - first)
+
+
+def _place_in_b(args, column):
+    """Where in B the tile is that begins with this column."""
+    panel = args[PANEL_COLUMNS]
+    return column // panel * args[PANEL_STRIDE] if panel != 0 else column
+
+
 def _block(args, a, rows_a, starts, tiles, b, c, rows_c, depth, tile_depth, panels, packed_a, packed_rows, counts,
            first_column, last_column, accumulate):
     """A block of rows and columns over one chunk of k."""
@@ -155,6 +191,7 @@ def _block(args, a, rows_a, starts, tiles, b, c, rows_c, depth, tile_depth, pane
     for i in range(DEPTH_WORDS):
         tile_depth[i] = depth[i]
     if args[PACKS_A] != 0:
+        tile_depth[AHEAD_A] = 0
         tall = args[TALL]
         pack_a(packed_a, a, rows_a, starts, tiles, tall, depth)
         a, rows_a = packed_a, packed_rows
@@ -172,10 +209,15 @@ def _block(args, a, rows_a, starts, tiles, b, c, rows_c, depth, tile_depth, pane
                               args[LANES])
         for column in range(group_column, group_end, wide):
             here = least(wide, group_end - column)
-            tile_b = offset(b, column)
-            if args[PANEL_COLUMNS] != 0:
-                tile_b = offset(b, column // args[PANEL_COLUMNS] * args[PANEL_STRIDE])
+            at_b = _place_in_b(args, column)
+            tile_b = offset(b, at_b)
+            # The columns beside these come next, and after the last ones the next chunk's first.
+            if column + wide < last_column:
+                tile_depth[AHEAD_B] = _place_in_b(args, column + wide) - at_b
+            else:
+                tile_depth[AHEAD_B] = _place_in_b(args, first_column) - at_b + depth[AHEAD_B]
             if packs != 0:
+                tile_depth[AHEAD_B] = 0
                 tile_b = offset(panels, (column - group_column) * depth[0] * size1 * size0)
                 width = wide if here == wide else last_wide
                 tile_depth[6], tile_depth[7], tile_depth[8] = size1 * size0 * width, size0 * width, width
@@ -202,6 +244,7 @@ def _define_contract(is_double):
         a, b = pointer(bases, args, 0, is_double), pointer(bases, args, 2, is_double)
         c = pointer(bases, args, 4, is_double)
         rows_a, rows_c, position = stack_words(MAX_ROWS + 1), stack_words(MAX_ROWS), stack_words(LEVELS)
+        pieces, chunk = stack_words(LEVELS), stack_words(CHUNK_WORDS)
         packed_rows, starts = stack_words(MAX_ROWS + 1), stack_words(MAX_ROWS + 1)
         depth, tile_depth, counts = stack_words(DEPTH_WORDS), stack_words(DEPTH_WORDS), stack_words(HEIGHTS)
         depth[PANEL_WORD], depth[STRETCH_WORD] = args[PANEL_STRIDE], args[STRETCH]
@@ -209,14 +252,11 @@ def _define_contract(is_double):
         rows, columns = _product(args, ROWS), args[COLUMNS]
         column_blocks = (columns + args[BLOCK_COLUMNS] - 1) // args[BLOCK_COLUMNS]
         row_blocks = (rows + args[BLOCK_ROWS] - 1) // args[BLOCK_ROWS]
-        chunk3, chunk2, chunk1, chunk0 = args[CHUNKS], args[CHUNKS + 1], args[CHUNKS + 2], args[CHUNKS + 3]
-        # Where rows go one by one nothing is left to the chunks.
-        size3 = args[SUMS] if args[BY_ROWS] == 0 else 0
-        size2, size1, size0 = args[SUMS + 1], args[SUMS + 2], args[SUMS + 3]
-        stride3_a, stride3_b = args[SUMS + LEVELS], args[SUMS + 2 * LEVELS]
         for level in range(3):
             depth[3 + level] = args[SUMS + LEVELS + 1 + level]
             depth[6 + level] = args[SUMS + 2 * LEVELS + 1 + level]
+        # Where rows go one by one nothing is left to the chunks.
+        chunks = _pieces(args, pieces) if args[BY_ROWS] == 0 else 0
         for unit in range(begin, end):
             column_block, rest = unit % column_blocks, unit // column_blocks
             first_row, batch = rest % row_blocks * args[BLOCK_ROWS], rest // row_blocks
@@ -235,19 +275,19 @@ def _define_contract(is_double):
             if args[BY_ROWS] != 0:
                 _add_rows(args, unit_a, rows_a, unit_b, unit_c, rows_c, count)
             accumulate = args[ACCUMULATE]
-            # Chunks of k; even an empty sum has one, which stores the zeros.
-            for k3 in range(0, size3, chunk3):
-                for k2 in range(0, size2, chunk2):
-                    for k1 in range(0, size1, chunk1):
-                        for k0 in range(0, most(size0, 1), chunk0):
-                            depth[0] = least(chunk2, size2 - k2)
-                            depth[1] = least(chunk1, size1 - k1)
-                            depth[2] = least(chunk0, size0 - k0)
-                            chunk_a = offset(unit_a, k3 * stride3_a + k2 * depth[3] + k1 * depth[4] + k0 * depth[5])
-                            chunk_b = offset(unit_b, k3 * stride3_b + k2 * depth[6] + k1 * depth[7] + k0 * depth[8])
-                            _block(args, chunk_a, rows_a, starts, tiles, chunk_b, unit_c, rows_c, depth, tile_depth,
-                                   panel, packed_a, packed_rows, counts, first_column, last_column, accumulate)
-                            accumulate = 1
+            _chunk(args, 0, pieces, chunk)
+            for number in range(chunks):
+                at_a, at_b = chunk[0], chunk[1]
+                for level in range(3):
+                    depth[level] = chunk[2 + level]
+                if number + 1 < chunks:
+                    _chunk(args, number + 1, pieces, chunk)
+                depth[AHEAD_A] = chunk[0] - at_a if depth[5] != 1 else 0
+                depth[AHEAD_B] = chunk[1] - at_b
+                _block(args, offset(unit_a, at_a), rows_a, starts, tiles, offset(unit_b, at_b),
+                       unit_c, rows_c, depth, tile_depth, panel, packed_a, packed_rows, counts, first_column,
+                       last_column, accumulate)
+                accumulate = 1
     return contract
 
 

@@ -35,6 +35,7 @@ PACK_A_COLUMNS = 48     # a copy of A pays if each element meets so many of B
 # A copy of B whose rows are far apart pays if so many rows of A use it: fewer where B is so long that its lines fall
 # out of the second-level cache too.
 PACK_B_ROWS, LONG_B, PACK_LONG_B_ROWS = 48, 768, 24
+FAR_B, FAR_ASKED_B = 384, 513       # bytes from row to row of such a B; of one that is asked for ahead
 PREFETCH_ROWS = 12
 PREFETCHED = 8          # values of the shortest cache line, in those of the longest type
 PACKED_BYTES = 512      # of a row of B that is packed at once: the widest tile of the widest vectors
@@ -78,10 +79,11 @@ WORDS = CHUNKS + LEVELS
 WHOLE, MASKED, PADDED = range(3)
 
 
-def tile_text(dtype: str, rows: int, vectors: int, last: int, panel: int = 0) -> str:
+def tile_text(dtype: str, rows: int, vectors: int, last: int, panel: int = 0, asks: bool = False) -> str:
     """What stands for the register tile of these rows and vectors (0: one column, vectors along k), which is WHOLE,
-    MASKED or PADDED.  With ``panel`` B lies in panels of so many vectors a row."""
-    return f"tile {dtype} {rows} {vectors} {last} {panel}"
+    MASKED or PADDED.  With ``panel`` B lies in panels of so many vectors a row; with ``asks`` it asks for operands
+    ahead."""
+    return f"tile {dtype} {rows} {vectors} {last} {panel} {int(asks)}"
 
 
 @functools.cache
@@ -221,23 +223,23 @@ def _chunks(sums: list[Axis], room: int) -> list[int]:
 
 def plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int = 1, accumulate: bool = False,
          any_columns: bool = False, any_rows: bool = True, block_rows: int | None = None,
-         panel: Panel | None = None) -> Plan:
+         panel: Panel | None = None, asks: bool = False) -> Plan:
     """The step for C = (or, with ``accumulate``, +=) sum of A * B; sizes are numbers here.
 
     dtype: "f32" or "f64"; batch, rows, sums: sequences of at most four Axis, outermost first; the column is contiguous
     in C, has ``column_stride_b`` in B (1 is fast, any other is packed; 0 for a single column whose last sum index is
     contiguous in A and B), and does not occur in A.  An empty sum gives zeros.  C must not overlap A or B.
     ``any_columns``, ``any_rows``: use tiles that serve every number of them.  ``block_rows``: a unit is exactly so many
-    rows (the last one fewer) and all columns.  ``panel``: how the columns lie in B, if not in one row.  The kernel's
-    arguments are the buffers A, B, C (two words each), then ``words``.
+    rows (the last one fewer) and all columns.  ``panel``: how the columns lie in B, if not in one row.  ``asks``: the
+    tiles ask for A and B ahead.  The kernel's arguments are the buffers A, B, C (two words each), then ``words``.
     """
     return _plan(dtype, tuple(batch), tuple(rows), tuple(sums), columns, column_stride_b, accumulate,
-                 any_columns, any_rows, threads(), block_rows, panel)
+                 any_columns, any_rows, threads(), block_rows, panel, asks)
 
 
 @functools.lru_cache(4096)
 def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, accumulate: bool, any_columns: bool,
-          any_rows: bool, thread_count: int, unit_rows: int | None, panel: Panel | None) -> Plan:
+          any_rows: bool, thread_count: int, unit_rows: int | None, panel: Panel | None, asks: bool) -> Plan:
     itemsize = 8 if dtype == "f64" else 4
     batch, rows, sums = _pad(batch), _pad(rows), _pad(sums)
     row_count, depth, batches = (_count(axes) for axes in (rows, sums, batch))
@@ -245,14 +247,15 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
         sums = [Axis(1)] * (LEVELS - 1) + [Axis(0)]
     is_dot = columns == 1 and column_stride_b == 0
     if panel is not None:
-        tiles = _compiled(_panel_choice(dtype, row_count, columns, panel.columns))
+        tiles = _compiled(_panel_choice(dtype, row_count, columns, panel.columns, asks))
     else:
-        tiles = _dot_tiles(dtype) if is_dot else _tiles(dtype, row_count, max(columns, 1), any_columns, any_rows)
+        tiles = (_dot_tiles(dtype) if is_dot else
+                 _tiles(dtype, row_count, max(columns, 1), any_columns, any_rows, asks))
     (tall, near, half, _), wide, last_wide = tiles.heights, tiles.wide, tiles.last_wide
     # A row of B that is long makes a panel's rows fall into few cache sets; copying it pays if enough rows use it.
-    far = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize >= 384
+    apart = next((abs(axis.b) for axis in reversed(sums) if axis.size > 1), 0) * itemsize
+    far = panel is None and apart >= (FAR_ASKED_B if asks else FAR_B)
     must_pack = not is_dot and (tiles.is_padded or column_stride_b != 1)
-    far = far and panel is None
     by_rows = (depth == 1 and row_count >= tall and columns >= MANY_COLUMNS and column_stride_b == 1
                and panel is None)
     if by_rows and unit_rows is None:
@@ -306,9 +309,13 @@ def _packs_a(rows: list[Axis], stride: int, depth: int, columns: int) -> bool:
     several tiles use, and if the lines fall into few sets of the cache, they are gone before the next tile comes."""
     if stride <= CACHE_LINE or next((axis.a for axis in reversed(rows) if axis.size > 1), 0) != 1:
         return False
+    return columns >= PACK_A_COLUMNS and depth > lines_kept(stride)
+
+
+def lines_kept(stride: int) -> int:
+    """How many cache lines that are so many bytes apart the first-level cache keeps."""
     apart = max(gcd(stride, CACHE_SETS * CACHE_LINE), CACHE_LINE)
-    room = CACHE_SETS * CACHE_LINE // apart * CACHE_WAYS
-    return columns >= PACK_A_COLUMNS and depth > room
+    return CACHE_SETS * CACHE_LINE // apart * CACHE_WAYS
 
 
 @dataclass(frozen=True)
@@ -339,11 +346,11 @@ class _Choice:
 
 
 @functools.cache
-def _choice(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bool) -> _Choice:
+def _choice(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bool, asks: bool = False) -> _Choice:
     """The tiles for one row or for many (``rows`` > 1: the same ones for all with ``any_rows``): a program that meets
     another number of rows, or with ``any_columns`` of columns, compiles nothing."""
     if rows > 1 and rows != MANY_ROWS and (any_rows or rows > MAX_TILE_ROWS):
-        return _choice(dtype, MANY_ROWS, columns, any_columns, True)
+        return _choice(dtype, MANY_ROWS, columns, any_columns, True, asks)
     width = _lanes(dtype)
     if any_columns:
         vectors = ANY_COLUMNS_VECTORS if rows > 1 else 1
@@ -357,7 +364,9 @@ def _choice(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bo
     texts: list[str | None] = []
     for here, needed in ((wide, any_columns or columns >= wide), (rest, rest > 0)):
         last = WHOLE if here % width == 0 else PADDED if is_padded else MASKED
-        texts += [tile_text(dtype, height, -(-here // width), last) if needed else None for height in heights]
+        # A tile of one row is done before what it asks for comes.
+        texts += [tile_text(dtype, height, -(-here // width), last, 0, asks and height > 1) if needed else None
+                  for height in heights]
     return _Choice(heights, wide, _up(rest, width), tuple(texts), is_padded)
 
 
@@ -378,8 +387,8 @@ def _compiled(choice: _Choice) -> Tiles:
     return Tiles(choice.heights, choice.wide, choice.last_wide, addresses, choice.is_padded)
 
 
-def _tiles(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bool) -> Tiles:
-    return _compiled(_choice(dtype, rows, columns, any_columns, any_rows))
+def _tiles(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bool, asks: bool) -> Tiles:
+    return _compiled(_choice(dtype, rows, columns, any_columns, any_rows, asks))
 
 
 def _dot_tiles(dtype: str) -> Tiles:
@@ -387,7 +396,7 @@ def _dot_tiles(dtype: str) -> Tiles:
 
 
 @functools.cache
-def _panel_choice(dtype: str, rows: int, columns: int, panel_columns: int) -> _Choice:
+def _panel_choice(dtype: str, rows: int, columns: int, panel_columns: int, asks: bool = False) -> _Choice:
     """The tiles for a B in panels, each whole vectors wide: of one panel, or several side by side."""
     rows = MANY_ROWS if rows > 1 else 1
     width = _lanes(dtype)
@@ -395,21 +404,22 @@ def _panel_choice(dtype: str, rows: int, columns: int, panel_columns: int) -> _C
     vectors = _tile_vectors(width, rows, columns, part)
     heights = tile_heights(rows, vectors)
     rest = panels * part % vectors
-    texts = [tile_text(dtype, height, here, WHOLE, part if here > part else 0) if needed else None
+    texts = [tile_text(dtype, height, here, WHOLE, part if here > part else 0, asks and height > 1) if needed else None
              for here, needed in ((vectors, panels * part >= vectors), (rest, rest > 0)) for height in heights]
     return _Choice(heights, vectors * width, rest * width, tuple(texts))
 
 
-def texts(dtype: str, rows: int | None, columns: int | None, panel_columns: int = 0) -> list[str]:
+def texts(dtype: str, rows: int | None, columns: int | None, panel_columns: int = 0, asks: bool = False) -> list[str]:
     """What stands for the code that contractions of so many rows (None: any number) and columns (None: any number; 0:
-    dot products) need; with B in panels of ``panel_columns``, if that is not 0."""
+    dot products) need; with B in panels of ``panel_columns``, if that is not 0, or with tiles that ask ahead."""
     numbers = (1, MANY_ROWS) if rows is None else (rows,)
     if panel_columns and columns is not None:
-        choices = [_panel_choice(dtype, number, columns, panel_columns) for number in numbers]
+        choices = [_panel_choice(dtype, number, columns, panel_columns, asks) for number in numbers]
     elif columns == 0:
         choices = [_dot_choice(dtype)]
     else:
-        choices = [_choice(dtype, number, columns or 1, columns is None, rows is None) for number in numbers]
+        choices = [_choice(dtype, number, columns or 1, columns is None, rows is None, asks)
+                   for number in numbers]
     return [f"contract {dtype}", *(text for choice in choices for text in choice.texts if text)]
 
 

@@ -12,15 +12,16 @@ from .simd import F64, I32, I64, allocate, call_intrinsic, counting, lanes, loop
 from .tile import CACHE_LINE, MASKED, PADDED, WHOLE
 from .vectors import kind_of, lanes_below, load_masked, prefetch, spread, store_masked
 
-PANEL_WORD, STRETCH_WORD, DEPTH_WORDS = 9, 10, 11
+PANEL_WORD, STRETCH_WORD, AHEAD_A, AHEAD_B, DEPTH_WORDS = range(9, 14)
 
 
 class _Tile:
     """Emits the code of tiles one below the other, given (a, rows_a, b, c, rows_c, depth, columns, accumulate, tiles).
 
-    a, b, c: element pointers; rows_a, rows_c: offsets of each row in A and C; depth: int64[11], three sizes of k
-    outermost first, their strides in A, their strides in B, what lies between panels in B, and how many
-    k of the next tile's A to ask for at a time (0: do not); tiles: how many.
+    a, b, c: element pointers; rows_a, rows_c: offsets of each row in A and C; depth: int64[13], three sizes of k
+    outermost first, their strides in A, their strides in B, what lies between panels in B, how many k of the next
+    tile's A to ask for at a time (0: do not), and how much further in A and in B that is what will be needed when these
+    tiles are done; tiles: how many.
     """
 
     def __init__(self, builder, values, element, rows: int):
@@ -30,8 +31,9 @@ class _Tile:
         self.bytes = 8 if element == F64 else 4
         self.a, self.offsets_a, self.b, self.c, self.offsets_c, depth, self.columns, accumulate, tiles = values
         words = [self.word(depth, i) for i in range(DEPTH_WORDS)]
-        self.sizes, self.strides_a, self.strides_b = words[0:3], words[3:6], words[6:9]
+        self.sizes, *self.strides = words[0:3], words[3:6], words[6:9]
         self.panel_stride, self.stretch = words[PANEL_WORD], words[STRETCH_WORD]
+        self.ahead_a, self.ahead_b = words[AHEAD_A], words[AHEAD_B]
         self.accumulate = builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))
         self.prepare()
         # Of an empty sum the innermost size is 0, and of a dot product of less than a vector; the others never are.
@@ -43,7 +45,7 @@ class _Tile:
                                         for base, offsets in ((self.a, self.offsets_a), (self.c, self.offsets_c)))
             here = builder.gep(self.offsets_a, [first])
             self.next_tile = builder.sub(self.word(here, rows), self.word(here, 0))
-            self.emit()
+            self.emit(first)
 
     def word(self, pointer, index):
         return self.builder.load(self.builder.gep(pointer, [ir.Constant(I64, index)]))
@@ -53,36 +55,40 @@ class _Tile:
         total = call_intrinsic(self.builder, "fma", self.vector, [x, y, self.builder.load(place)])
         self.builder.store(total, place)
 
-    def loop(self, level: int, at_a, at_b):
-        """The loops over k's index ``level`` and those inside it; at_a is an offset, at_b a pointer."""
+    def loop(self, level: int, places):
+        """The loops over k's index ``level`` and those inside it, from ``places`` in the operands on."""
         if level == 2:
-            self.innermost(at_a, at_b)
+            self.innermost(places)
         else:
-            self.each_k(level, self.sizes[level], at_a, at_b, lambda _, at_a, at_b: self.loop(level + 1, at_a, at_b))
+            self.each_k(level, self.sizes[level], places, lambda _, places: self.loop(level + 1, places))
 
-    def innermost(self, at_a, at_b):
-        self.each_k(2, self.sizes[2], at_a, at_b, lambda _, at_a, at_b: self.step(at_a, at_b))
+    def innermost(self, places):
+        self.each_k(2, self.sizes[2], places, lambda _, places: self.step(*places))
 
-    def each_k(self, level: int, size, start_a, start_b, body, at_once=None):
+    def each_k(self, level: int, size, starts, body, at_once=None):
         """A loop over ``size`` values of k's index ``level``, at least one, one (or ``at_once``) at a time; ``body`` is
-        told how many are left."""
+        told how many are left, and the places in the operands, which begin at ``starts``."""
         builder, at_once = self.builder, at_once or ir.Constant(I64, 1)
         before = builder.block
         inside, after = (builder.append_basic_block(f"{part}{level}") for part in ("body", "after"))
         builder.branch(inside)
         builder.position_at_end(inside)
-        left, at_a, at_b = builder.phi(I64), builder.phi(I64), builder.phi(start_b.type)
-        body(left, at_a, at_b)
+        left, *places = (builder.phi(first.type) for first in (size, *starts))
+        body(left, places)
         next_left = builder.sub(left, at_once)
-        next_a = builder.add(at_a, builder.mul(at_once, self.strides_a[level]))
-        next_b = builder.gep(at_b, [builder.mul(at_once, self.strides_b[level])])
+        next_places = [self.moved(place, builder.mul(at_once, strides[level]))
+                       for place, strides in zip(places, self.strides)]
         last = builder.block
         again = builder.cbranch(builder.icmp_signed(">", next_left, ir.Constant(I64, 0)), inside, after)
         again.set_metadata("llvm.loop", self.as_written())
-        for phi, first, following in ((left, size, next_left), (at_a, start_a, next_a), (at_b, start_b, next_b)):
+        for phi, first, following in zip((left, *places), (size, *starts), (next_left, *next_places)):
             phi.add_incoming(first, before)
             phi.add_incoming(following, last)
         builder.position_at_end(after)
+
+    def moved(self, place, distance):
+        """A place, a pointer or an offset, so much further."""
+        return self.builder.gep(place, [distance]) if place.type.is_pointer else self.builder.add(place, distance)
 
     def as_written(self):
         """A loop's metadata (a node that begins with itself) that keeps LLVM from unrolling it: the unrolled loop needs
@@ -94,11 +100,12 @@ class _OuterTile(_Tile):
     """A tile that adds outer products: A is broadcast, B and C are read by vectors along the columns.
 
     ``columns`` is how many columns there are.  A WHOLE tile has that many; a MASKED one lacks some of its last
-    vector's, which are not touched in B and C; a PADDED one may lack any, and reads B as if it had them.
+    vector's, which are not touched in B and C; a PADDED one may lack any, and reads B as if it had them.  One that
+    ``asks`` does so for what will be needed after it.
     """
 
-    def __init__(self, builder, values, element, rows: int, vectors: int, last: int, panel: int):
-        self.vectors, self.last, self.panel = vectors, last, panel
+    def __init__(self, builder, values, element, rows: int, vectors: int, last: int, panel: int, asks: int):
+        self.vectors, self.last, self.panel, self.asks = vectors, last, panel, asks
         super().__init__(builder, values, element, rows)
 
     def prepare(self):
@@ -116,7 +123,7 @@ class _OuterTile(_Tile):
         left = builder.select(builder.icmp_signed(">", left, none), left, none)
         return builder.select(builder.icmp_signed("<", left, most), left, most)
 
-    def emit(self):
+    def emit(self, first_row):
         builder = self.builder
         self.places = [[self.place(row, v) for v in range(self.vectors)] for row in self.rows_c]
         with builder.if_else(self.accumulate) as (then, otherwise):
@@ -126,9 +133,39 @@ class _OuterTile(_Tile):
                 self.ask_for_c()
                 self.each(lambda r, v: builder.store(ir.Constant(self.vector, None), self.sums[r][v]))
         with builder.if_then(self.has_terms):
-            self.loop(0, ir.Constant(I64, 0), self.b)
+            self.loop(0, (ir.Constant(I64, 0), self.b, *([self.asked(first_row)] if self.asks else [])))
         for v in range(self.vectors):
             self.store_c(v)
+
+    def asked(self, first_row):
+        """What this tile asks for, a line at every k, of what is needed after these tiles, and its strides: the
+        hardware foresees neither the next columns of B nor an A whose k are far apart.
+
+        Each of the first tiles asks for another of the lines side by side in B; every second one, as these rows are
+        half a line, for its first row in A instead.  What has no need to ask asks for what it has.
+        """
+        builder, none, one = self.builder, ir.Constant(I64, 0), ir.Constant(I64, 1)
+        number = builder.udiv(first_row, ir.Constant(I64, self.rows))
+        has_a = builder.icmp_signed("!=", self.ahead_a, none)
+        is_even = builder.icmp_signed("==", builder.and_(number, one), none)
+        line = builder.lshr(number, builder.zext(has_a, I64))
+        lines = -(-self.vectors * self.width * self.bytes // CACHE_LINE)
+        asks_b = builder.and_(builder.icmp_signed("!=", self.ahead_b, none),
+                              builder.icmp_signed("<", line, ir.Constant(I64, lines)))
+        of_b = builder.gep(self.b, [builder.select(asks_b, builder.add(self.ahead_b, self.line_of_b(line)), none)])
+        of_a = builder.gep(self.rows_a[0], [self.ahead_a])
+        asks_a = builder.and_(has_a, is_even)
+        self.strides[2:] = [[builder.select(asks_a, a, b) for a, b in zip(*self.strides[:2])]]
+        return builder.select(asks_a, of_a, of_b)
+
+    def line_of_b(self, line):
+        """How far this cache line of a row of B is from the first."""
+        builder = self.builder
+        in_panel = max(1, self.panel * self.width * self.bytes // CACHE_LINE)
+        number = builder.udiv(line, ir.Constant(I64, in_panel)) if self.panel else ir.Constant(I64, 0)
+        inside = builder.sub(line, builder.mul(number, ir.Constant(I64, in_panel)))
+        return builder.add(builder.mul(number, self.panel_stride),
+                           builder.mul(inside, ir.Constant(I64, CACHE_LINE // self.bytes)))
 
     def ask_for_c(self):
         """Ask for the lines of C that will be written and have not been read."""
@@ -206,24 +243,26 @@ class _OuterTile(_Tile):
             if part > 1:
                 builder.store(builder.shuffle_vector(vector, vector, rest), sums[v])
 
-    def innermost(self, at_a, at_b):
+    def innermost(self, places):
         """The hardware does not foresee the short rows of A: this tile asks for the next one's, a line at a time."""
         builder = self.builder
         asks = builder.icmp_signed("!=", self.stretch, ir.Constant(I64, 0))
         at_once = builder.select(asks, self.stretch, self.sizes[2])
 
-        def stretch(left, at_a, at_b):
+        def stretch(left, places):
             with builder.if_then(asks):
-                ahead = builder.add(at_a, self.next_tile)
+                ahead = builder.add(places[0], self.next_tile)
                 for row in self.rows_a:
                     prefetch(builder, builder.gep(row, [ahead]))
             here = builder.select(builder.icmp_signed("<", left, at_once), left, at_once)
-            self.each_k(2, here, at_a, at_b, lambda _, at_a, at_b: self.step(at_a, at_b))
-        self.each_k(2, self.sizes[2], at_a, at_b, stretch, at_once)
+            self.each_k(2, here, places, lambda _, places: self.step(*places))
+        self.each_k(2, self.sizes[2], places, stretch, at_once)
 
-    def step(self, at_a, at_b):
+    def step(self, at_a, at_b, asked=None):
         """One k: every accumulator += A broadcast * B."""
         builder = self.builder
+        if asked is not None:
+            prefetch(builder, asked, level=2)
         vectors = [self.load(self.place_b(at_b, v), self.masks_b.get(v)) for v in range(self.vectors)]
         for r in range(self.rows):
             broadcast = spread(builder, builder.load(builder.gep(self.rows_a[r], [at_a])), self.vector)
@@ -246,13 +285,13 @@ class _DotTile(_Tile):
         self.whole = builder.sub(depth, rest)
         self.mask = lanes_below(builder, self.element, rest)
         self.sizes[2] = builder.sdiv(depth, width)
-        self.strides_a[2] = self.strides_b[2] = width
+        self.strides[0][2] = self.strides[1][2] = width
 
-    def emit(self):
+    def emit(self, first_row):
         builder = self.builder
         for place in self.sums:
             builder.store(ir.Constant(self.vector, None), place)
-        self.loop(0, ir.Constant(I64, 0), self.b)
+        self.loop(0, (ir.Constant(I64, 0), self.b))
         totals = [self.add_lanes(builder.load(place)) for place in self.sums]
         with builder.if_else(self.accumulate) as (then, otherwise):
             with then:
@@ -266,9 +305,10 @@ class _DotTile(_Tile):
         for target, total in zip(self.rows_c, totals):
             self.builder.store(total, target)
 
-    def innermost(self, at_a, at_b):
+    def innermost(self, places):
+        at_a, at_b = places
         with self.builder.if_then(self.has_terms):
-            super().innermost(at_a, at_b)
+            super().innermost(places)
         # and what is left, less than a vector
         self.step(self.builder.add(at_a, self.whole), self.builder.gep(at_b, [self.whole]), self.mask)
 
@@ -295,24 +335,25 @@ class _DotTile(_Tile):
         return self.builder.extract_element(total, ir.Constant(I32, 0))
 
 
-def _tile(rows: int, vectors: int, last: int, panel: int):
+def _tile(rows: int, vectors: int, last: int, panel: int, asks: int):
     """The tiles as an intrinsic; ``vectors`` is 0 for a tile of one column."""
     def tile(a: Typed, *rest: Typed):
         def emit(builder, *values):
             if vectors:
-                _OuterTile(builder, values, a.kind.dtype.llvm, rows, vectors, last, panel)
+                _OuterTile(builder, values, a.kind.dtype.llvm, rows, vectors, last, panel, asks)
             else:
                 _DotTile(builder, values, a.kind.dtype.llvm, rows)
         return emit, None, a.kind, ARGS, a.kind, a.kind, ARGS, ARGS, int64, int64, int64
     return template(tile)
 
 
-def build_tile(dtype: str, rows: int, vectors: int, last: int, panel: int) -> Object:
+def build_tile(dtype: str, rows: int, vectors: int, last: int, panel: int, asks: int) -> Object:
     """The tiles as a C function."""
-    body = _tile(rows, vectors, last, panel)
+    body = _tile(rows, vectors, last, panel, asks)
 
     def tile(a, rows_a, b, c, rows_c, depth, columns, accumulate, tiles):
         body(a, rows_a, b, c, rows_c, depth, columns, accumulate, tiles)
     values = Pointer(kind_of(dtype == "f64"))
     kinds = values, ARGS, values, values, ARGS, ARGS, int64, int64, int64
-    return compile_native(tile, kinds, f"tile_{dtype}_{rows}_{vectors}_{last}_{panel}", level=1 if vectors else 2)
+    symbol = f"tile_{dtype}_{rows}_{vectors}_{last}_{panel}_{asks}"
+    return compile_native(tile, kinds, symbol, level=1 if vectors else 2)

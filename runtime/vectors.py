@@ -55,11 +55,12 @@ def store_masked(builder, vector, place, mask):
     builder.call(masked_function(builder, vector.type, "store"), [vector, place, _alignment(vector.type), mask])
 
 
-def prefetch(builder, pointer, write: bool = False):
-    """Ask for the cache line of a place, which need not exist, to read it or to write it."""
+def prefetch(builder, pointer, write: bool = False, level: int = 1):
+    """Ask for the cache line of a place, which need not exist, to read it or to write it, into the cache of this
+    level."""
     place = builder.bitcast(pointer, I8.as_pointer())
     function = declared(builder.module, "llvm.prefetch.p0", ir.VoidType(), [place.type, I32, I32, I32])
-    builder.call(function, [place, *(ir.Constant(I32, number) for number in (int(write), 3, 1))])
+    builder.call(function, [place, *(ir.Constant(I32, number) for number in (int(write), 4 - level, 1))])
 
 
 class Vectors:

@@ -18,7 +18,7 @@ PLAIN_DATA = {"runtime.errors", "runtime.records", "runtime.weights", "runtime.c
               "runtime.digest"}
 # Modules that meet the machine: they may import the runtime where they compile or run something.
 BACK_END = {"compiler.pipeline", "compiler.pipeline_cuda", "compiler.emit_cpu", "compiler.stages", "compiler.lower",
-            "compiler.contraction", "compiler.tiling"}
+            "compiler.contraction", "compiler.tiling", "compiler.ahead"}
 FACE = {"function", "bound", "trainer", "inputs", "shortcuts", "profiling", "tracing", "fitting", "estimators"}
 # What the benchmark may import beside netc's public face: the command line that it is a part of, and the count of
 # kernels.

@@ -567,6 +567,28 @@ def test_any_number_of_columns_and_units_of_so_many_rows():
         np.testing.assert_allclose(exact.reshape(m, n), a @ b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_tiles_that_ask_ahead_give_the_same_bits(dtype):
+    """Sums in several chunks, of contiguous and far terms, over one index and two; B by rows and in panels."""
+    numbers, wide = np.random.default_rng(11), 64 // (4 if dtype == "f32" else 8)
+    for m, n, outer, inner, far in [(31, 70, 1, 900, False), (7, 5, 1, 300, True), (90, 40, 9, 64, True),
+                                    (13, 6 * wide, 3, 500, False), (13, 6 * wide, 1, 1500, True)]:
+        k = outer * inner
+        a, b = (numbers.normal(size=(k, size)).astype("f4" if dtype == "f32" else "f8") for size in (m, n))
+        stored, row, term = (a, 1, m) if far else (np.ascontiguousarray(a.T), k, 1)
+        ways = [(b, [Axis(outer, inner * term, inner * n), Axis(inner, term, n)], None)]
+        if n % wide == 0:
+            panels = np.ascontiguousarray(b.reshape(k, -1, wide).swapaxes(0, 1))
+            ways.append((panels, [Axis(outer, inner * term, inner * wide), Axis(inner, term, wide)],
+                         Panel(wide, k * wide)))
+        for operand, sums, panel in ways:
+            plain, asking = np.full((m, n), 2, a.dtype), np.full((m, n), 3, a.dtype)
+            for asks, c in ((False, plain), (True, asking)):
+                run_plan(plan(dtype, [], [Axis(m, row, 0, n)], sums, n, panel=panel, asks=asks), stored, operand, c)
+            np.testing.assert_array_equal(asking, plain)
+            np.testing.assert_allclose(asking, a.T @ b, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8])
 def test_panels_side_by_side(count):
     numbers = np.random.default_rng(9)

@@ -54,7 +54,8 @@ def test_what_is_guarded_or_unrolled_is_worth_copies(line, level):
 
 
 @pytest.mark.parametrize(("rows", "vectors", "last", "panel"), [(6, 2, 0, 0), (6, 2, 1, 0), (1, 8, 0, 2)])
-def test_a_tile_has_one_innermost_loop(rows, vectors, last, panel):
-    module = str(llvm.parse_bitcode(tile_code.build_tile("f32", rows, vectors, last, panel).bitcode))
+@pytest.mark.parametrize("asks", [0, 1])
+def test_a_tile_has_one_innermost_loop(rows, vectors, last, panel, asks):
+    module = str(llvm.parse_bitcode(tile_code.build_tile("f32", rows, vectors, last, panel, asks).bitcode))
     products = re.findall(r"call <\d+ x float> @llvm\.fma", module)
     assert len(products) == rows * vectors
