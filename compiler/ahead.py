@@ -38,8 +38,8 @@ def _is_long(matrix: Product) -> bool:
     if not _is_symbol(matrix.row_count) or not isinstance(cells, int) or cells * matrix.b.dtype.itemsize < LEAST_BYTES:
         return False
     apart = next((extent.b for extent in reversed(matrix.sums) if extent.size != 1), 0)
-    is_near = not matrix.batch and matrix.column_stride == 1 and apart * matrix.b.dtype.itemsize < FAR_ASKED_B
-    return matrix.panels is not None or is_near
+    is_near = isinstance(apart, int) and apart * matrix.b.dtype.itemsize < FAR_ASKED_B
+    return matrix.panels is not None or (is_near and not matrix.batch and matrix.column_stride == 1)
 
 
 def _is_symbol(size: Size) -> bool:

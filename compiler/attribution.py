@@ -115,7 +115,8 @@ def reads_and_writes(step: Step) -> tuple[list[View], list[View]]:
     if step.attention is not None:
         return [step.attention.scores.a, step.attention.scores.b, step.attention.values.b], [step.attention.values.c]
     if step.matrix is not None:
-        return [step.matrix.a, step.matrix.b], [step.matrix.c]
+        before = [step.matrix.c] if step.matrix.accumulates else []
+        return [step.matrix.a, step.matrix.b, *before], [step.matrix.c]
     stored = {statement.buffer for statement in statements(step.code.body) if isinstance(statement, Store)}
     loaded = {statement.buffer for statement in statements(step.code.body) if isinstance(statement, Load)}
     return [step.views[k] for k in sorted(loaded)], [step.views[k] for k in sorted(stored)]

@@ -70,14 +70,14 @@ def _attention_cost(step: Step, counter: _Counter, sizes: Mapping[str, int], exp
 
 
 def _product_cost(matrix: Product, sizes: Mapping[str, int]) -> Cost:
-    """2 m n k; each operand once, and the result."""
+    """2 m n k; each operand once, and the result, which is read too where it is added to."""
     columns = Extent(matrix.columns, 0, matrix.column_stride, 1)
     extents = (*matrix.batch, *matrix.rows, *matrix.sums, columns)
     itemsize = matrix.c.dtype.itemsize
     moved = {which: itemsize * _distinct([(evaluate(e.size, sizes), evaluate(getattr(e, which), sizes))
                                           for e in extents]) for which in "abc"}
     flops = 2 * product(evaluate(e.size, sizes) for e in extents)
-    return Cost(flops, moved["a"] + moved["b"], moved["c"])
+    return Cost(flops, moved["a"] + moved["b"] + moved["c"] * matrix.accumulates, moved["c"])
 
 
 def cost_of_total(matrix: Product, parts: int) -> Cost:

@@ -8,7 +8,8 @@ loop is ``Units``: the runner hands each call a range of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import field
 
 from ..runtime.records import changed, dataclass
@@ -234,7 +235,52 @@ def replaced(body: Iterable, new: Callable) -> tuple:
     return tuple(changed(s, body=replaced(s.body, new)) if hasattr(s, "body") else s for s in made)
 
 
+def without(body: Iterable, names: Container[str]) -> tuple:
+    """The statements but those that make these values."""
+    kept = (s for s in body if getattr(s, "name", None) not in names)
+    return tuple(changed(s, body=without(s.body, names)) if hasattr(s, "body") else s for s in kept)
+
+
+def names_used(statement) -> Iterator[str]:
+    """The names of values that a statement uses, those inside of it left out."""
+    match statement:
+        case Let():
+            yield from statement.args
+        case Load() | Store():
+            yield from (name for name, _ in statement.dynamic)
+            name = statement.guard if isinstance(statement, Load) else statement.value
+            yield from [name] if name else []
+        case Assign():
+            yield statement.value
+        case If():
+            yield statement.condition
+        case Within():
+            yield from statement.flags
+
+
 UNIT = "unit"           # the variable of a parallel loop that stands for no axis
+
+
+_NUMBERED = re.compile(r"([a-z]+)([0-9]+)")
+
+
+def renumbered(body: tuple) -> tuple:
+    """The body with its values numbered without gaps, as they would be if what was removed had never been: loops that
+    do the same have the same text."""
+    found = {name for s in statements(body) for name in (getattr(s, "name", None), getattr(s, "exact", None)) if name}
+    parts = sorted((int(match[2]), match[1], match[0]) for match in map(_NUMBERED.fullmatch, found) if match)
+    names = {name: f"{prefix}{number}" for number, (_, prefix, name) in enumerate(parts, 1)}
+
+    def renamed(value):
+        match value:
+            case str():
+                return names.get(value, value)
+            case tuple():
+                return tuple(map(renamed, value))
+            case Affine():
+                return Affine({names.get(v, v): size for v, size in value.terms.items()}, value.offset)
+        return changed(value, **{k: renamed(v) for k, v in vars(value).items()}) if type(value) in STATEMENTS else value
+    return renamed(body)
 
 
 def numbered(body: tuple) -> tuple:

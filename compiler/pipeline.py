@@ -18,6 +18,7 @@ from ..runtime.locks import own_lock
 from ..runtime.records import changed, dataclass
 from ..runtime.runner import STEP_WORDS
 from . import emit_cpu
+from .accumulate import accumulate
 from .ahead import asks_ahead
 from .collector import paused
 from .fuse import LEAVES, fuse
@@ -114,7 +115,7 @@ class Executable:
 
     def _arrange(self, steps: tuple) -> tuple:
         """What is left to do to the steps when it is known where everything lies."""
-        return tuple(rebase(reuse_memory(join_rows(steps))))
+        return tuple(rebase(reuse_memory(join_rows(accumulate(steps)))))
 
     def _emit_all(self, steps: Iterable) -> tuple:
         """The steps whose ``sources`` are known.  Those with equal ones share a kernel: a program is kept and read back
@@ -434,7 +435,7 @@ class Binding:
         if packed is not None:
             sums, panel = packed
             places[1], stride = [ARENA, self._scratch_offset], 1
-        made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, stride,
+        made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, stride, matrix.accumulates,
                             any_columns=isinstance(matrix.columns, Dim),
                             any_rows=isinstance(matrix.row_count, Dim), block_rows=block_rows, panel=panel,
                             asks=asks_ahead(matrix))

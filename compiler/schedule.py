@@ -48,7 +48,7 @@ class Product:
     """c[batch, rows, columns] = sum over sums of a * b; each group is outermost first.
 
     The column is contiguous in c, has ``column_stride`` in b and does not occur in a.  A dot product has one column of
-    stride 0, and its last sum index is contiguous in a and b.
+    stride 0, and its last sum index is contiguous in a and b.  One that ``accumulates`` adds the sum to what is in c.
     """
 
     a: View
@@ -59,6 +59,7 @@ class Product:
     sums: tuple[Extent, ...]
     columns: Size
     column_stride: Size
+    accumulates: bool = False
 
     @property
     def is_dot(self) -> bool:
