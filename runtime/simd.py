@@ -73,6 +73,12 @@ def use_whole_vectors(function: ir.Function) -> None:
         set.add(function.attributes, '"prefer-vector-width"="512"')         # llvmlite does not know this one
 
 
+def use_no_library(function: ir.Function) -> None:
+    """Have the function's loops stay loops: LLVM makes calls of the C library's memset and memcpy of those that fill or
+    copy."""
+    set.add(function.attributes, '"no-builtins"')
+
+
 def allocate(builder, type_: ir.Type, name: str = "") -> ir.Value:
     """A place in the function's frame, not set."""
     with builder.goto_entry_block():

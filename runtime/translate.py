@@ -29,7 +29,18 @@ from llvmlite import ir
 
 from .kinds import Intrinsic, Kind, Pointer, Typed, boolean, constant, float32, float64, int32, int64
 from .records import dataclass
-from .simd import F64, I32, I64, allocate, call_intrinsic, call_library, counting, loop_hint, use_whole_vectors
+from .simd import (
+    F64,
+    I32,
+    I64,
+    allocate,
+    call_intrinsic,
+    call_library,
+    counting,
+    loop_hint,
+    use_no_library,
+    use_whole_vectors,
+)
 
 # Alias scopes are lists of "all the others": a bound keeps them short.  Pointers beyond it may alias, as far as LLVM
 # knows, which costs only speed.
@@ -75,6 +86,8 @@ def translate(defined: Definition, kinds: Sequence[Kind | Pointer], module: ir.M
     returned = ir.VoidType() if result is None else result.llvm
     function = ir.Function(module, ir.FunctionType(returned, [kind.llvm for kind in kinds]), symbol)
     use_whole_vectors(function)
+    if sum(isinstance(node, ast.For) for node in ast.walk(defined.node)) > 1:
+        use_no_library(function)        # many rows are short, such as those of a margin: a call takes longer
     function.attributes.add("nounwind")
     entry, body = function.append_basic_block("entry"), function.append_basic_block("body")     # variables; all else
     builder = ir.IRBuilder(body)
