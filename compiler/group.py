@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from .fuse import LEAVES, TRIVIAL, Fusion
+from .fuse import LEAVES, TRIVIAL, Fusion, through_reshapes
 from .ir import Node, is_tensor
 from .nest import is_elementwise
 from .order import by_memory
@@ -27,6 +27,7 @@ def groups(fusion: Fusion, is_map: Callable[[Node], bool]) -> list[list[Node]]:
     for current, found in reads.items():
         for operand in found:
             readers.setdefault(operand, set()).add(current)
+    outputs = set(map(through_reshapes, fusion.outputs.values()))
     turn = {current: position for position, current in enumerate(fusion.stored)}
     open_groups: dict[tuple, list[list[Node]]] = {}
     made: list[list[Node]] = []
@@ -34,8 +35,15 @@ def groups(fusion: Fusion, is_map: Callable[[Node], bool]) -> list[list[Node]]:
         chosen = None
         if is_map(current) and current.shape:
             candidates = open_groups.setdefault(current.shape, [])
-            chosen = next((group for group in reversed(candidates)
-                           if _may_join(current, group, position, reads, readers, turn)), None)
+            near = [group for group in reversed(candidates) if _gains(current, group, reads)]
+            chosen = next((group for group in near if _may_wait(current, group, position, readers, turn)), None)
+            # An output, or a piece of one, waits: it may replace in memory what others have yet to read.
+            if chosen is None and outputs.isdisjoint({current, *readers[current]}):
+                chosen = next((group for group in near if _may_come(current, group, reads, turn)), None)
+                if chosen is not None:
+                    chosen.append(current)
+                    turn[current] = turn[chosen[0]]
+                    continue
         if chosen is None:
             chosen = []
             made.append(chosen)
@@ -47,17 +55,27 @@ def groups(fusion: Fusion, is_map: Callable[[Node], bool]) -> list[list[Node]]:
     return by_memory(sorted(made, key=lambda group: turn[group[0]]), reads)
 
 
-def _may_join(current: Node, group: list[Node], position: int, reads: Mapping[Node, Mapping[Node, bool]],
-              readers: Mapping[Node, set[Node]], turn: Mapping[Node, int]) -> bool:
-    """Whether the group can wait for ``current``, and gains from it."""
+def _gains(current: Node, group: list[Node], reads: Mapping[Node, Mapping[Node, bool]]) -> bool:
+    """Whether a value and a group have a reason to be computed together, and can be in one kernel."""
     members = set(group)
     own = reads[current]
     together = set().union(*(reads[member] for member in group)) - members
     gains = any(operand in members or operand in together for operand in own if is_tensor(operand) and operand.shape)
     aligned = all(own[member] for member in group if member in own)
-    early = all(reader in members or reader is current or turn[reader] > position
-                for member in group for reader in readers[member])
-    return gains and aligned and early and len(group) < LARGEST_GROUP and len(together | set(own)) <= MOST_READS
+    return gains and aligned and len(group) < LARGEST_GROUP and len(together | set(own)) <= MOST_READS
+
+
+def _may_wait(current: Node, group: list[Node], position: int, readers: Mapping[Node, set[Node]],
+              turn: Mapping[Node, int]) -> bool:
+    """Whether nobody needs the group before ``current`` can be computed."""
+    return all(reader in group or reader is current or turn[reader] > position
+               for member in group for reader in readers[member])
+
+
+def _may_come(current: Node, group: list[Node], reads: Mapping[Node, Mapping[Node, bool]],
+              turn: Mapping[Node, int]) -> bool:
+    """Whether ``current`` can be computed when the group is."""
+    return all(operand in group or turn.get(operand, -1) < turn[group[0]] for operand in reads[current])
 
 
 def _reads(current: Node, fusion: Fusion) -> dict[Node, bool]:

@@ -33,7 +33,7 @@ def test_gradients_with_respect_to_weights_come_as_soon_as_they_can():
     assert step.bind({"N": samples}).live_bytes <= 4 * (values + 2 * weights)
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "ticket", "transformer"])
+@pytest.mark.parametrize("name", ["autoencoder", "inception", "ticket", "transformer", "two_images"])
 def test_what_is_read_was_computed_before(name):
     graph = optimize(netc.compile(EXAMPLES / f"{name}.net").program("step").program.graph)
     fusion = fuse(graph.outputs)
@@ -50,3 +50,10 @@ def test_what_is_read_was_computed_before(name):
                     waiting += operand.args
         done.update(group)
     assert done == set(fusion.stored)
+
+
+def test_gradients_of_branches_are_one_kernel():
+    """Each is needed by another product, but all are made of the same values: parts of rows of a concatenation."""
+    graph = optimize(netc.compile(EXAMPLES / "inception.net").program("step").program.graph)
+    sizes = [len(group) for group in groups(fuse(graph.outputs), is_map) if group[0].shape[1:] == (16, 16, 10)]
+    assert max(sizes) == 4
