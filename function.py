@@ -485,7 +485,7 @@ class Function:
         """A program, what runs it, and whether both came from the cache."""
         def make():
             program = self.lower(kind)
-            return program, self._executable(program.graph, program.layout, program.replaced, program.flushes)
+            return program, self._executable(program.graph, program.layout, program.replaced, program.trains)
         return self._kept(kind, make)
 
     def bound_program(self):
@@ -504,9 +504,9 @@ class Function:
                 self._compiled["bound"] = Compiled(*made)
             return self._arranging, self._compiled["bound"]
 
-    def _executable(self, graph: Graph, layout, replaced: Iterable[str] = (), flushes: bool = False):
+    def _executable(self, graph: Graph, layout, replaced: Iterable[str] = (), trains: bool = False):
         from .compiler.pipeline import compile_graph
-        return compile_graph(graph, layout, self.target, replaced, flushes)
+        return compile_graph(graph, layout, self.target, replaced, trains)
 
     def _kept(self, kind: str, make):
         """What ``make`` gives, of the cache if that knows the model, and whether it is from there."""

@@ -14,8 +14,9 @@ from dataclasses import replace
 from itertools import takewhile
 
 from ..runtime.records import changed
-from .loops import Constant, Kernel, Let, Load, Store, names_used, renumbered, replaced, statements, without
-from .memory import buffers_of
+from .loops import Constant, Kernel, Let, Load, Store, compacted, replaced, statements, without
+from .memory import buffers_of, memory_of
+from .nest import operand_names
 from .parts import may_have_parts
 from .schedule import Buffer, ScanStep, Step
 
@@ -24,7 +25,8 @@ Users = dict[Buffer, list[int]]         # the positions of the steps that touch 
 
 def accumulate(steps: Iterable) -> tuple:
     """The steps with every sum that allows it in the memory of one of its summands."""
-    made, users = list(steps), Users()
+    made = list(steps)
+    users: Users = {}
     for position, step in enumerate(made):
         for buffer in buffers_of(step):
             users.setdefault(buffer, []).append(position)
@@ -71,13 +73,15 @@ def _are_at_one_place(step: Step, first: Load, second: Load) -> bool:
 def _may_add(steps: Sequence, users: Users, kept: Buffer, added: Buffer) -> int:
     """How many kernels add the two up, if products alone write ``added``, with zeros where nothing is summed, and when
     they do nobody needs ``kept`` but those kernels; else 0."""
-    writers = list(takewhile(lambda at: _is_product(steps[at], added) or _is_zero(steps[at]), users[added]))
+    writers = list(takewhile(lambda at: _is_product(steps[at], added) or _is_zero(steps[at], added),
+                            users[added]))
     readers = users[added][len(writers):]
     before = users[kept][:-len(readers)]
     if not (writers and readers and before and users[kept][-len(readers):] == readers and before[-1] < writers[0]):
         return 0
-    is_settled = not any(isinstance(steps[at], ScanStep) for at in before)
-    return len(readers) if is_settled and all(_only_adds(steps[at], kept, added) for at in readers) else 0
+    # What a scan keeps from turn to turn is not looked into.
+    has_scan = any(isinstance(steps[at], ScanStep) for at in before)
+    return len(readers) if not has_scan and all(_only_adds(steps[at], kept, added) for at in readers) else 0
 
 
 def _is_product(step, memory: Buffer) -> bool:
@@ -85,27 +89,30 @@ def _is_product(step, memory: Buffer) -> bool:
     if isinstance(step, ScanStep) or step.matrix is None or step.kernel is not None:
         return False
     matrix = step.matrix
-    return (matrix.c.buffer is memory and memory not in (matrix.a.buffer, matrix.b.buffer) and not matrix.accumulates
+    return (matrix.c.buffer is memory and memory not in (matrix.a.buffer, matrix.b.buffer)
             and not may_have_parts(matrix))
 
 
-def _is_zero(step) -> bool:
-    """Whether a step stores zeros and nothing else."""
-    if isinstance(step, ScanStep) or step.kernel is None or step.matrix is not None:
+def _is_zero(step, memory: Buffer) -> bool:
+    """Whether a step stores zeros in this memory and does nothing else."""
+    if isinstance(step, ScanStep) or step.kernel is None or step.matrix is not None or memory_of(step) != {memory}:
         return False
     leaves = [s for s in statements(step.kernel.body) if not hasattr(s, "body")]
     return all(isinstance(s, Store) or (isinstance(s, Constant) and s.value == 0) for s in leaves)
 
 
 def _only_adds(step, kept: Buffer, added: Buffer) -> bool:
-    """Whether a step does nothing with two buffers but to add up their elements."""
+    """Whether a step does nothing with two buffers but to add up their elements, and does more than to store that: it
+    would copy, where now it adds in place."""
     if isinstance(step, ScanStep) or step.kernel is None or step.matrix is not None or step.attention is not None:
         return False
     sums = [found for found in _additions(step) if _buffers(step, found) == {kept, added}]
-    names = Counter(name for s in statements(step.code.body) for name in names_used(s))
+    names = Counter(name for s in statements(step.code.body) for name in operand_names(s))
     touched = sum(step.views[s.buffer].buffer in (kept, added) for s in statements(step.code.body)
                   if hasattr(s, "buffer"))
-    return touched == 2 * len(sums) > 0 and all(names[load.name] == 1 for _, *loads in sums for load in loads)
+    stored = {s.value for s in statements(step.code.body) if isinstance(s, Store)}
+    return (touched == 2 * len(sums) > 0 and stored.isdisjoint(let.name for let, *_ in sums)
+            and all(names[load.name] == 1 for _, *loads in sums for load in loads))
 
 
 def _buffers(step: Step, found: tuple[Let, Load, Load]) -> set:
@@ -141,4 +148,4 @@ def _with_one(step: Step, kept: Buffer, added: Buffer) -> Step:
             s = changed(s, name=totals[s.name])
         return changed(s, buffer=views.index(step.views[s.buffer])) if hasattr(s, "buffer") else s
     body = replaced(without(step.code.body, removed), rewritten)
-    return replace(step, views=views, kernel=Kernel(tuple(view.dtype for view in views), renumbered(body)))
+    return replace(step, views=views, kernel=Kernel(tuple(view.dtype for view in views), compacted(body)))

@@ -8,6 +8,8 @@ is known to be of use, whatever their sizes: tiles are compiled before sizes are
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from .schedule import Product
 from .types import Dim, Size, product
 
@@ -15,6 +17,7 @@ LEAST_TERMS = 256           # of a sum of known length: a shorter one is read at
 LEAST_BYTES = 1 << 19       # of a B that few rows use
 
 
+@lru_cache(1024)
 def asks_ahead(matrix: Product) -> bool:
     """Whether its tiles ask for A and B ahead.  What is copied before it is used they cannot ask for."""
     return not matrix.is_dot and (_is_far(matrix) or _is_long(matrix))
@@ -38,7 +41,7 @@ def _is_long(matrix: Product) -> bool:
     if not _is_symbol(matrix.row_count) or not isinstance(cells, int) or cells * matrix.b.dtype.itemsize < LEAST_BYTES:
         return False
     apart = next((extent.b for extent in reversed(matrix.sums) if extent.size != 1), 0)
-    is_near = isinstance(apart, int) and apart * matrix.b.dtype.itemsize < FAR_ASKED_B
+    is_near = isinstance(apart, int) and abs(apart) * matrix.b.dtype.itemsize < FAR_ASKED_B
     return matrix.panels is not None or (is_near and not matrix.batch and matrix.column_stride == 1)
 
 

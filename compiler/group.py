@@ -38,7 +38,8 @@ def groups(fusion: Fusion, is_map: Callable[[Node], bool]) -> list[list[Node]]:
             near = [group for group in reversed(candidates) if _gains(current, group, reads)]
             chosen = next((group for group in near if _may_wait(current, group, position, readers, turn)), None)
             # An output, or a piece of one, waits: it may replace in memory what others have yet to read.
-            if chosen is None and outputs.isdisjoint({current, *readers[current]}):
+            is_piece = any(reader.op.name == "concat" for reader in readers[current])
+            if chosen is None and current not in outputs and not is_piece:
                 chosen = next((group for group in near if _may_come(current, group, reads, turn)), None)
                 if chosen is not None:
                     chosen.append(current)

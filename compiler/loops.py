@@ -241,30 +241,13 @@ def without(body: Iterable, names: Container[str]) -> tuple:
     return tuple(changed(s, body=without(s.body, names)) if hasattr(s, "body") else s for s in kept)
 
 
-def names_used(statement) -> Iterator[str]:
-    """The names of values that a statement uses, those inside of it left out."""
-    match statement:
-        case Let():
-            yield from statement.args
-        case Load() | Store():
-            yield from (name for name, _ in statement.dynamic)
-            name = statement.guard if isinstance(statement, Load) else statement.value
-            yield from [name] if name else []
-        case Assign():
-            yield statement.value
-        case If():
-            yield statement.condition
-        case Within():
-            yield from statement.flags
-
-
 UNIT = "unit"           # the variable of a parallel loop that stands for no axis
 
 
 _NUMBERED = re.compile(r"([a-z]+)([0-9]+)")
 
 
-def renumbered(body: tuple) -> tuple:
+def compacted(body: tuple) -> tuple:
     """The body with its values numbered without gaps, as they would be if what was removed had never been: loops that
     do the same have the same text."""
     found = {name for s in statements(body) for name in (getattr(s, "name", None), getattr(s, "exact", None)) if name}

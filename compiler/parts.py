@@ -24,8 +24,6 @@ def may_have_parts(matrix: Product) -> bool:
     """
     if matrix.batch or matrix.is_dot or not matrix.rows or not matrix.sums or not isinstance(matrix.columns, int):
         return False
-    if matrix.accumulates:
-        return False
     cells = matrix.columns
     for extent in reversed(matrix.rows):
         if not isinstance(extent.size, int) or extent.c != cells:

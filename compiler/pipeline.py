@@ -56,19 +56,21 @@ SIZES_NOTED = 100                  # combinations of sizes that an explanation m
 
 
 def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: str = "cpu",
-                  replaced: Iterable[str] = (), flushes: bool = False):
+                  replaced: Iterable[str] = (), trains: bool = False):
     """Compile a graph whose leaves lie at ``layout[leaf] = (slot, offset in elements)``.
 
     The result has ``run(arrays, sizes, out=None)``: arrays by slot, sizes by symbol; it gives arrays by output name.
     ``replaced``: outputs that may be computed in the array of the slot of the same name; its ``in_place`` says which
-    are.  ``flushes``: on the CPU, numbers below the smallest normal one are 0.
+    are.  ``trains``: on the CPU, numbers below the smallest normal one are 0, as the moments of weights that get no
+    gradient would soon be; and sums are computed in the memory of a summand, which no other program does, as a
+    function gives the same bits whether its weights are bound, which changes what lies where, or not.
     """
     if target == "numpy":
         return InterpretedExecutable(graph, layout)
     if target == "cuda":
         from .pipeline_cuda import CudaExecutable
         return CudaExecutable(optimize(graph), layout, replaced)
-    return (NumbaExecutable if target == "numba" else Executable)(optimize(graph), layout, replaced, flushes)
+    return (NumbaExecutable if target == "numba" else Executable)(optimize(graph), layout, replaced, trains)
 
 
 def optimize(graph: Graph) -> Graph:
@@ -91,8 +93,8 @@ class Executable:
     CLOSING = CPU           # how loop nests become kernels
 
     def __init__(self, graph: Graph, layout: Mapping[Node, tuple[str, int]], replaced: Iterable[str] = (),
-                 flushes: bool = False):
-        self.graph, self.flushes = graph, flushes
+                 trains: bool = False):
+        self.graph, self.trains = graph, trains
         self.fusion = fuse(graph.outputs)
         externals: dict[str, External] = {}
         views: dict[Node, View] = {}
@@ -115,7 +117,7 @@ class Executable:
 
     def _arrange(self, steps: tuple) -> tuple:
         """What is left to do to the steps when it is known where everything lies."""
-        return tuple(rebase(reuse_memory(join_rows(accumulate(steps)))))
+        return tuple(rebase(reuse_memory(join_rows(accumulate(steps) if self.trains else steps))))
 
     def _emit_all(self, steps: Iterable) -> tuple:
         """The steps whose ``sources`` are known.  Those with equal ones share a kernel: a program is kept and read back
@@ -256,7 +258,7 @@ class Binding:
     def __init__(self, executable: Executable, sizes: Mapping[str, int], addresses: Mapping[str, int], flat: bool):
         from ..runtime.addresses import address_of
         self.slots, self._in_place, self._address_of = executable.slots, executable.in_place, address_of
-        self._sources, self._addresses, self._flushes = executable.sources, addresses, executable.flushes
+        self._sources, self._addresses, self._flushes = executable.sources, addresses, executable.trains
         self.shapes = {name: (tuple(evaluate(size, sizes) for size in type_.shape), type_.dtype.numpy)
                        for name, type_ in executable.output_types.items()}
         spans = lifetimes(executable.steps)

@@ -37,8 +37,8 @@ LARGE_GRADIENT = 1 << 15        # elements of a variable's gradient for which a 
 @dataclass(frozen=True)
 class Program:
     """One closed graph.  ``ranges`` must hold for the inputs, ``reports`` maps outputs to the names that a user sees;
-    ``replaced`` are the outputs that take the place of what is in the slots of the same names; ``flushes``: numbers
-    below the smallest normal one are 0, as the moments of weights that get no gradient would soon be."""
+    ``replaced`` are the outputs that take the place of what is in the slots of the same names; ``trains``: it is a part
+    of training (see ``pipeline``)."""
 
     graph: Graph
     layout: Mapping[Node, tuple[str, int]]
@@ -46,7 +46,7 @@ class Program:
     inputs: tuple[Node, ...]
     reports: Mapping[str, str]
     replaced: tuple[str, ...] = ()
-    flushes: bool = False
+    trains: bool = False
 
     @property
     def uses_seed(self) -> bool:
@@ -169,7 +169,7 @@ def loss_and_gradient(model: Model) -> Program:
     values = losses_of(model, model.training)
     values[GRADIENT] = _joined(_gradients(model, values[LOSS]))
     values |= {new_state(path): value for path, value in model.training.updates.items()}
-    return _program(model, _all_inputs(model), values, reports=_reports(model), flushes=True)
+    return _program(model, _all_inputs(model), values, reports=_reports(model), trains=True)
 
 
 def step(model: Model, metrics: bool = False) -> Program:
@@ -183,7 +183,7 @@ def step(model: Model, metrics: bool = False) -> Program:
         values |= _metrics(model.training)
     # Last, so that nothing comes after that reads what they may replace in place.
     values |= new
-    return _program(model, _all_inputs(model), values, own, _reports(model), tuple(new), flushes=True)
+    return _program(model, _all_inputs(model), values, own, _reports(model), tuple(new), trains=True)
 
 
 def update(model: Model) -> Program:
@@ -193,7 +193,7 @@ def update(model: Model) -> Program:
     own: dict[Node, tuple[str, int]] = {slope: (GRADIENT, 0)}
     updated, states = _optimize(model, [slope], own)
     new = _new_variables(model, updated, {}) | states
-    return _program(model, (), new, own, replaced=tuple(new), flushes=True)
+    return _program(model, (), new, own, replaced=tuple(new), trains=True)
 
 
 def optimizer_of(model: Model) -> Optimizer:
@@ -205,13 +205,13 @@ def optimizer_of(model: Model) -> Optimizer:
 
 def _program(model: Model, inputs: tuple[Node, ...], values: Mapping[str, Node],
              own: Mapping[Node, tuple[str, int]] | None = None, reports: Mapping[str, str] | None = None,
-             replaced: tuple[str, ...] = (), flushes: bool = False) -> Program:
+             replaced: tuple[str, ...] = (), trains: bool = False) -> Program:
     graph = Graph((), values)
     graph, ranges = bound_indices(graph, model.targets)
     leaves = tuple(current for current in topological(graph.results) if current.op.name in LEAVES)
     graph = Graph(leaves, graph.outputs)
     ranges = tuple(found for found in ranges if found.leaf in inputs)
-    return Program(graph, _place(model, graph, own or {}), ranges, inputs, reports or {}, replaced, flushes)
+    return Program(graph, _place(model, graph, own or {}), ranges, inputs, reports or {}, replaced, trains)
 
 
 def _all_inputs(model: Model) -> tuple[Node, ...]:

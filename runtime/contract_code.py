@@ -211,7 +211,8 @@ def _block(args, a, rows_a, starts, tiles, b, c, rows_c, depth, tile_depth, pane
             here = least(wide, group_end - column)
             at_b = _place_in_b(args, column)
             tile_b = offset(b, at_b)
-            # The columns beside these come next, and after the last ones the next chunk's first.
+            # The columns beside these come next, and after the last ones the next chunk's first; after the last chunk,
+            # for the next unit, the first chunk's.
             if column + wide < last_column:
                 tile_depth[AHEAD_B] = _place_in_b(args, column + wide) - at_b
             else:
@@ -255,8 +256,9 @@ def _define_contract(is_double):
         for level in range(3):
             depth[3 + level] = args[SUMS + LEVELS + 1 + level]
             depth[6 + level] = args[SUMS + 2 * LEVELS + 1 + level]
-        # Where rows go one by one nothing is left to the chunks.
-        chunks = _pieces(args, pieces) if args[BY_ROWS] == 0 else 0
+        chunks = _pieces(args, pieces)
+        if args[BY_ROWS] != 0:          # nothing is left to the chunks
+            chunks = 0
         for unit in range(begin, end):
             column_block, rest = unit % column_blocks, unit // column_blocks
             first_row, batch = rest % row_blocks * args[BLOCK_ROWS], rest // row_blocks
@@ -280,8 +282,7 @@ def _define_contract(is_double):
                 at_a, at_b = chunk[0], chunk[1]
                 for level in range(3):
                     depth[level] = chunk[2 + level]
-                if number + 1 < chunks:
-                    _chunk(args, number + 1, pieces, chunk)
+                _chunk(args, number + 1 if number + 1 < chunks else 0, pieces, chunk)
                 depth[AHEAD_A] = chunk[0] - at_a if depth[5] != 1 else 0
                 depth[AHEAD_B] = chunk[1] - at_b
                 _block(args, offset(unit_a, at_a), rows_a, starts, tiles, offset(unit_b, at_b),

@@ -125,7 +125,7 @@ def pack_columns(panels, b, depth, column_stride, columns, wide, last_wide, pane
                 whole = blocks if columns - column >= lane_count else 0
                 here = lane_count if whole != 0 else 1
                 for block in range(whole):
-                    for j in range(lane_count):
+                    for j in range(lane_count):         # the hardware does not foresee the next columns
                         ask_for(origin, (lane_count + j) * column_stride + block * lane_count)
                     _transpose(offset(to, block * lane_count * width), width,
                                offset(origin, block * lane_count), column_stride)

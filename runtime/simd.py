@@ -75,7 +75,7 @@ def use_whole_vectors(function: ir.Function) -> None:
 
 def use_no_library(function: ir.Function) -> None:
     """Have the function's loops stay loops: LLVM makes calls of the C library's memset and memcpy of those that fill or
-    copy."""
+    copy.  (It then takes no other function of that library for more than a function either.)"""
     set.add(function.attributes, '"no-builtins"')
 
 

@@ -35,7 +35,7 @@ PACK_A_COLUMNS = 48     # a copy of A pays if each element meets so many of B
 # A copy of B whose rows are far apart pays if so many rows of A use it: fewer where B is so long that its lines fall
 # out of the second-level cache too.
 PACK_B_ROWS, LONG_B, PACK_LONG_B_ROWS = 48, 768, 24
-FAR_B, FAR_ASKED_B = 384, 513       # bytes from row to row of such a B; of one that is asked for ahead
+FAR_B, FAR_ASKED_B = 384, 576       # least bytes from row to row of such a B; of one that is asked for ahead
 PREFETCH_ROWS = 12
 PREFETCHED = 8          # values of the shortest cache line, in those of the longest type
 PACKED_BYTES = 512      # of a row of B that is packed at once: the widest tile of the widest vectors

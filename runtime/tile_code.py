@@ -141,8 +141,9 @@ class _OuterTile(_Tile):
         """What this tile asks for, a line at every k, of what is needed after these tiles, and its strides: the
         hardware foresees neither the next columns of B nor an A whose k are far apart.
 
-        Each of the first tiles asks for another of the lines side by side in B; every second one, as these rows are
-        half a line, for its first row in A instead.  What has no need to ask asks for what it has.
+        Each of the first tiles asks for another of the lines side by side in B; every second one asks for its first row
+        in A instead: of float32, two tiles' rows are no more than a line.  What has no need to ask asks for what it
+        has.
         """
         builder, none, one = self.builder, ir.Constant(I64, 0), ir.Constant(I64, 1)
         number = builder.udiv(first_row, ir.Constant(I64, self.rows))

@@ -86,7 +86,8 @@ def translate(defined: Definition, kinds: Sequence[Kind | Pointer], module: ir.M
     returned = ir.VoidType() if result is None else result.llvm
     function = ir.Function(module, ir.FunctionType(returned, [kind.llvm for kind in kinds]), symbol)
     use_whole_vectors(function)
-    if sum(isinstance(node, ast.For) for node in ast.walk(defined.node)) > 1:
+    if any(isinstance(inner, ast.For) for outer in ast.walk(defined.node) if isinstance(outer, ast.For)
+           for inner in outer.body):
         use_no_library(function)        # many rows are short, such as those of a margin: a call takes longer
     function.attributes.add("nounwind")
     entry, body = function.append_basic_block("entry"), function.append_basic_block("body")     # variables; all else

@@ -27,7 +27,8 @@ def accumulating(outputs) -> int:
     rng = np.random.default_rng(0)
     arrays = {leaf.attrs["name"]: rng.normal(size=[7 if size == N else size for size in leaf.shape]).astype("f4")
               for leaf in LEAVES}
-    executable = compile_graph(graph, layout)
+    executable = compile_graph(graph, layout, trains=True)
+    assert not any(step.matrix is not None and step.matrix.accumulates for step in compile_graph(graph, layout).steps)
     found, expected = executable.run(arrays, {"N": 7}), compile_graph(graph, layout, "numpy").run(arrays, {"N": 7})
     for name in outputs:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4)
@@ -38,6 +39,8 @@ def test_a_sum_of_products_is_computed_in_one_memory():
     total = ops.add(ops.add(product(A, P), product(B, Q)), product(C, R))
     assert accumulating({"y": ops.tanh(total)}) == 2
     assert accumulating({"y": ops.tanh(total), "z": ops.exp(total)}) == 2
+    right = ops.add(product(A, P), ops.add(product(B, Q), product(C, R)))
+    assert accumulating({"y": ops.tanh(right)}) == 2
 
 
 def test_a_product_is_added_to_what_is_computed_before_it():
@@ -53,6 +56,7 @@ def test_summands_that_are_needed_alone_stay():
     assert accumulating({"y": ops.tanh(total), "z": ops.reduce(second, "sum", (0,))}) == 0
     assert accumulating({"y": ops.add(ops.mul(first, second), total)}) == 0
     assert accumulating({"y": ops.sub(first, second)}) == 0
+    assert accumulating({"y": total}) == 0
 
 
 SOURCE = """net 1

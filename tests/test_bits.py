@@ -117,6 +117,20 @@ def test_a_sum_over_three_axes_is_cut_alike_where_weights_are_bound():
     assert fn.bind(weights)(x).tobytes() == fn(weights, x).tobytes()
 
 
+def test_a_sum_of_products_of_which_one_is_bound_in_panels():
+    """Its columns are padded, those of the other are not: where the two would be added up must not depend on it."""
+    fn = netc.compile("""net 1
+
+model M(x: f32[N, 32], z: f32[N, 8]) -> (y: f32[N, 60]):
+    param a: f32[32, 60] = normal
+    param b: f32[8, 60] = normal
+    y = tanh(x @ a + z @ b)
+""")
+    weights, rng = fn.init(seed=1), np.random.default_rng(0)
+    x, z = (rng.normal(size=(50, size)).astype(np.float32) for size in (32, 8))
+    assert fn.bind(weights)(x, z).tobytes() == fn(weights, x, z).tobytes()
+
+
 def test_large_dense_kernels_are_bound_in_panels():
     text = "net 1\nmodel M(x: f32[N, T, 160]):\n    return x |> Dense(256, relu) |> Dense(40)\n"
     for precision in ("f32", "f64"):
