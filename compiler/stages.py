@@ -53,7 +53,7 @@ def format_stage(program: Program, stage: str, sizes: Mapping[str, int]) -> str:
         return format_fusion(fuse(optimize(program.graph).outputs))
     if stage in ("cuda", "ptx"):
         return _format_cuda(compile_graph(program.graph, program.layout, "cuda"), stage, sizes)
-    executable = compile_graph(program.graph, program.layout, "cpu", program.replaced)
+    executable = compile_graph(program.graph, program.layout, "cpu", program.replaced, program.trains)
     if stage == "loops":
         return executable.format_loops()
     if stage == "numba":
