@@ -40,7 +40,7 @@ def _addition(steps: Sequence, position: int, users: Users) -> tuple[Buffer, Buf
     """Two summands of a kernel, the memory that stays and that of products which may add to it; and how many kernels
     read them."""
     step = steps[position]
-    if not isinstance(step, Step) or step.kernel is None:
+    if not _is_kernel(step):
         return None
     for _, *loads in _additions(step):
         buffers = [step.views[load.buffer].buffer for load in loads]
@@ -49,6 +49,11 @@ def _addition(steps: Sequence, position: int, users: Users) -> tuple[Buffer, Buf
             if readers:
                 return kept, added, readers
     return None
+
+
+def _is_kernel(step) -> bool:
+    """Whether a step is a kernel of loops: neither a scan nor a product, nor removed."""
+    return isinstance(step, Step) and step.kernel is not None and step.matrix is None
 
 
 def _additions(step: Step) -> Iterator[tuple[Let, Load, Load]]:
@@ -95,7 +100,7 @@ def _is_product(step, memory: Buffer) -> bool:
 
 def _is_zero(step, memory: Buffer) -> bool:
     """Whether a step stores zeros in this memory and does nothing else."""
-    if isinstance(step, ScanStep) or step.kernel is None or step.matrix is not None or memory_of(step) != {memory}:
+    if not _is_kernel(step) or memory_of(step) != {memory}:
         return False
     leaves = [s for s in statements(step.kernel.body) if not hasattr(s, "body")]
     return all(isinstance(s, Store) or (isinstance(s, Constant) and s.value == 0) for s in leaves)
@@ -104,9 +109,9 @@ def _is_zero(step, memory: Buffer) -> bool:
 def _only_adds(step, kept: Buffer, added: Buffer) -> bool:
     """Whether a step does nothing with two buffers but to add up their elements, and does more than to store that: it
     would copy, where now it adds in place."""
-    if isinstance(step, ScanStep) or step.kernel is None or step.matrix is not None or step.attention is not None:
+    if not _is_kernel(step):
         return False
-    sums = [found for found in _additions(step) if _buffers(step, found) == {kept, added}]
+    sums = _sums(step, kept, added)
     names = Counter(name for s in statements(step.code.body) for name in operand_names(s))
     touched = sum(step.views[s.buffer].buffer in (kept, added) for s in statements(step.code.body)
                   if hasattr(s, "buffer"))
@@ -115,8 +120,10 @@ def _only_adds(step, kept: Buffer, added: Buffer) -> bool:
             and all(names[load.name] == 1 for _, *loads in sums for load in loads))
 
 
-def _buffers(step: Step, found: tuple[Let, Load, Load]) -> set:
-    return {step.views[load.buffer].buffer for load in found[1:]}
+def _sums(step: Step, kept: Buffer, added: Buffer) -> list[tuple[Let, Load, Load]]:
+    """A kernel's additions of the elements of these two buffers."""
+    return [found for found in _additions(step)
+            if {step.views[load.buffer].buffer for load in found[1:]} == {kept, added}]
 
 
 def _merge(steps: list, users: Users, kept: Buffer, added: Buffer, readers: int) -> None:
@@ -137,7 +144,7 @@ def _merge(steps: list, users: Users, kept: Buffer, added: Buffer, readers: int)
 
 def _with_one(step: Step, kept: Buffer, added: Buffer) -> Step:
     """A kernel without its additions of the elements of two buffers: it reads the sums from one."""
-    sums = [found for found in _additions(step) if _buffers(step, found) == {kept, added}]
+    sums = _sums(step, kept, added)
     views = tuple(view for view in step.views if view.buffer is not added)
     totals = {load.name: let.name for let, *loads in sums for load in loads if step.views[load.buffer].buffer is kept}
     removed = {let.name for let, *_ in sums} | {load.name for _, *loads in sums for load in loads

@@ -88,7 +88,7 @@ def attribute(model: Model, values: Iterable[Node] = ()) -> Attribution:
     images = {value: new[name] for name, value in named.items()}
     owners = {node: layer for layer, nodes in own_nodes(layers, images.get).items() for node in nodes}
     program = programs.predict(model)
-    executable = Executable(optimize(program.graph), program.layout, trains=program.trains)
+    executable = Executable(optimize(program.graph), program.layout)
     kernels = tuple(_kernels(executable, owners))
     return Attribution(executable.fusion, kernels, images, _holders(executable.fusion, kernels), owners)
 
