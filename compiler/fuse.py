@@ -8,6 +8,7 @@ cost: a value that several kernels need is stored unless it is cheaper to comput
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 
 from ..runtime.records import dataclass
 from .ir import Node, is_tensor, topological, users
@@ -25,6 +26,8 @@ CONTIGUOUS = {"scan", "scatter_add"}
 EXPENSIVE = {"exp": 10, "expm1": 14, "log": 10, "log1p": 14, "tanh": 14, "sigmoid": 12, "erf": 20, "sin": 14, "cos": 14,
              "pow": 24, "random_bits": 40, "div": 3, "sqrt": 3, "rsqrt": 4, "gather": 2}
 RECOMPUTE_LIMIT = 4      # a shared value that costs more operations an element than this is stored
+LATE_LIMIT = 24          # one that would be kept long: so many take as long as to write it to memory and read it again
+LATE_PRODUCTS = 2        # which it is where so many products come between
 REGION_LIMIT = 48        # an expression with more operations than this is cut in two
 
 
@@ -64,12 +67,19 @@ def fuse(outputs: Mapping[str, Node]) -> Fusion:
     roots = list(outputs.values())
     stored = _required(roots)
     use = users(roots)
+    nodes = topological(roots)
+    products = dict(zip(nodes, accumulate(current.op.name == "contract" for current in nodes)))     # up to each
     weight: dict[Node, int] = {}
-    for current in topological(roots):
+    for current in nodes:
         weight[current] = _weight(current, weight, stored)
         if current in stored or not is_tensor(current) or current.op.name in LEAVES | TRIVIAL:
             continue
-        shared = len(set(use[current])) > 1 and weight[current] > RECOMPUTE_LIMIT
+        readers = set(use[current])
+        shared = len(readers) > 1 and weight[current] > RECOMPUTE_LIMIT
+        if shared and weight[current] <= LATE_LIMIT and _is_of_one(current, stored):
+            # What an activation and its gradient have in common, each with readers of its own, is computed twice.
+            early, *late = sorted({products[reader] for reader in readers})
+            shared = len(late) != 1 or late[0] - early < LATE_PRODUCTS
         repeated = weight[current] > RECOMPUTE_LIMIT and current.shape and any(
             user.op.name == "broadcast" and user.attrs["axes"] != tuple(range(current.type.rank))
             for user in use[current])
@@ -79,8 +89,20 @@ def fuse(outputs: Mapping[str, Node]) -> Fusion:
     # The positions of maxima that nobody wants but the pooling itself, which finds the maxima without them.
     stored -= {current for current in stored if current.op.name == "window_argmax" and current not in roots
                and all(is_max_pooling(user) for user in use[current])}
-    order = tuple(current for current in topological(roots) if current in stored)
+    order = tuple(current for current in nodes if current in stored)
     return Fusion(order, dict(outputs))
+
+
+def _is_of_one(current: Node, stored: set[Node]) -> bool:
+    """Whether it takes one stored value to compute this one, which so can be kept in its place."""
+    read, waiting = set(), [current]
+    while waiting and len(read) < 2:
+        for arg in waiting.pop().args:
+            if arg in stored:
+                read.add(arg)
+            elif arg.op.name not in LEAVES:
+                waiting.append(arg)
+    return len(read) == 1
 
 
 def _required(roots: Iterable[Node]) -> set[Node]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..runtime.records import changed, dataclass
-from .loops import Affine, Follow, For, Kernel, Let, Load, Share, Store, Units, replaced, statements
+from .loops import Affine, Follow, For, Kernel, Load, Share, Store, Units, replaced
 from .memory import buffers_of, lifetimes, memory_of
 from .nest import View
 from .schedule import Buffer, External, ScanStep, Step
@@ -142,23 +142,7 @@ def _may_follow(step: Step, new: Buffer, old: Buffer) -> bool:
         if memory is old or (memory is new and access.kind is Store):
             (before if memory is old else stores).append((position, access.place_in_unit(shifts)))
     places = {place for _, place in (*stores, *before)}
-    is_after = bool(stores and before) and len(places) == 1 and before[-1][0] < stores[0][0]
-    return is_after and not _is_chosen(step, new, old)
-
-
-def _is_chosen(step: Step, new: Buffer, old: Buffer) -> bool:
-    """Whether an element of ``new`` is, as it happens, the one of ``old``: in one memory LLVM would store only where it
-    is another, element by element or by masks, which takes far longer than to store all."""
-    body = list(statements(step.code.body))
-    made = {s.name: s for s in body if isinstance(s, (Let, Load))}
-    wanted = [s.value for s in body if isinstance(s, Store) and step.views[s.buffer].buffer is new]
-    while wanted:
-        found = made.get(wanted.pop())
-        if isinstance(found, Load) and step.views[found.buffer].buffer is old:
-            return True
-        if isinstance(found, Let) and found.op in ("where", "maximum", "minimum"):
-            wanted += found.args
-    return False
+    return bool(stores and before) and len(places) == 1 and before[-1][0] < stores[0][0]
 
 
 def _moved_to(step, new: Buffer, old: Buffer):

@@ -85,6 +85,17 @@ def allocate(builder, type_: ir.Type, name: str = "") -> ir.Value:
         return builder.alloca(type_, name=name)
 
 
+def as_read(builder, value):
+    """The value; if it was loaded just now, so that LLVM does not look where from.  A choice between it and another that
+    is stored in its place would become a store of some elements: one by one, or by masks, which takes far longer on
+    processors whose masks are no registers of their own."""
+    if not isinstance(value, ir.LoadInstr):
+        return value
+    frozen = ir.instructions.Instruction(builder.block, value.type, "freeze", [value])
+    builder._insert(frozen)         # llvmlite has no method for it
+    return frozen
+
+
 def loop_hint(module, *option) -> ir.values.MDValue:
     """The metadata of a loop's last branch (a node that begins with itself): an option of LLVM's, a name and perhaps a
     number."""

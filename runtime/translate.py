@@ -34,6 +34,7 @@ from .simd import (
     I32,
     I64,
     allocate,
+    as_read,
     call_intrinsic,
     call_library,
     counting,
@@ -428,7 +429,7 @@ class _Expansion:
         builder = self.builder
         if _is_plain_choice(e) and ast.unparse(e.test) not in self.guards:
             a, b = self.same(self.expression(e.body), self.expression(e.orelse), e)
-            return Typed(a.kind, builder.select(condition.value, a.value, b.value))
+            return Typed(a.kind, builder.select(condition.value, as_read(builder, a.value), as_read(builder, b.value)))
         arms = builder.append_basic_block("then"), builder.append_basic_block("else")
         after = builder.append_basic_block("after")
         builder.cbranch(condition.value, *arms)

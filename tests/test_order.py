@@ -33,6 +33,16 @@ def test_gradients_with_respect_to_weights_come_as_soon_as_they_can():
     assert step.bind({"N": samples}).live_bytes <= 4 * (values + 2 * weights)
 
 
+@pytest.mark.parametrize("activation, kept", [("gelu", 2), ("silu", 2), ("tanh", 1)])
+def test_what_an_activation_and_its_gradient_share_is_computed_again(activation, kept):
+    """Of each layer its product and its output are kept until the way back, or the output alone; beside them lie two
+    gradients at a time."""
+    samples = 1000
+    step = netc.compile(DENSE.replace("tanh", activation)).program("step").executable
+    values, weights = (kept * LAYERS + 3) * WIDTH * samples, LAYERS * WIDTH * (WIDTH + 1)
+    assert step.bind({"N": samples}).live_bytes <= 4 * (values + 2 * weights)
+
+
 @pytest.mark.parametrize("name", ["autoencoder", "inception", "ticket", "transformer", "two_images"])
 def test_what_is_read_was_computed_before(name):
     graph = optimize(netc.compile(EXAMPLES / f"{name}.net").program("step").program.graph)
