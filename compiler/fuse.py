@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from ..runtime.records import dataclass
 from .ir import Node, is_tensor, topological, users
-from .types import Size
+from .types import Size, product
 
 LEAVES = {"input", "param", "state", "local"}
 TRIVIAL = {"constant", "size", "iota"}
@@ -76,7 +76,7 @@ def fuse(outputs: Mapping[str, Node]) -> Fusion:
             continue
         readers = set(use[current])
         shared = len(readers) > 1 and weight[current] > RECOMPUTE_LIMIT
-        if shared and weight[current] <= LATE_LIMIT and _is_of_one(current, stored):
+        if shared and weight[current] <= LATE_LIMIT and _is_of_one(current, readers, stored):
             # What an activation and its gradient have in common, each with readers of its own, is computed twice.
             early, *late = sorted({products[reader] for reader in readers})
             shared = len(late) != 1 or late[0] - early < LATE_PRODUCTS
@@ -93,16 +93,19 @@ def fuse(outputs: Mapping[str, Node]) -> Fusion:
     return Fusion(order, dict(outputs))
 
 
-def _is_of_one(current: Node, stored: set[Node]) -> bool:
-    """Whether it takes one stored value to compute this one, which so can be kept in its place."""
-    read, waiting = set(), [current]
-    while waiting and len(read) < 2:
+def _is_of_one(current: Node, readers: Iterable[Node], stored: set[Node]) -> bool:
+    """Whether it takes one stored value to compute this one, as large as it, which so can be kept in its place; and it
+    is read element by element."""
+    read: set[Node] = set()
+    waiting = [current]
+    while waiting:
         for arg in waiting.pop().args:
             if arg in stored:
                 read.add(arg)
             elif arg.op.name not in LEAVES:
                 waiting.append(arg)
-    return len(read) == 1
+    return [product(arg.shape) for arg in read] == [product(current.shape)] \
+        and not any(reader.op.name in MOVEMENT | OPAQUE for reader in readers)
 
 
 def _required(roots: Iterable[Node]) -> set[Node]:

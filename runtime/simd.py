@@ -86,8 +86,8 @@ def allocate(builder, type_: ir.Type, name: str = "") -> ir.Value:
 
 
 def as_read(builder, value):
-    """The value; if it was loaded just now, so that LLVM does not look where from.  A choice between it and another that
-    is stored in its place would become a store of some elements: one by one, or by masks, which takes far longer on
+    """The value; if it was loaded just now, so that LLVM does not look where from.  A choice between it and another,
+    stored in its place, would become a store of some elements: one by one, or by masks, which takes far longer on
     processors whose masks are no registers of their own."""
     if not isinstance(value, ir.LoadInstr):
         return value
