@@ -40,6 +40,7 @@ def join_rows(steps: Iterable) -> list:
 
 
 def _joined(first: Any, second: Any) -> Step | None:
+    first, second = _by_units(first), _by_units(second)
     if not (isinstance(first, Step) and isinstance(second, Step)) or not all(map(_is_joinable, (first, second))):
         return None
     if "rows" not in (first.label, second.label):
@@ -59,6 +60,18 @@ def _joined(first: Any, second: Any) -> Step | None:
     kernel = Kernel(tuple(view.dtype for view in views), (*before, Units(split, inside)))
     return replace(first, kernel=kernel, views=views, work=first.work + second.work, label="rows",
                    values=tuple(dict.fromkeys((*first.values, *second.values))))
+
+
+def _by_units(step: Any) -> Any:
+    """A step over a vector with an element a unit: there may be one for each row."""
+    if not isinstance(step, Step) or not step.vector or step.label not in JOINED:
+        return step
+    *before, whole = step.code.body
+    *first, loop = whole.body
+    if not isinstance(loop, For) or loop.variable != whole.variable or any(hasattr(s, "body") for s in first):
+        return step
+    units = Units(((loop.variable, loop.extent),), loop.body)
+    return replace(step, kernel=changed(step.code, body=(*before, *first, units)))
 
 
 def _is_joinable(step: Step) -> bool:

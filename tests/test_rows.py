@@ -59,7 +59,14 @@ def agree(joined, apart, value, *more):
             np.testing.assert_allclose(results[0][name], want[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("make, before", [(softmax, 4), (normalised, 2), (lambda v: normalised(softmax(v)), 5)])
+def scaled(value):
+    """By what is computed of a row's sum, which is an element for each row."""
+    root = ops.sqrt(ops.sqrt(ops.reduce(ops.mul(value, value), "sum", (2,))))
+    return ops.sub(ops.mul(value, over(root)), over(ops.mul(root, root)))
+
+
+@pytest.mark.parametrize("make, before", [(softmax, 4), (normalised, 2), (scaled, 3),
+                                          (lambda v: normalised(softmax(v)), 5)])
 def test_what_works_on_rows_is_one_kernel(monkeypatch, make, before):
     value = make(x)
     joined, apart = executables(monkeypatch, value)
