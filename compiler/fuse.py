@@ -100,7 +100,7 @@ def _is_of_one(current: Node, readers: Iterable[Node], stored: set[Node]) -> boo
     waiting = [current]
     while waiting:
         for arg in waiting.pop().args:
-            if arg in stored:
+            if arg in stored or arg.op.name == "item":      # of a scan, which is stored
                 read.add(arg)
             elif arg.op.name not in LEAVES:
                 waiting.append(arg)
