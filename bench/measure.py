@@ -45,7 +45,8 @@ class Settings:
 class Timing:
     """One peer on one row.  Times in seconds a call: median, tenth and ninetieth percentile, and the least;
     ``difference`` is the largest from netc's results, in units of the tolerance; ``disturbance`` the share of the
-    cores' time that other processes took in the turns that count (their median).  ``error``: why there is no time."""
+    cores' time that other processes took in the turns that count (their median); ``peak_memory`` the largest of the
+    process in bytes since its results were compared.  ``error``: why there is no time."""
 
     peer: str
     error: str | None = None

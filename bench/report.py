@@ -66,7 +66,7 @@ class Report:
             mean = self.ahead(job)
             if mean is not None:
                 parts.append(Text(f"geometric mean against the best peer of each row: {mean:.2f}x"))
-            parts += [Text("\npeak memory of the process, MiB"), table(rows, names, _memory),
+            parts += [Text("\nlargest memory of the process while it was timed, MiB"), table(rows, names, _memory),
                       Text("\nseconds from the ready import to the first result: compiling, or reading compiled code"),
                       table(rows, names, _first),
                       Text("\nnetc's program: what products and kernels compute and move, its arena over the least "

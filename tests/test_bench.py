@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -27,7 +28,7 @@ from netc.bench.process import PeerError, Process
 from netc.bench.quiet import Watch, process_seconds, wait_for_quiet
 from netc.bench.report import Report, against, milliseconds, summary
 from netc.bench.sizes import installed_bytes
-from netc.bench.worker import memory, timed
+from netc.bench.worker import forget_peak, memory, timed
 from netc.compiler.cli import main
 
 PARAMETERS = {"tiny": 16, "mlp": 535_818, "inception": 1_090_761, "two_images": 1_092_761, "autoencoder": 28_241,
@@ -167,6 +168,15 @@ def test_short_calls_are_timed_in_blocks():
     assert len(samples) >= 3 and len(calls) > 10 * len(samples) and max(samples) < 1e-3
     assert len(timed(lambda: time.sleep(0.02), 0.001)) == 3
     assert 0 < memory()["resident"] <= memory()["peak"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
+def test_memory_of_the_check_does_not_count():
+    large = np.ones(1 << 23)
+    with_array = memory()["peak"]
+    del large
+    forget_peak()
+    assert memory()["peak"] < with_array - (1 << 25)
 
 
 def test_disturbed_turns_are_repeated_and_the_quietest_count(monkeypatch):
