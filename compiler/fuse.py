@@ -7,7 +7,7 @@ cost: a value that several kernels need is stored unless it is cheaper to comput
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import accumulate
 
 from ..runtime.records import dataclass
@@ -21,6 +21,8 @@ OPAQUE = {"contract", "reduce", "argmax", "argmin", "scan", "concat", "scatter_a
           "window_argmax", "window_take", "window_put"}
 # Arguments that a kernel reads many times or out of order, so that computing them anew would cost more than storing.
 READ_MANY_TIMES = {"contract", "window_argmax", "window_take", "window_put"}
+# Values that are made of what is at other coordinates than their own.
+ELSEWHERE = MOVEMENT - {"stop_gradient", "custom"} | TRIVIAL | {"gather", "random_bits"}
 CONTIGUOUS = {"scan", "scatter_add"}
 
 EXPENSIVE = {"exp": 10, "expm1": 14, "log": 10, "log1p": 14, "tanh": 14, "sigmoid": 12, "erf": 20, "sin": 14, "cos": 14,
@@ -38,7 +40,7 @@ class Fusion:
     stored: tuple[Node, ...]
     outputs: Mapping[str, Node]
 
-    def __contains__(self, current: Node) -> bool:
+    def __contains__(self, current: object) -> bool:
         return current in self._set
 
     @property
@@ -96,15 +98,8 @@ def fuse(outputs: Mapping[str, Node]) -> Fusion:
 def _is_of_one(current: Node, readers: Iterable[Node], stored: set[Node]) -> bool:
     """Whether it takes one stored value to compute this one, as large as it, which so can be kept in its place; and it
     is read element by element."""
-    read: set[Node] = set()
-    waiting = [current]
-    while waiting:
-        for arg in waiting.pop().args:
-            if arg in stored or arg.op.name == "item":      # of a scan, which is stored
-                read.add(arg)
-            elif arg.op.name not in LEAVES:
-                waiting.append(arg)
-    return [product(arg.shape) for arg in read] == [product(current.shape)] \
+    kept = [arg for arg in operands(current, stored) if arg.op.name not in LEAVES]
+    return [product(arg.shape) for arg in kept] == [product(current.shape)] \
         and not any(reader.op.name in MOVEMENT | OPAQUE for reader in readers)
 
 
@@ -178,6 +173,37 @@ def _weight(current: Node, weight: Mapping[Node, int], stored: set[Node]) -> int
     return min(own + sum(weight[arg] for arg in current.args), 10 * REGION_LIMIT)
 
 
+def is_elementwise(current: Node) -> bool:
+    """Whether an inlined value reads its arguments at its own coordinates only."""
+    return current.op.name not in ELSEWHERE
+
+
+def operands(current: Node, stored: Container[Node]) -> dict[Node, bool]:
+    """The stored values, results of scans and leaves that the kernel of a value reads, and whether each is read only at
+    the element that is computed."""
+    found: dict[Node, bool] = {}
+    for operand, aligned in _reached(current, stored):
+        if operand in stored or operand.op.name in LEAVES | {"item"}:
+            found[operand] = found.get(operand, True) and aligned
+    return found
+
+
+def _reached(current: Node, stored: Container[Node]) -> Iterator[tuple[Node, bool]]:
+    """What the kernel of a value computes on the way to it and what it reads, and whether at the element itself: what
+    is wanted there and elsewhere comes twice."""
+    waiting = [(arg, is_elementwise(current)) for arg in current.args]
+    seen = set()
+    while waiting:
+        operand, aligned = place = waiting.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        yield place
+        if operand not in stored and operand.op.name not in LEAVES | {"item"}:
+            aligned = aligned and is_tensor(operand) and is_elementwise(operand)
+            waiting.extend((arg, aligned) for arg in operand.args)
+
+
 def split_of(current: Node) -> list[list[int]] | None:
     """For a reshape that only splits dimensions (or adds and drops ones): the result's axes that make up each
     operand axis, outermost first; None if some dimensions merge, which no affine index can express."""
@@ -212,26 +238,22 @@ def format_fusion(fusion: Fusion) -> str:
     names = {current: f"k{number}" for number, current in enumerate(fusion.stored)}
     lines = []
     for current in fusion.stored:
-        inlined: list[str] = []
-        read: list[str] = []
-        stack, seen = list(current.args), set()
-        while stack:
-            arg = stack.pop()
-            if arg in seen:
-                continue
-            seen.add(arg)
-            if arg in names:
-                read.append(names[arg])
-            elif arg.op.name in LEAVES:
-                read.append(str(arg.attrs.get("path", arg.attrs.get("name", arg.attrs.get("index")))))
-            else:
-                if arg.op.name not in TRIVIAL:
-                    inlined.append(arg.op.name)
-                stack.extend(arg.args)
+        read = operands(current, names)
+        inlined = [arg.op.name for arg in {arg: None for arg, _ in _reached(current, names)}
+                   if arg not in read and arg.op.name not in TRIVIAL]
+        read_names = {_name(arg, names) for arg in read}
         text = f"{names[current]} = {current.op.name}: {current.type}"
-        text += f"  reads {', '.join(sorted(read)) or '-'}"
+        text += f"  reads {', '.join(sorted(read_names)) or '-'}"
         if inlined:
             text += f"  fuses {', '.join(sorted(inlined))}"
         lines.append(text)
     lines += [f"output {name} = {names.get(value, value.op.name)}" for name, value in fusion.outputs.items()]
     return "\n".join(lines)
+
+
+def _name(operand: Node, names: Mapping[Node, str]) -> str:
+    """Of a stored value its number, of a leaf its own name."""
+    if operand.op.name == "item":
+        operand = operand.args[0]
+    own = operand.attrs
+    return names.get(operand) or str(own.get("path", own.get("name", own.get("index"))))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from .fuse import LEAVES, TRIVIAL, Fusion, through_reshapes
+from .fuse import LEAVES, Fusion, operands, through_reshapes
 from .ir import Node, is_tensor
-from .nest import is_elementwise
 from .order import by_memory
 
 LARGEST_GROUP = 8           # members: each is a stream of stores
@@ -61,9 +60,16 @@ def _gains(current: Node, group: list[Node], reads: Mapping[Node, Mapping[Node, 
     members = set(group)
     own = reads[current]
     together = set().union(*(reads[member] for member in group)) - members
-    gains = any(operand in members or operand in together for operand in own if is_tensor(operand) and operand.shape)
+    gains = any(operand in members or (operand in together and not _is_in_pieces(operand, aligned))
+                for operand, aligned in own.items() if is_tensor(operand) and operand.shape)
     aligned = all(own[member] for member in group if member in own)
     return gains and aligned and len(group) < LARGEST_GROUP and len(together | set(own)) <= MOST_READS
+
+
+def _is_in_pieces(operand: Node, is_aligned: bool) -> bool:
+    """Whether this is a vector such as an optimiser's state, of which a value reads a piece: those of others lie apart.
+    """
+    return operand.op.name in LEAVES and operand.type.rank == 1 and not is_aligned
 
 
 def _may_wait(current: Node, group: list[Node], position: int, readers: Mapping[Node, set[Node]],
@@ -80,20 +86,8 @@ def _may_come(current: Node, group: list[Node], reads: Mapping[Node, Mapping[Nod
 
 
 def _reads(current: Node, fusion: Fusion) -> dict[Node, bool]:
-    """The stored values and leaves that the kernel of a value reads, and whether only at the element it computes."""
-    found: dict[Node, bool] = {}
-    stack = [(arg, is_elementwise(current)) for arg in current.args]
-    seen = set()
-    while stack:
-        operand, aligned = stack.pop()
-        if (operand, aligned) in seen:
-            continue
-        seen.add((operand, aligned))
-        if operand.op.name == "item":
-            operand, aligned = operand.args[0], False
-        if operand in fusion or operand.op.name in LEAVES:
-            found[operand] = found.get(operand, True) and aligned
-        elif operand.op.name not in TRIVIAL:
-            aligned = aligned and is_tensor(operand) and is_elementwise(operand)
-            stack.extend((arg, aligned) for arg in operand.args)
-    return found
+    """The stored values and leaves that the kernel of a value reads, and whether each only at the element it computes;
+    a scan's results stand for the scan."""
+    found = operands(current, fusion)
+    return {operand: aligned for operand, aligned in found.items() if operand.op.name != "item"} \
+        | {operand.args[0]: False for operand in found if operand.op.name == "item"}

@@ -251,11 +251,6 @@ _RULES = {
 }
 
 
-def is_elementwise(current: Node) -> bool:
-    """Whether an inlined value reads its arguments at its own coordinates only."""
-    return current.op.name not in _RULES or _RULES[current.op.name] is _same
-
-
 # --- from statements to loops ------------------------------------------------------------------------------------
 
 
