@@ -285,9 +285,10 @@ class Function:
 
     def _renewable(self, program: Compiled, weights: Weights, optimizer: Mapping[str, np.ndarray]) -> dict:
         """Weights and the optimiser's state by slot, copies where the program replaces them."""
+        from .runtime.addresses import aligned_copy
         in_place = program.executable.in_place
         slots = self._slots(weights) | self._optimizer_slots(optimizer)
-        return {slot: array.copy() if slot in in_place else np.asarray(array, order="C")
+        return {slot: aligned_copy(array) if slot in in_place else np.asarray(array, order="C")
                 for slot, array in slots.items()}
 
     def trainer(self, weights: Weights, optimizer: Mapping[str, np.ndarray] | None = None, *, seed: int = 0,

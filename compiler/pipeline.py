@@ -256,8 +256,9 @@ class Binding:
     """A program whose sizes are numbers: a table of steps and an arena."""
 
     def __init__(self, executable: Executable, sizes: Mapping[str, int], addresses: Mapping[str, int], flat: bool):
-        from ..runtime.addresses import address_of
-        self.slots, self._in_place, self._address_of = executable.slots, executable.in_place, address_of
+        from ..runtime.addresses import address_of, aligned
+        self.slots, self._in_place = executable.slots, executable.in_place
+        self._address_of, self._aligned = address_of, aligned
         self._sources, self._addresses, self._flushes = executable.sources, addresses, executable.trains
         self.shapes = {name: (tuple(evaluate(size, sizes) for size in type_.shape), type_.dtype.numpy)
                        for name, type_ in executable.output_types.items()}
@@ -471,7 +472,7 @@ class Binding:
     def _call(self, runner, arrays: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]):
         """The outputs by name, and what the runner gives."""
         given = {**out, **{name: arrays[name] for name in self._in_place}}
-        results = {name: given[name] if name in given else np.empty(shape, dtype)
+        results = {name: given[name] if name in given else self._aligned(shape, dtype)
                    for name, (shape, dtype) in self.shapes.items()}
         frame = self._frame()
         bases, address_of = frame.bases, self._address_of

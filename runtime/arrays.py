@@ -75,10 +75,12 @@ class HostMemory:
 
     def place(self, array: np.ndarray) -> np.ndarray:
         """A copy of an array."""
-        return array.copy()
+        from .addresses import aligned_copy
+        return aligned_copy(array)
 
     def like(self, array: np.ndarray) -> np.ndarray:
-        return np.empty_like(array)
+        from .addresses import aligned
+        return aligned(array.shape, array.dtype)
 
     def fetch(self, array: np.ndarray) -> np.ndarray:
         """A copy on the host."""

@@ -138,7 +138,8 @@ class Weights(Mapping[str, "np.ndarray"]):
         ``copy=False`` hands the arrays over: the caller must not write to them afterwards.
         """
         self.layout = layout
-        vector = np.array(flat, layout.dtype, order="C") if copy else np.asarray(flat, layout.dtype, order="C")
+        from .addresses import aligned_copy
+        vector = (aligned_copy(np.asarray(flat), layout.dtype) if copy else np.asarray(flat, layout.dtype, order="C"))
         if vector.shape != (layout.size,):
             raise WeightsError(f"the flat vector has shape {list(vector.shape)}, expected [{layout.size}]")
         self.flat = _frozen(vector)
@@ -158,7 +159,8 @@ class Weights(Mapping[str, "np.ndarray"]):
             hint = nearest(unknown[0], missing) if unknown and missing else ""
             raise WeightsError("; ".join([f"missing: {listing(missing)}"] * bool(missing)
                                          + [f"unknown: {listing(unknown)}{hint}"] * bool(unknown)))
-        flat, apart = np.empty(layout.size, layout.dtype), {}
+        from .addresses import aligned
+        flat, apart = aligned((layout.size,), layout.dtype), {}
         for entry in layout.entries:
             value = _fitting(entry, values[entry.path])
             if entry.offset is None:
