@@ -286,7 +286,7 @@ class Binding:
         from ..runtime.runner import Runner
         self.arena_bytes += self._scratch
         self.runner = Runner(np.array(self._table, np.int64).reshape(-1, 4), np.array(self._words or [0], np.int64),
-                             self._is_worth_threads(), self._flushes, self._work < BRIEF_WORK)
+                             self._is_worth_threads(), self._flushes, self._work < BRIEF_WORK, self._is_flat)
 
     def _is_worth_threads(self) -> bool:
         """Whether several threads are faster than one: what they share must be worth their meetings."""

@@ -34,8 +34,8 @@ ASLEEP = 48             # 1 where a worker sleeps, or is about to
 CONTROL_WORDS = 56
 
 # A program block, int64 words: address of the steps, their number, address of the arguments, whether it flushes,
-# address of the counters.
-PROGRAM_STEPS, PROGRAM_COUNT, PROGRAM_ARGS, PROGRAM_FLUSHES, PROGRAM_COUNTERS = range(5)
+# address of the counters, address of the runs' ends: for the first step of each run the step after it.
+PROGRAM_STEPS, PROGRAM_COUNT, PROGRAM_ARGS, PROGRAM_FLUSHES, PROGRAM_COUNTERS, PROGRAM_ENDS = range(6)
 
 # What a request to run with all threads is answered: it is done; nothing is done, since another job runs or there are
 # no workers any more; or since a worker must be woken first.
@@ -78,6 +78,17 @@ def region_address() -> int:
     return machine.code(_text("region")).address
 
 
+def _ends_of_runs(steps: np.ndarray) -> np.ndarray:
+    """Where the run that begins at each step ends: of steps that are one piece each, which one thread does without
+    meeting the others between them; a step of several is a run by itself."""
+    is_whole = steps[:, 2] <= np.maximum(steps[:, 3], 1)
+    ends = np.arange(1, len(steps) + 1, dtype=np.int64)
+    for step in range(len(steps) - 2, -1, -1):
+        if is_whole[step] and is_whole[step + 1]:
+            ends[step] = ends[step + 1]
+    return ends
+
+
 class Runner:
     """A program bound to its sizes: ``runner(bases)`` runs it.
 
@@ -85,11 +96,12 @@ class Runner:
     rewrite argument words between runs, but not during one.  Calls from several Python threads may overlap, each
     with its own ``bases``, as long as their slots do not overlap.  ``flushes``: numbers below the smallest normal one
     are 0, on every thread that takes part: with them some processors take ten times as long.  ``is_brief``: a run on
-    one thread takes so short a time that it keeps the interpreter's lock.
+    one thread takes so short a time that it keeps the interpreter's lock.  ``is_flat``: threads meet after every step,
+    even between those that are one piece each, so that each has a time of its own.
     """
 
     def __init__(self, steps: np.ndarray, args: np.ndarray, worth_threads: bool = True, flushes: bool = False,
-                 is_brief: bool = False):
+                 is_brief: bool = False, is_flat: bool = False):
         self.steps = np.ascontiguousarray(steps, dtype=np.int64).reshape(-1, STEP_WORDS)
         self.args = np.ascontiguousarray(args, dtype=np.int64)
         self.count = len(self.steps)
@@ -97,8 +109,9 @@ class Runner:
         # A program runs with several threads once at a time: its counters are its own.
         self._counters = np.zeros((self.count + 1) * COUNTER_WORDS if self.is_parallel else 0, np.int64)
         counters = self._counters.ctypes.data
+        self._ends = np.arange(1, self.count + 1, dtype=np.int64) if is_flat else _ends_of_runs(self.steps)
         self._program = np.array([self.steps.ctypes.data, self.count, self.args.ctypes.data, flushes,
-                                  counters + -counters % 64], np.int64)
+                                  counters + -counters % 64, self._ends.ctypes.data], np.int64)
         self.address = self._program.ctypes.data
         self.is_brief = is_brief and not self.is_parallel
         self._serial = native_function("serial", self.is_brief)

@@ -91,6 +91,7 @@ from .runner import (
     PROGRAM_ARGS,
     PROGRAM_COUNT,
     PROGRAM_COUNTERS,
+    PROGRAM_ENDS,
     PROGRAM_FLUSHES,
     PROGRAM_STEPS,
     SLEEPERS,
@@ -125,7 +126,7 @@ def _walk(control, place, times, timed):
     """
     program, bases = words_at(control, JOB_PROGRAM), bases_at(control, JOB_BASES)
     steps, count, args = words_at(program, PROGRAM_STEPS), program[PROGRAM_COUNT], words_at(program, PROGRAM_ARGS)
-    counters = words_at(program, PROGRAM_COUNTERS)
+    counters, ends = words_at(program, PROGRAM_COUNTERS), words_at(program, PROGRAM_ENDS)
     claim = 1 if place % 2 == 0 else BACK
     clock = nanoseconds() if timed else 0
     flushing = set_flushing(program[PROGRAM_FLUSHES])
@@ -133,9 +134,9 @@ def _walk(control, place, times, timed):
     while step < count:
         if place == 0:
             store_release(control, CURRENT, step)
-        row, claimed = step * STEP_WORDS, step * COUNTER_WORDS
-        done = claimed + 1
-        units, grain = steps[row + 2], most(steps[row + 3], 1)
+        row, claimed, following = step * STEP_WORDS, step * COUNTER_WORDS, ends[step]
+        done, is_run = claimed + 1, following > step + 1
+        units, grain = 1 if is_run else steps[row + 2], most(steps[row + 3], 1)
         pieces = (units + grain - 1) // grain
         while _claims(load_acquire(counters, claimed)) < pieces:
             before = fetch_add(counters, claimed, claim)
@@ -144,15 +145,26 @@ def _walk(control, place, times, timed):
             piece = before % BACK if claim == 1 else pieces - 1 - before // BACK
             begin = piece * grain
             end = least(begin + grain, units)
-            call_kernel(steps, row, bases, args, steps[row + 1], begin, end)
+            if is_run:
+                _do(steps, args, bases, step, following)
+            else:
+                call_kernel(steps, row, bases, args, steps[row + 1], begin, end)
             fetch_add(counters, done, end - begin)
         _wait(counters, done, units)
         if timed:
             now = nanoseconds()
             times[step] += now - clock
             clock = now
-        step += 1
+        step = following
     restore_flushing(flushing)
+
+
+def _do(steps, args, bases, first, last):
+    """Do the steps from the first one to before the last one."""
+    for step in range(first, last):
+        row = step * STEP_WORDS
+        if steps[row + 2] > 0:
+            call_kernel(steps, row, bases, args, steps[row + 1], 0, steps[row + 2])
 
 
 def _do_all(program, bases, times, timed):

@@ -180,6 +180,21 @@ def test_steps_without_units_are_skipped(add_one, two_threads):
     assert (arena[1] == 1).all()
 
 
+def test_steps_of_one_piece_in_a_row_are_done_by_one_thread(add_one, two_threads):
+    """Without a meeting after each; the time of all is that of the first, but where each shall have its own."""
+    grains = [SIZE, SIZE, 64, SIZE, SIZE, SIZE, 64, 64, SIZE]
+    args = np.array([[0, 4 * SIZE * s, 0, 4 * SIZE * (s + 1)] for s in range(len(grains))], np.int64).ravel()
+    steps = np.array([[add_one, 4 * s, SIZE, grain] for s, grain in enumerate(grains)])
+    for is_flat, timed in ((False, [1, 0, 1, 1, 0, 0, 1, 1, 1]), (True, [1] * 9)):
+        program = runner.Runner(steps, args, is_flat=is_flat)
+        for start in range(20):
+            arena = np.zeros((len(grains) + 1, SIZE), np.float32)
+            arena[0] = start
+            times = program.profile(bases_of(arena).ctypes.data)
+            assert (arena == start + np.arange(len(arena))[:, None]).all()
+            assert (times > 0).tolist() == [bool(part) for part in timed]
+
+
 def test_threads_claim_from_the_two_ends_of_a_step(two_threads):
     """So each meets the same part of what it has in its caches, whichever of them is faster."""
     pieces, most_nanoseconds = 12, 10 ** 10
