@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from .schedule import Product
-from .types import Dim, Size, product
+from .types import is_symbol, product
 
 LEAST_TERMS = 256           # of a sum of known length: a shorter one is read at once
 LEAST_BYTES = 1 << 19       # of a B that few rows use
@@ -28,7 +28,7 @@ def _is_far(matrix: Product) -> bool:
     from ..runtime.tile import PACK_A_COLUMNS, STRIDED_DEPTH, lines_kept
     terms = product(extent.size for extent in matrix.sums)
     apart = next((extent.a for extent in reversed(matrix.sums) if extent.size != 1), 1)
-    if apart == 1 or _is_symbol(terms) or (isinstance(terms, int) and terms < LEAST_TERMS):
+    if apart == 1 or is_symbol(terms) or (isinstance(terms, int) and terms < LEAST_TERMS):
         return False
     is_narrow = isinstance(matrix.columns, int) and matrix.columns < PACK_A_COLUMNS
     return is_narrow or not isinstance(apart, int) or lines_kept(apart * matrix.a.dtype.itemsize) >= STRIDED_DEPTH
@@ -37,14 +37,11 @@ def _is_far(matrix: Product) -> bool:
 def _is_long(matrix: Product) -> bool:
     """Whether B is large and not copied, and its rows of A are samples alone, which may be few."""
     from ..runtime.tile import FAR_ASKED_B
-    cells = product(extent.size for extent in matrix.sums) * matrix.all_columns
-    if not _is_symbol(matrix.row_count) or not isinstance(cells, int) or cells * matrix.b.dtype.itemsize < LEAST_BYTES:
+    parts = matrix.batch[:-1] if matrix.panels else matrix.batch        # of its sum
+    cells = product(extent.size for extent in (*parts, *matrix.sums)) * matrix.all_columns
+    if not is_symbol(matrix.row_count) or not isinstance(cells, int) or cells * matrix.b.dtype.itemsize < LEAST_BYTES:
         return False
     apart = next((extent.b for extent in reversed(matrix.sums) if extent.size != 1), 0)
     is_near = isinstance(apart, int) and abs(apart) * matrix.b.dtype.itemsize < FAR_ASKED_B
-    return matrix.panels is not None or (is_near and not matrix.batch and matrix.column_stride == 1)
+    return matrix.panels is not None or (is_near and matrix.column_stride == 1)
 
-
-def _is_symbol(size: Size) -> bool:
-    """Whether a size is one unknown number, and no multiple of one."""
-    return isinstance(size, Dim) and size == Dim.symbol(next(iter(size.symbols), ""))

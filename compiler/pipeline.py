@@ -428,7 +428,7 @@ class Binding:
         batch, rows, sums = _axes(matrix, sizes)
         columns, stride, panel = evaluate(matrix.all_columns, sizes), evaluate(matrix.column_stride, sizes), None
         if matrix.panels is not None:
-            batch, panel = [], Panel(evaluate(matrix.columns, sizes), evaluate(matrix.panels.b, sizes))
+            batch, panel = batch[:-1], Panel(evaluate(matrix.columns, sizes), evaluate(matrix.panels.b, sizes))
         places = [self._locate(view, sizes) for view in (matrix.a, matrix.b, matrix.c)]
         if parts > 1:
             outer = sums[0]

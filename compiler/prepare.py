@@ -1,14 +1,19 @@
 """Rewrites before fusion that no algebra asks for, but that give better kernels.
 
-Sums are cut in two steps, so that threads can share them and rounding errors stay small; contractions sum over an
-index that needs no division where there is one.
+Sums are cut in two steps, so that threads can share them and rounding errors stay small; so are the long sums of
+products with few columns; contractions sum over an index that needs no division where there is one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import ops
 from .ir import Graph, Node, rebuild, rewrite
-from .types import Size
+from .types import Size, is_symbol, product
+
+# Terms of a long sum, least and of each part of one; and its most columns: more of them are shared by threads.
+LONG_SUM, PART_OF_SUM, MOST_PARTS, FEW_COLUMNS = 2048, 512, 8, 256
 
 
 def prepare(graph: Graph) -> Graph:
@@ -18,8 +23,11 @@ def prepare(graph: Graph) -> Graph:
 
 def _prepare(current: Node, args: tuple[Node, ...]) -> Node:
     current = rebuild(current, args)
-    rule = {"reduce": split_sum, "contract": sum_over_coordinate}.get(current.op.name)
-    return current if rule is None else rule(current)
+    if current.op.name == "reduce":
+        return split_sum(current)
+    if current.op.name == "contract":
+        return split_product(sum_over_coordinate(current))
+    return current
 
 
 def split_sum(current: Node) -> Node:
@@ -32,6 +40,52 @@ def split_sum(current: Node) -> Node:
     if current.attrs["kind"] != "sum" or current.dtype.kind != "float" or len(axes) < 2 or x.type.rank - 1 in axes:
         return current
     return ops.reduce(ops.reduce(x, "sum", axes[1:]), "sum", (axes[0],))
+
+
+def split_product(current: Node) -> Node:
+    """A product of samples with a long, narrow matrix, such as a dense layer on a flattened image: a sum of products
+    over stretches of the terms, which threads share even where there is one sample.
+
+    Into how many depends on the matrix alone, so a sample's bits do not depend on those beside it.  The columns may be
+    several indices: in panels (see ``binding``) they are, and are cut alike.
+    """
+    parts = _parts(current)
+    if parts == 1:
+        return current
+    shape, (terms,), summed = current.shape, current.attrs["reduce"], current.type.rank
+    length = terms // parts
+    maps = [[_cut(index, summed, length) for index in index_map] for index_map in current.attrs["maps"]]
+    stretches = ops.contract(current.args, (parts, *shape), (length,), maps)
+    zeros = (0,) * len(shape)
+    total, *others = (ops.reshape(ops.slice(stretches, (part, *zeros), (part + 1, *shape)), shape)
+                      for part in range(parts))
+    for other in others:
+        total = ops.add(total, other)
+    return total
+
+
+def _parts(current: Node) -> int:
+    """Into how many stretches the sum of a product is cut."""
+    (samples, *columns), sums, rank = current.shape or (1,), current.attrs["reduce"], current.type.rank
+    if not (current.dtype.kind == "float" and is_symbol(samples) and len(current.args) == 2 and len(sums) == 1
+            and all(isinstance(size, int) for size in (*columns, *sums))
+            and sums[0] >= LONG_SUM and product(columns) <= FEW_COLUMNS
+            and all(ops.plain(rank) in index_map for index_map in current.attrs["maps"])):
+        return 1
+    return max(parts for parts in _powers_of_two(MOST_PARTS)
+               if sums[0] % parts == 0 and sums[0] // parts >= PART_OF_SUM)
+
+
+def _powers_of_two(most: int) -> Sequence[int]:
+    return [1 << k for k in range(most.bit_length())]
+
+
+def _cut(index: ops.Index, summed: int, length: int) -> ops.Index:
+    """A coordinate in terms of the indices after a new first one, which counts stretches of the summed index."""
+    terms = {which + 1: c for which, c in index.terms}
+    if summed + 1 in terms:
+        terms[0] = length * terms[summed + 1]
+    return ops.affine(terms, index.offset, index.divisor)
 
 
 def sum_over_coordinate(current: Node) -> Node:

@@ -100,7 +100,7 @@ def _access(view: View, statement: Load | Store, variable: str, extents: Mapping
 
 
 def _product_accesses(matrix: Product, samples: int, sizes: Mapping[str, int], written) -> Iterator[tuple | None]:
-    is_plain = (not matrix.batch or matrix.panels) and len(matrix.rows) == 1 and matrix.b.buffer not in written
+    is_plain = len(matrix.batch) == bool(matrix.panels) and len(matrix.rows) == 1 and matrix.b.buffer not in written
     if not is_plain or evaluate(matrix.rows[0].size, sizes) != samples:
         yield None
         return

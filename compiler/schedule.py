@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..runtime.records import dataclass
 from .ir import Node
 from .loops import UNIT, Affine, Constant, For, If, Kernel, Let, Load, Range, Store, Units, numbered
 from .nest import Loop, Nest, View, levels, operand_names, simplify_loops
-from .types import DType, Size, product
+from .types import DType, Size, evaluate, product
 
 SHORT_ROW = 128         # a row of so few elements is not a unit of work by itself
 
@@ -67,14 +67,14 @@ class Product:
 
     @property
     def panels(self) -> Extent | None:
-        """The one batch index, where it counts panels of columns that lie side by side in the result."""
-        if len(self.batch) != 1 or self.column_stride != 1:
+        """The last batch index, where it counts panels of columns that lie side by side in the result."""
+        if not self.batch or self.column_stride != 1:
             return None
-        only = self.batch[0]
-        if not (isinstance(only.size, int) and isinstance(only.b, int) and isinstance(self.columns, int)):
+        last = self.batch[-1]
+        if not (isinstance(last.size, int) and isinstance(last.b, int) and isinstance(self.columns, int)):
             return None
         fits = self.columns * self.c.dtype.itemsize in (64, 128)    # whole vectors, whatever their length, of one tile
-        return only if fits and only.a == 0 and only.c == self.columns else None
+        return last if fits and last.a == 0 and last.c == self.columns else None
 
     @property
     def all_columns(self) -> Size:
@@ -94,6 +94,17 @@ class Attention:
     values: Product
 
 
+@dataclass(frozen=True)
+class When:
+    """A condition on the sizes: that this one is 1, or that it is not."""
+
+    size: Size
+    is_one: bool
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        return (evaluate(self.size, sizes) == 1) == self.is_one
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """One kernel on these views.  ``units`` is the extent of its parallel loop, ``work`` the rough number of scalar
@@ -101,7 +112,7 @@ class Step:
     it.  A step with a ``matrix`` runs the runtime's tile kernel, which plans units by itself.  On a GPU, ``lanes``
     threads work on a unit together; and a step with both does with the product's elements what its kernel says (see
     ``epilogue``), the product itself has no memory then.  With an ``attention`` the kernel says what
-    is done with a score."""
+    is done with a score.  A step with a condition is left out at sizes for which ``when`` does not hold."""
 
     kernel: Kernel | None
     views: tuple[View, ...]
@@ -112,6 +123,7 @@ class Step:
     values: tuple[Node, ...] = ()
     lanes: int = 1
     attention: Attention | None = None
+    when: When | None = None
 
     @property
     def code(self) -> Kernel:
@@ -134,6 +146,11 @@ class ScanStep:
     time: str
     parity: str
     reverse: bool
+
+
+def done_at(steps: Iterable, sizes: Mapping[str, int]) -> list:
+    """The steps whose conditions hold."""
+    return [step for step in steps if isinstance(step, ScanStep) or step.when is None or step.when.holds(sizes)]
 
 
 def identity_of(kind: str, dtype: DType):

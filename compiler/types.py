@@ -271,6 +271,11 @@ def product(sizes):
     return prod(sizes)
 
 
+def is_symbol(size: Size) -> bool:
+    """Whether a size is one unknown number, and no multiple of one."""
+    return isinstance(size, Dim) and size == Dim.symbol(next(iter(size.symbols), ""))
+
+
 def known_nonnegative(size: Size) -> bool:
     """True if the size is at least 0 for every assignment of its symbols to integers of at least 1."""
     if isinstance(size, int):

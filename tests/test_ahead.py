@@ -49,7 +49,7 @@ def test_far_and_long_operands_are_asked_for(asked):
             [matrix.row_count], [extent.size for extent in matrix.sums], [matrix.columns]))
     asks = {sizes_of(matrix): is_asking for matrix, is_asking in asked.items()}
     assert asks[27, 256, 12], "the kernel's gradient sums over pixels"
-    assert asks[1, 3072, 64], "the large kernel of a dense layer is used by few rows"
+    assert asks[1, 3072 // 4, 64], "the large kernel of a dense layer is used by few rows; its sum is cut in four"
     assert not asks[256, 27, 12], "pixels are many and lie side by side"
     assert not asks[3072, 1, 64], "few samples are summed"
     assert not asks[1, 64, 4], "the last kernel stays in the cache"

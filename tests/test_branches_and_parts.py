@@ -147,6 +147,33 @@ def test_a_profile_shows_what_adds_up_the_parts():
     assert any(kernel.startswith("sum of ") for kernel in kernels)
 
 
+def test_the_long_sum_of_a_narrow_layer_is_cut_alike_for_any_number_of_samples(threads_as_before):
+    fn = netc.compile("net 1\nmodel M(x: f32[N, 5120]) -> (y: f32[N, 100]):\n    y = Dense(100, relu)(x)\n")
+    weights, x = fn.init(seed=1), np.random.default_rng(0).normal(size=(40, 5120)).astype(np.float32)
+    kernels = [kernel.kernel for kernel in fn.profile("predict", {"x": x[:1]}).kernels]
+    assert "product 8 of 1x100x640" in kernels and not any(kernel.startswith("sum of") for kernel in kernels)
+    want = np.maximum(x.astype(np.float64) @ weights["y.kernel"], 0)
+    for threads in (1, 2, 3):
+        netc.set_threads(threads)
+        predict = fn.bind(weights)                      # in panels, the last of which is filled up with zeros
+        whole = predict(x)
+        np.testing.assert_allclose(whole, want, rtol=1e-4, atol=1e-3)
+        for samples in (1, 3, 40):
+            for result in (predict(x[:samples]), fn(weights, x[:samples])):
+                assert result.tobytes() == whole[:samples].tobytes()
+
+
+@pytest.mark.parametrize("text, stretches", [
+    ("x: f32[N, 2048]): return Dense(16)(x)", 4), ("x: f32[N, 2047]): return Dense(16)(x)", 1),
+    ("x: f32[N, 5127]): return Dense(16)(x)", 1), ("x: f32[N, 4096]): return Dense(256)(x)", 8),
+    ("x: f32[N, 4096]): return Dense(257)(x)", 1), ("x: f32[N, T, 4096]): return Dense(16)(x)", 1),
+    ("x: f32[4, 4096]): return Dense(16)(x)", 1)])
+def test_which_sums_are_cut(text, stretches):
+    fn = netc.compile("net 1\nmodel M(" + text.replace("): ", "):\n    ") + "\n")
+    product, = (current for current in fn.program("predict").executable.graph.nodes() if current.op.name == "contract")
+    assert (product.shape[0] if product.type.rank > len(fn.inputs["x"].shape) else 1) == stretches
+
+
 # --- scans ------------------------------------------------------------------------------------------------------------
 
 STATES = """net 1
