@@ -14,7 +14,7 @@ from ..runtime.records import changed, dataclass
 from .loops import Affine, Follow, For, Kernel, Load, Share, Store, Units, replaced
 from .memory import buffers_of, lifetimes, memory_of
 from .nest import View
-from .schedule import Buffer, External, ScanStep, Step
+from .schedule import Buffer, Extent, External, ScanStep, Step
 from .types import Size
 
 Memory = Buffer | External
@@ -187,25 +187,41 @@ class _Access:
     def span(self, view: View) -> Span:
         """The elements of the view's memory among which it stays."""
         index = self.statement.index
-        low = high = view.offset + index.offset
-        for name, stride in index.terms.items():
-            if name not in self.extents:
-                return EVERYTHING
-            reach = stride * (self.extents[name] - 1)
-            if not isinstance(reach, int):
-                return EVERYTHING
-            low, high = low + min(reach, 0), high + max(reach, 0)
-        if self.statement.dynamic or not isinstance(low, int) or not isinstance(high, int):
+        if self.statement.dynamic or any(name not in self.extents for name in index.terms):
             return EVERYTHING
-        return low, high + 1
+        return _span(view.offset + index.offset, [(stride, self.extents[name]) for name, stride in index.terms.items()])
 
 
 def _spans(step, memory: External, kind: type) -> list[Span]:
     """The elements of a memory that a step reads (``kind`` Load) or writes (Store); a bound."""
-    if not isinstance(step, Step) or step.kernel is None:
-        return [EVERYTHING] if memory in memory_of(step) else []
+    if isinstance(step, ScanStep):
+        return [span for inner in step.body for span in _spans(inner, memory, kind)]
+    if step.matrix is not None:
+        return _spans_of_product(step, memory, kind)
     return [access.span(step.views[access.buffer]) for access in _accesses(step.code.body)
             if access.kind is kind and step.views[access.buffer].buffer is memory]
+
+
+def _spans_of_product(step: Step, memory: External, kind: type) -> list[Span]:
+    """The same of a product."""
+    matrix = step.matrix
+    if matrix is None or step.kernel is not None:
+        return [EVERYTHING]
+    extents = (*matrix.batch, *matrix.rows, *matrix.sums, Extent(matrix.columns, 0, matrix.column_stride, 1))
+    touched = [matrix.c] if kind is Store else [matrix.a, matrix.b] + [matrix.c] * matrix.accumulates
+    return [_span(view.offset, [(getattr(extent, which), extent.size) for extent in extents])
+            for which, view in zip("c" if kind is Store else "abc", touched) if view.buffer is memory]
+
+
+def _span(first: Size, steps: Iterable[tuple[Size, Size]]) -> Span:
+    """The elements from the first that steps of such a size, each so often but one, lead to."""
+    low = high = first
+    for stride, extent in steps:
+        reach = stride * (extent - 1)
+        if not isinstance(reach, int):
+            return EVERYTHING
+        low, high = low + min(reach, 0), high + max(reach, 0)
+    return (low, high + 1) if isinstance(low, int) and isinstance(high, int) else EVERYTHING
 
 
 def _overlap(some: Iterable[Span], others: Sequence[Span]) -> bool:

@@ -21,6 +21,7 @@ from . import emit_cpu
 from .accumulate import accumulate
 from .ahead import asks_ahead
 from .collector import paused
+from .direct import take_directly
 from .fuse import LEAVES, fuse
 from .in_place import reuse_memory, share_memory
 from .interpreted import InterpretedExecutable
@@ -35,7 +36,7 @@ from .prepare import prepare
 from .rebase import rebase
 from .regions import samples_of
 from .rows import join_rows
-from .schedule import CPU, Buffer, External, Product, ScanStep, Step
+from .schedule import CPU, Buffer, External, Product, ScanStep, Step, done_at
 from .siblings import merge_siblings
 from .simplify import erase_gradient_marks, simplify_graph
 from .types import Dim, TensorType, evaluate
@@ -117,7 +118,9 @@ class Executable:
 
     def _arrange(self, steps: tuple) -> tuple:
         """What is left to do to the steps when it is known where everything lies."""
-        return tuple(rebase(reuse_memory(join_rows(accumulate(steps) if self.trains else steps))))
+        if self.trains:
+            steps = take_directly(accumulate(steps))
+        return tuple(rebase(reuse_memory(join_rows(steps))))
 
     def _emit_all(self, steps: Iterable) -> tuple:
         """The steps whose ``sources`` are known.  Those with equal ones share a kernel: a program is kept and read back
@@ -262,7 +265,8 @@ class Binding:
         self._sources, self._addresses, self._flushes = executable.sources, addresses, executable.trains
         self.shapes = {name: (tuple(evaluate(size, sizes) for size in type_.shape), type_.dtype.numpy)
                        for name, type_ in executable.output_types.items()}
-        spans = lifetimes(executable.steps)
+        steps = done_at(executable.steps, sizes)
+        spans = lifetimes(steps)
         nbytes = {buffer: evaluate(buffer.size, sizes) * buffer.dtype.itemsize for buffer in spans}
         self.offsets, self.arena_bytes = plan(spans, nbytes)
         self.live_bytes = live_bound(spans, nbytes)
@@ -276,7 +280,7 @@ class Binding:
         self._work = self._shared_work = 0
         self._is_flat = flat
         self._words: list[int] = []
-        self._expand(executable.steps, dict(sizes))
+        self._expand(steps, dict(sizes))
         self.constants = np.array([value for row in self._constants for value in row] or [0.0], np.float64)
         self._finish()
         del self._table, self._words, self._sources, self._addresses

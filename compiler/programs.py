@@ -27,7 +27,7 @@ from .gradient import gradient
 from .ir import Graph, Node, is_tensor, node, rewrite, topological
 from .model import Mode, Model, Optimizer, Variable
 from .siblings import ELEMENTWISE
-from .types import Dim, DType, Shape, Size, i64, product, substitute
+from .types import Dim, DType, Shape, Size, i64, is_symbol, product, substitute
 
 WEIGHTS, SEED, LOSS, GRADIENT = "weights", "seed", "loss", "gradient"
 LEAVES = ("input", "param", "state")
@@ -273,7 +273,8 @@ def _stretches(model: Model, gradients: Sequence[Node]) -> list[Node]:
     """The flat gradient in stretches, each of which the optimiser's kernel can take by itself.
 
     A large gradient that is computed element by element, as one with a penalty's is, stands alone: its kernel and the
-    optimiser's become one, where in one vector with the others it would be written and read again.
+    optimiser's become one, where in one vector with the others it would be written and read again.  So does one of
+    those that the optimiser's kernel may compute from what they are made of (see ``direct``).
     """
     if not _is_elementwise(optimizer_of(model)):
         return [_joined(gradients)]
@@ -282,9 +283,17 @@ def _stretches(model: Model, gradients: Sequence[Node]) -> list[Node]:
         base = through_reshapes(slope)
         if slope.shape[0] >= LARGE_GRADIENT and base.op.name in ELEMENTWISE:
             stretches += [[_flat(base, slope.shape)], []]
+        elif slope.shape[0] >= LARGE_GRADIENT and (base.op.name == "scatter_add" or _is_over_samples(base)):
+            stretches += [[slope], []]
         else:
             stretches[-1].append(slope)
     return [_joined(stretch) for stretch in stretches if stretch]
+
+
+def _is_over_samples(value: Node) -> bool:
+    """Whether this is a product that sums over one index, of unknown extent."""
+    return (value.op.name == "contract" and len(value.attrs["reduce"]) == 1
+            and is_symbol(value.attrs["reduce"][0]))
 
 
 def _flat(value: Node, shape: Shape) -> Node:

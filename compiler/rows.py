@@ -75,7 +75,7 @@ def _by_units(step: Any) -> Any:
 
 
 def _is_joinable(step: Step) -> bool:
-    return (step.label in JOINED and step.matrix is None and isinstance(step.code.body[-1], Units)
+    return (step.label in JOINED and step.matrix is None and step.when is None and isinstance(step.code.body[-1], Units)
             and not any(isinstance(statement, (For, If, Units)) for statement in step.code.body[:-1]))
 
 

@@ -52,6 +52,26 @@ def test_elements_from_others_are_not_replaced():
     assert run({"w": ops.add(ops.reverse(VECTOR, (0,)), OTHER)}) == set()
 
 
+def test_weights_are_replaced_while_other_weights_are_yet_to_be_read():
+    """The first table's gradient is known, and the table renewed, before the second branch reads its kernels."""
+    fn = netc.compile("""net 1
+
+model M(a: i32[N, T], b: i32[N, T]) -> (y: f32[N, 1]):
+    y = concat(a |> Embedding(900, 40) |> LSTM(8), b |> Embedding(900, 40) |> LSTM(8)) |> Dense(1)
+
+train M:
+    input t: f32[N, 1]
+    loss square = mean((y - t) ** 2)
+    optimizer = adam(lr = 1e-2)
+""")
+    executable = fn.program("step").executable
+    written = [at for at, step in enumerate(executable.steps) if hasattr(step, "views") and step.label == "map"
+               and {"weights", "optimizer/optimizer.m"} <= {getattr(view.buffer, "slot", "") for view in step.views}]
+    read = [at for at, step in enumerate(executable.steps) if not hasattr(step, "views") and any(
+        getattr(view.buffer, "slot", "") == "weights" for inner in step.body for view in inner.views)]
+    assert written[0] < read[-1] and "weights" in executable.in_place
+
+
 @pytest.mark.parametrize("optimizer", ["adam(lr = 1e-2)", "sgd(lr = 1e-2, momentum = 0.9)",
                                        "adam(lr = 1e-2, global_clipnorm = 1.0)"])
 def test_training_is_in_place_and_pure_outside(optimizer):
