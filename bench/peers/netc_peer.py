@@ -55,11 +55,12 @@ class Training(_Task):
     def __init__(self, model: str, weights, inputs, threads: int):
         super().__init__(model, weights, inputs, threads)
         self.trainer = self.function.trainer(self.weights)
+        del self.weights            # the trainer has its own
 
     def run(self) -> float:
         return self.trainer(self.inputs)["loss"]
 
     def first_gradient(self) -> dict[str, np.ndarray]:
         moment = next(array for path, array in self.trainer.optimizer.items() if path.endswith(".m"))
-        gradient = self.weights.with_flat(moment / (1 - BETA_1))
+        gradient = self.trainer.weights.with_flat(moment / (1 - BETA_1))
         return {path: gradient[path] for path in self.function.parameters}
