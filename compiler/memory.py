@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import insort
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
 
 from .schedule import Buffer, External, ScanStep
 
@@ -32,36 +34,53 @@ def lifetimes(steps: Iterable) -> dict[Buffer, tuple[int, int]]:
 
 
 def plan(spans: Mapping[Buffer, tuple[int, int]], nbytes: Mapping[Buffer, int]) -> tuple[dict[Buffer, int], int]:
-    """Byte offsets and the arena's size: largest buffers first, each at the lowest place that is free while it lives.
+    """Byte offsets and the arena's size: of two plans the smaller one.
+
+    The first one places large buffers first, each at the lowest place that is free while it lives; it mostly needs no
+    byte more than it must.  Where it does, those that live when most memory is needed come first, each where it leaves
+    least.
     """
+    sizes = {buffer: -(-nbytes[buffer] // ALIGNMENT) * ALIGNMENT for buffer in spans}
+    live = _live(spans, sizes)
+    plans = [_placed(sorted(spans, key=lambda buffer: (-sizes[buffer], spans[buffer])), spans, sizes, min)]
+    if plans[0][1] > max(live, default=0):
+        peaks = {buffer: max(live[first:last + 1]) for buffer, (first, last) in spans.items()}
+        order = sorted(spans, key=lambda buffer: (-peaks[buffer], -sizes[buffer], spans[buffer]))
+        plans.append(_placed(order, spans, sizes, lambda gaps: min(gaps, key=lambda gap: (gap[1] - gap[0], gap))))
+    return min(plans, key=lambda made: made[1])
+
+
+def _placed(order: Iterable[Buffer], spans: Mapping[Buffer, tuple[int, int]], sizes: Mapping[Buffer, int],
+            choose: Callable[[list[tuple[int, int]]], tuple[int, int]]) -> tuple[dict[Buffer, int], int]:
+    """A plan of buffers in this order, each at the beginning of one of the gaps, from and to, that are wide enough."""
     placed: list[tuple[int, int, int, int]] = []       # offset, end, first step, last step
     offsets: dict[Buffer, int] = {}
     total = 0
-    order = sorted(spans, key=lambda buffer: (-nbytes[buffer], spans[buffer]))
     for buffer in order:
         first, last = spans[buffer]
-        size = -(-nbytes[buffer] // ALIGNMENT) * ALIGNMENT
-        offset = 0
-        for start, end, other_first, other_last in sorted(placed):
-            if other_last < first or last < other_first or end <= offset:
+        gaps, free = [], 0
+        for start, end, other_first, other_last in placed:
+            if other_last < first or last < other_first:
                 continue
-            if start >= offset + size:
-                break
-            offset = end
+            if start >= free + sizes[buffer]:
+                gaps.append((free, start))
+            free = max(free, end)
+        offset = choose(gaps)[0] if gaps else free
         offsets[buffer] = offset
-        placed.append((offset, offset + size, first, last))
-        total = max(total, offset + size)
+        insort(placed, (offset, offset + sizes[buffer], first, last))
+        total = max(total, offset + sizes[buffer])
     return offsets, total
 
 
 def live_bound(spans: Mapping[Buffer, tuple[int, int]], nbytes: Mapping[Buffer, int]) -> int:
     """The largest total size of buffers that live at one step: no arena can be smaller."""
-    change: dict[int, int] = {}
+    return max(_live(spans, nbytes), default=0)
+
+
+def _live(spans: Mapping[Buffer, tuple[int, int]], nbytes: Mapping[Buffer, int]) -> list[int]:
+    """The total size of the buffers that live at each step."""
+    change = [0] * (max((last for _, last in spans.values()), default=-1) + 2)
     for buffer, (first, last) in spans.items():
-        change[first] = change.get(first, 0) + nbytes[buffer]
-        change[last + 1] = change.get(last + 1, 0) - nbytes[buffer]
-    total = bound = 0
-    for position in sorted(change):
-        total += change[position]
-        bound = max(bound, total)
-    return bound
+        change[first] += nbytes[buffer]
+        change[last + 1] -= nbytes[buffer]
+    return list(accumulate(change))

@@ -51,22 +51,24 @@ class _Order:
             self._place(number)
 
     def _free(self) -> None:
-        """Place what is ready and frees more than it takes, as long as there is any."""
-        while (freeing := next(filter(None, map(self._freeing, self.ready)), None)) is not None:
+        """Place what is ready and frees more than it takes, as long as there is any; first what takes least."""
+        while found := list(filter(None, map(self._freeing, self.ready))):
+            _, freeing = min(found)
             for number in freeing:
                 self._place(number)
 
-    def _freeing(self, number: int) -> list[int] | None:
+    def _freeing(self, number: int) -> tuple[int, list[int]] | None:
         """This group and all others that have yet to read one of its operands, if they are ready and together free more
-        than they take."""
+        than they take; and what they take."""
         for operand in self.operands[number]:
             last = self.readers[operand]
             if any(self.missing[reader] or not self.may_move[reader] for reader in last):
                 continue
             read = set().union(*(self.operands[reader] for reader in last))
             freed = sum(self.size[value] for value in read if self.readers[value] <= last)
-            if freed > sum(self.size[member] for reader in last for member in self.groups[reader]):
-                return sorted(last)
+            taken = sum(self.size[member] for reader in last for member in self.groups[reader])
+            if freed > taken:
+                return taken, sorted(last)
         return None
 
     def _place(self, number: int) -> None:

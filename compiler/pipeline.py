@@ -39,7 +39,7 @@ from .rows import join_rows
 from .schedule import CPU, Buffer, External, Product, ScanStep, Step, done_at
 from .siblings import merge_siblings
 from .simplify import erase_gradient_marks, simplify_graph
-from .types import Dim, TensorType, evaluate
+from .types import Dim, TensorType, boolean, evaluate, product
 from .verify import verify
 
 ARENA, CONSTANTS = 0, 1            # slots that every program has; externals follow
@@ -268,10 +268,15 @@ class Binding:
         steps = done_at(executable.steps, sizes)
         spans = lifetimes(steps)
         nbytes = {buffer: evaluate(buffer.size, sizes) * buffer.dtype.itemsize for buffer in spans}
+        self._scratch: dict[Step, Buffer] = {}
+        for position, step in enumerate(steps):
+            if needed := _scratch_bytes(step, sizes):
+                memory = Buffer(needed, boolean)
+                spans[memory], nbytes[memory] = (position, position), needed
+                self._scratch |= dict.fromkeys(_flat([step]), memory)
         self.offsets, self.arena_bytes = plan(spans, nbytes)
         self.live_bytes = live_bound(spans, nbytes)
         self.rows: list[Row] = []           # of a flat table
-        self._scratch = 0                   # bytes beyond the arena's plan, for one step at a time
         self._constants: dict[tuple[float, ...], int] = {}
         self._frames: list[Frame] = []
         self._arguments = [(slot, position) for slot, position in self.slots.items() if not slot.startswith("out:")]
@@ -288,7 +293,6 @@ class Binding:
     def _finish(self) -> None:
         """Make what runs of the table."""
         from ..runtime.runner import Runner
-        self.arena_bytes += self._scratch
         self.runner = Runner(np.array(self._table, np.int64).reshape(-1, 4), np.array(self._words or [0], np.int64),
                              self._is_worth_threads(), self._flushes, self._work < BRIEF_WORK, self._is_flat)
 
@@ -370,11 +374,9 @@ class Binding:
         columns, work = evaluate(matrix.columns, sizes), self._work
         made, packed, panel = packing(matrix.c.dtype.name, sums, columns, evaluate(matrix.column_stride, sizes),
                                   panel_columns(matrix.c.dtype))
-        cells = prod(axis.size for axis in packed) * columns
-        self._scratch = max(self._scratch, cells * matrix.c.dtype.itemsize)
-        self._work += cells
+        self._work += prod(axis.size for axis in packed) * columns
         self._add_row(made.address, len(self._words), made.units, made.grain, work)
-        self._words += [*self._locate(matrix.b, sizes), ARENA, self._scratch_offset, *made.words]
+        self._words += [*self._locate(matrix.b, sizes), ARENA, self._scratch_of(step), *made.words]
         self.rows.append(Row(step, sizes, packs=True))
         return packed, panel
 
@@ -384,17 +386,11 @@ class Binding:
         matrix = step.matrix
         assert matrix is not None
         cells, work = cells_of(matrix), self._work
-        self._scratch = max(self._scratch, parts * cells * matrix.c.dtype.itemsize)
         self._work += parts * cells
         self._add_row(total_kernel(matrix.c.dtype.name).address, len(self._words), -(-cells // TOTAL_CHUNK),
                       GRAIN_WORK // TOTAL_CHUNK // parts, work)
-        self._words += [ARENA, self._scratch_offset, *self._locate(matrix.c, sizes), parts, cells]
+        self._words += [ARENA, self._scratch_of(step), *self._locate(matrix.c, sizes), parts, cells]
         self.rows.append(Row(step, sizes, parts))
-
-    @property
-    def _scratch_offset(self) -> int:
-        """Where in the arena a step's scratch memory begins: behind its plan."""
-        return self.arena_bytes
 
     def _add_row(self, address: int, first_word: int, units: int, grain: int, work_before: int) -> None:
         self._table.append((address, first_word, units, grain))
@@ -438,10 +434,10 @@ class Binding:
             outer = sums[0]
             sums[0] = Axis(outer.size // parts, outer.a, outer.b)
             batch = [Axis(parts, sums[0].size * outer.a, sums[0].size * outer.b, cells_of(matrix))]
-            places[2] = [ARENA, self._scratch_offset]
+            places[2] = [ARENA, self._scratch_of(step)]
         if packed is not None:
             sums, panel = packed
-            places[1], stride = [ARENA, self._scratch_offset], 1
+            places[1], stride = [ARENA, self._scratch_of(step)], 1
         made = plan_product(matrix.c.dtype.name, batch, rows, sums, columns, stride, matrix.accumulates,
                             any_columns=isinstance(matrix.columns, Dim),
                             any_rows=isinstance(matrix.row_count, Dim), block_rows=block_rows, panel=panel,
@@ -456,6 +452,10 @@ class Binding:
         if constants not in self._constants:
             self._constants[constants] = sum(len(row) for row in self._constants)
         return self._constants[constants]
+
+    def _scratch_of(self, step: Step) -> int:
+        """Where in the arena the memory begins that a step needs for itself."""
+        return self.offsets[self._scratch[step]]
 
     def _locate(self, view: View, sizes: Mapping[str, int]) -> list[int]:
         shift = evaluate(view.offset, sizes) * view.dtype.itemsize
@@ -563,6 +563,22 @@ def _axes(matrix: Product, sizes: Mapping[str, int]) -> tuple[list, list, list]:
     batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
                          for group in (matrix.batch, matrix.rows, matrix.sums))
     return batch, rows, sums
+
+
+def _scratch_bytes(step: Step | ScanStep, sizes: Mapping[str, int]) -> int:
+    """The memory that a step needs while it is done: for the parts of a sum, or a copy in panels."""
+    if isinstance(step, ScanStep):
+        turn = {**sizes, step.time: 0, step.parity: 0}
+        return max((_scratch_bytes(inner, turn) for inner in step.body), default=0)
+    matrix = step.matrix
+    if matrix is None:
+        return 0
+    cells, parts = 0, count_parts(matrix, sizes)
+    if parts > 1:
+        cells = parts * cells_of(matrix)
+    elif has_panels(matrix, sizes):
+        cells = evaluate(product(extent.size for extent in matrix.sums) * matrix.columns, sizes)
+    return cells * matrix.c.dtype.itemsize
 
 
 def _flat(steps):
