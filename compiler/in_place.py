@@ -42,10 +42,10 @@ def _moved(steps: Sequence, new: External, old: External) -> list | None:
     written: list = []
     for step in steps:
         touched = memory_of(step)
-        if old in touched and _overlap(_spans(step, old, Load), written):
+        if written and old in touched and overlap(spans_of(step, old, Load), written):
             return None
         if new in touched:
-            written += _spans(step, new, Store)
+            written += spans_of(step, new, Store)
             step = _merged(step, new, old) if isinstance(step, Step) and step.kernel is not None else None
             if step is None:
                 return None
@@ -56,16 +56,16 @@ def _moved(steps: Sequence, new: External, old: External) -> list | None:
 def _merged(step: Step, new: External, old: External) -> Step | None:
     """The step with both in one memory; None if an element of the old value may be read after it is replaced, or if the
     step goes over the output more than once."""
-    if _spans(step, new, Load) and _spans(step, old, Load):
+    if spans_of(step, new, Load) and spans_of(step, old, Load):
         return None
     shifts = _shifts(step, new, old)
     accesses = list(_accesses(step.code.body))
     writes = {access.place(shifts): position for position, access in reversed(list(enumerate(accesses)))
               if access.kind is Store and step.views[access.buffer].buffer is new}
-    written = _spans(step, new, Store)
+    written = spans_of(step, new, Store)
     for position, access in enumerate(accesses):
         view = step.views[access.buffer]
-        if access.kind is Load and view.buffer is old and _overlap([access.span(view)], written):
+        if access.kind is Load and view.buffer is old and overlap([access.span(view)], written):
             replaced = writes.get(access.place(shifts), -1)
             if replaced < position:
                 return None
@@ -192,17 +192,17 @@ class _Access:
         return _span(view.offset + index.offset, [(stride, self.extents[name]) for name, stride in index.terms.items()])
 
 
-def _spans(step, memory: External, kind: type) -> list[Span]:
+def spans_of(step, memory: Memory, kind: type) -> list[Span]:
     """The elements of a memory that a step reads (``kind`` Load) or writes (Store); a bound."""
     if isinstance(step, ScanStep):
-        return [span for inner in step.body for span in _spans(inner, memory, kind)]
+        return [span for inner in step.body for span in spans_of(inner, memory, kind)]
     if step.matrix is not None:
         return _spans_of_product(step, memory, kind)
     return [access.span(step.views[access.buffer]) for access in _accesses(step.code.body)
             if access.kind is kind and step.views[access.buffer].buffer is memory]
 
 
-def _spans_of_product(step: Step, memory: External, kind: type) -> list[Span]:
+def _spans_of_product(step: Step, memory: Memory, kind: type) -> list[Span]:
     """The same of a product."""
     matrix = step.matrix
     if matrix is None or step.kernel is not None:
@@ -217,6 +217,8 @@ def _span(first: Size, steps: Iterable[tuple[Size, Size]]) -> Span:
     """The elements from the first that steps of such a size, each so often but one, lead to."""
     low = high = first
     for stride, extent in steps:
+        if isinstance(stride, int) and stride == 0:
+            continue
         reach = stride * (extent - 1)
         if not isinstance(reach, int):
             return EVERYTHING
@@ -224,7 +226,7 @@ def _span(first: Size, steps: Iterable[tuple[Size, Size]]) -> Span:
     return (low, high + 1) if isinstance(low, int) and isinstance(high, int) else EVERYTHING
 
 
-def _overlap(some: Iterable[Span], others: Sequence[Span]) -> bool:
+def overlap(some: Iterable[Span], others: Sequence[Span]) -> bool:
     return any(a < d and c < b for a, b in some for c, d in others)
 
 
@@ -244,5 +246,5 @@ def _accesses(body: Iterable, extents: Mapping[str, Size] | None = None,
             link = Load(statement.variable, statement.buffer, Affine.variable(statement.variable))
             yield _Access(Load, link, extents, inner)
             yield from _accesses(statement.body, extents, inner)
-        else:
-            yield from _accesses(getattr(statement, "body", ()), extents, inner)
+        elif hasattr(statement, "body"):
+            yield from _accesses(statement.body, extents, inner)

@@ -22,6 +22,7 @@ from .accumulate import accumulate
 from .ahead import asks_ahead
 from .collector import paused
 from .direct import take_directly
+from .early import update_early
 from .fuse import LEAVES, fuse
 from .in_place import reuse_memory, share_memory
 from .interpreted import InterpretedExecutable
@@ -118,9 +119,8 @@ class Executable:
 
     def _arrange(self, steps: tuple) -> tuple:
         """What is left to do to the steps when it is known where everything lies."""
-        if self.trains:
-            steps = take_directly(accumulate(steps))
-        return tuple(rebase(reuse_memory(join_rows(steps))))
+        made = update_early(join_rows(take_directly(accumulate(steps)))) if self.trains else join_rows(steps)
+        return tuple(rebase(reuse_memory(made)))
 
     def _emit_all(self, steps: Iterable) -> tuple:
         """The steps whose ``sources`` are known.  Those with equal ones share a kernel: a program is kept and read back

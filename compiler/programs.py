@@ -32,6 +32,7 @@ from .types import Dim, DType, Shape, Size, i64, is_symbol, product, substitute
 WEIGHTS, SEED, LOSS, GRADIENT = "weights", "seed", "loss", "gradient"
 LEAVES = ("input", "param", "state")
 LARGE_GRADIENT = 1 << 15        # elements of a variable's gradient for which a kernel more is worth a pass less
+LARGE_PRODUCT = 1 << 16         # of one that is stored in any case, for which it is worth to let it go early
 
 
 @dataclass(frozen=True)
@@ -273,8 +274,9 @@ def _stretches(model: Model, gradients: Sequence[Node]) -> list[Node]:
     """The flat gradient in stretches, each of which the optimiser's kernel can take by itself.
 
     A large gradient that is computed element by element, as one with a penalty's is, stands alone: its kernel and the
-    optimiser's become one, where in one vector with the others it would be written and read again.  So does one of
-    those that the optimiser's kernel may compute from what they are made of (see ``direct``).
+    optimiser's become one, where in one vector with the others it would be written and read again.  So do those that
+    the optimiser's kernel may compute from what they are made of, and the largest of the others, which are let go of
+    as soon as they are used (see ``direct``, ``early``).
     """
     if not _is_elementwise(optimizer_of(model)):
         return [_joined(gradients)]
@@ -283,17 +285,18 @@ def _stretches(model: Model, gradients: Sequence[Node]) -> list[Node]:
         base = through_reshapes(slope)
         if slope.shape[0] >= LARGE_GRADIENT and base.op.name in ELEMENTWISE:
             stretches += [[_flat(base, slope.shape)], []]
-        elif slope.shape[0] >= LARGE_GRADIENT and (base.op.name == "scatter_add" or _is_over_samples(base)):
+        elif slope.shape[0] >= (LARGE_GRADIENT if _may_be_taken_apart(base) else LARGE_PRODUCT):
             stretches += [[slope], []]
         else:
             stretches[-1].append(slope)
     return [_joined(stretch) for stretch in stretches if stretch]
 
 
-def _is_over_samples(value: Node) -> bool:
-    """Whether this is a product that sums over one index, of unknown extent."""
-    return (value.op.name == "contract" and len(value.attrs["reduce"]) == 1
-            and is_symbol(value.attrs["reduce"][0]))
+def _may_be_taken_apart(value: Node) -> bool:
+    """Whether the optimiser's kernel may compute a gradient (see ``direct``): of a table, or a sum over samples."""
+    if value.op.name != "contract":
+        return value.op.name == "scatter_add"
+    return len(value.attrs["reduce"]) == 1 and is_symbol(value.attrs["reduce"][0])
 
 
 def _flat(value: Node, shape: Shape) -> Node:

@@ -33,6 +33,18 @@ def test_gradients_with_respect_to_weights_come_as_soon_as_they_can():
     assert step.bind({"N": samples}).live_bytes <= 4 * (values + 2 * weights)
 
 
+def test_large_weights_are_renewed_as_soon_as_their_gradients_are_known():
+    """So that of nine gradients two are kept at a time, where all would be until the way back is done."""
+    width, layers = 256, 9
+    fn = netc.compile(f"net 1\nmodel Deep(x: f32[N, T, {width}]) -> f32[N, T, {width}]:\n"
+                      f"    return x{layers * f' |> Dense({width}, tanh)'}\n\ntrain Deep:\n"
+                      f"    input y: f32[N, T, {width}]\n    loss error = mean(mean_squared_error(output, y))\n"
+                      "    optimizer = adam()\n")
+    executable = fn.program("step").executable
+    assert executable.bind({"N": 1, "T": 2}).live_bytes <= 2.5 * 4 * width * width
+    assert {"weights", "optimizer/optimizer.m", "optimizer/optimizer.v"} <= executable.in_place
+
+
 @pytest.mark.parametrize("activation, kept", [("gelu", 2), ("silu", 2), ("tanh", 1)])
 def test_what_an_activation_and_its_gradient_share_is_computed_again(activation, kept):
     """Of each layer its product and its output are kept until the way back, or the output alone; beside them lie two
