@@ -534,14 +534,15 @@ class Function:
 
     def lower(self, kind: str) -> Program:
         """The program as a graph, before the back end.  Raises ModelError where the model has no such program."""
+        launches = self.target == "cuda"
         return {"predict": lambda: programs.predict(self.model, self._paths),
                 "evaluate": lambda: programs.evaluate(self.model),
                 "trace": lambda: programs.trace(self.model),
                 "trace_training": lambda: programs.trace(self.model, training=True),
                 "gradient": lambda: programs.loss_and_gradient(self.model),
                 "update": lambda: programs.update(self.model),
-                "step": lambda: programs.step(self.model),
-                "step_metrics": lambda: programs.step(self.model, metrics=True)}[kind]()
+                "step": lambda: programs.step(self.model, launches=launches),
+                "step_metrics": lambda: programs.step(self.model, metrics=True, launches=launches)}[kind]()
 
     def _seed(self, program: Compiled, seed: int | None) -> np.ndarray | None:
         if seed is None:

@@ -52,7 +52,7 @@ def take_directly(steps: Iterable) -> tuple:
         for buffer in buffers_of(step):
             users.setdefault(buffer, []).append(position)
     for position, step in enumerate(before):
-        load = _gradient_of(step) if is_large_map(step) else None
+        load = _gradient_of(step) if _is_large_map(step) else None
         if load is None:
             continue
         *writers, last = users[step.views[load.buffer].buffer]
@@ -75,7 +75,7 @@ def _is_last(users: Users, view: View, position: int) -> bool:
     return isinstance(view.buffer, Buffer) and users[view.buffer][-1] == position
 
 
-def is_large_map(step) -> bool:
+def _is_large_map(step) -> bool:
     """Whether a step is a map over a vector of many elements, one after the other."""
     if not isinstance(step, Step) or step.matrix is not None or not step.vector or not isinstance(step.units, int):
         return False

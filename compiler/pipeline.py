@@ -270,7 +270,7 @@ class Binding:
         nbytes = {buffer: evaluate(buffer.size, sizes) * buffer.dtype.itemsize for buffer in spans}
         self._scratch: dict[Step, Buffer] = {}
         for position, step in enumerate(steps):
-            if needed := _scratch_bytes(step, sizes):
+            if needed := self._scratch_bytes(step, sizes):
                 memory = Buffer(needed, boolean)
                 spans[memory], nbytes[memory] = (position, position), needed
                 self._scratch |= dict.fromkeys(_flat([step]), memory)
@@ -453,6 +453,21 @@ class Binding:
             self._constants[constants] = sum(len(row) for row in self._constants)
         return self._constants[constants]
 
+    def _scratch_bytes(self, step: Step | ScanStep, sizes: Mapping[str, int]) -> int:
+        """The memory that a step needs while it is done: for the parts of a sum, or a copy in panels."""
+        if isinstance(step, ScanStep):
+            turn = {**sizes, step.time: 0, step.parity: 0}
+            return max((self._scratch_bytes(inner, turn) for inner in step.body), default=0)
+        matrix = step.matrix
+        if matrix is None:
+            return 0
+        cells, parts = 0, count_parts(matrix, sizes)
+        if parts > 1:
+            cells = parts * cells_of(matrix)
+        elif has_panels(matrix, sizes):
+            cells = evaluate(product(extent.size for extent in matrix.sums) * matrix.columns, sizes)
+        return cells * matrix.c.dtype.itemsize
+
     def _scratch_of(self, step: Step) -> int:
         """Where in the arena the memory begins that a step needs for itself."""
         return self.offsets[self._scratch[step]]
@@ -563,22 +578,6 @@ def _axes(matrix: Product, sizes: Mapping[str, int]) -> tuple[list, list, list]:
     batch, rows, sums = ([Axis(*(evaluate(x, sizes) for x in (e.size, e.a, e.b, e.c))) for e in group]
                          for group in (matrix.batch, matrix.rows, matrix.sums))
     return batch, rows, sums
-
-
-def _scratch_bytes(step: Step | ScanStep, sizes: Mapping[str, int]) -> int:
-    """The memory that a step needs while it is done: for the parts of a sum, or a copy in panels."""
-    if isinstance(step, ScanStep):
-        turn = {**sizes, step.time: 0, step.parity: 0}
-        return max((_scratch_bytes(inner, turn) for inner in step.body), default=0)
-    matrix = step.matrix
-    if matrix is None:
-        return 0
-    cells, parts = 0, count_parts(matrix, sizes)
-    if parts > 1:
-        cells = parts * cells_of(matrix)
-    elif has_panels(matrix, sizes):
-        cells = evaluate(product(extent.size for extent in matrix.sums) * matrix.columns, sizes)
-    return cells * matrix.c.dtype.itemsize
 
 
 def _flat(steps):

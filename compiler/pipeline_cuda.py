@@ -81,6 +81,11 @@ class CudaBinding(Binding):
 
     # --- the table
 
+    _behind = 0         # bytes behind the arena's plan, for one step at a time: how many is known when it is planned
+
+    def _scratch_bytes(self, step: Step | ScanStep, sizes: Mapping[str, int]) -> int:
+        return 0
+
     def _samples(self, scan: ScanStep, turns: list[Mapping[str, int]]) -> int | None:
         return super()._samples(scan, turns) if all(map(_fits_region, scan.body)) else None
 
@@ -143,7 +148,7 @@ class CudaBinding(Binding):
                              evaluate(matrix.column_stride, sizes), is_simulated(), epilogue=epilogue,
                              alignments=alignments)
         if not whole:
-            self._scratch = max(self._scratch, made.scratch * matrix.c.dtype.itemsize)
+            self._behind = max(self._behind, made.scratch * matrix.c.dtype.itemsize)
         for part in made.parts[-1:] if whole else made.parts:
             buffers = [word for name in ("abc" if whole else part.buffers) for word in places[name]]
             yield part.text, part.units, part.threads, [*buffers, *part.words, *more]
@@ -168,7 +173,7 @@ class CudaBinding(Binding):
     def _finish(self) -> None:
         self.launches = self._table
         self._argument_words = self._words
-        self.arena_bytes += self._scratch
+        self.arena_bytes += self._behind
         self._program = None
         self._lock = threading.Lock()
 

@@ -173,12 +173,13 @@ def loss_and_gradient(model: Model) -> Program:
     return _program(model, _all_inputs(model), values, reports=_reports(model), trains=True)
 
 
-def step(model: Model, metrics: bool = False) -> Program:
-    """One step of training.  With ``metrics``, those of the training batch too, as of before the update."""
+def step(model: Model, metrics: bool = False, launches: bool = False) -> Program:
+    """One step of training.  With ``metrics``, those of the training batch too, as of before the update; ``launches``:
+    for a machine on which every kernel is a launch."""
     optimizer_of(model)
     values = losses_of(model, model.training)
     own: dict[Node, tuple[str, int]] = {}
-    updated, states = _optimize(model, _stretches(model, _gradients(model, values[LOSS])), own)
+    updated, states = _optimize(model, _stretches(model, _gradients(model, values[LOSS]), launches), own)
     new = _new_variables(model, updated, model.training.updates) | states
     if metrics:
         values |= _metrics(model.training)
@@ -270,13 +271,13 @@ def _joined(vectors: Sequence[Node]) -> Node:
     return vectors[0] if len(vectors) == 1 else ops.concat(vectors, 0)
 
 
-def _stretches(model: Model, gradients: Sequence[Node]) -> list[Node]:
+def _stretches(model: Model, gradients: Sequence[Node], launches: bool) -> list[Node]:
     """The flat gradient in stretches, each of which the optimiser's kernel can take by itself.
 
     A large gradient that is computed element by element, as one with a penalty's is, stands alone: its kernel and the
     optimiser's become one, where in one vector with the others it would be written and read again.  So do those that
     the optimiser's kernel may compute from what they are made of, and the largest of the others, which are let go of
-    as soon as they are used (see ``direct``, ``early``).
+    as soon as they are used (see ``direct``, ``early``); but not where each kernel is a launch.
     """
     if not _is_elementwise(optimizer_of(model)):
         return [_joined(gradients)]
@@ -285,7 +286,7 @@ def _stretches(model: Model, gradients: Sequence[Node]) -> list[Node]:
         base = through_reshapes(slope)
         if slope.shape[0] >= LARGE_GRADIENT and base.op.name in ELEMENTWISE:
             stretches += [[_flat(base, slope.shape)], []]
-        elif slope.shape[0] >= (LARGE_GRADIENT if _may_be_taken_apart(base) else LARGE_PRODUCT):
+        elif not launches and slope.shape[0] >= (LARGE_GRADIENT if _may_be_taken_apart(base) else LARGE_PRODUCT):
             stretches += [[slope], []]
         else:
             stretches[-1].append(slope)
