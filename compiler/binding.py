@@ -18,6 +18,7 @@ from . import ops
 from .ir import Graph, Node, node, rebuild, rewrite, substitute, topological, users
 from .panels import panel_columns
 from .pipeline import simplified
+from .prepare import stretches_of
 from .programs import Program
 from .types import Dim
 
@@ -63,8 +64,8 @@ def _given(roots: Iterable[Node]) -> set[Node]:
 def _by_table(given: set[Node], current: Node, args: tuple[Node, ...]) -> Node:
     """table[i] W as rows of the table (table W), where table and W are given."""
     made = rebuild(current, args)
-    if current.op.name != "contract" or len(args) != 2 or current in given:
-        return made
+    if current.op.name != "contract" or len(args) != 2 or current in given or stretches_of(current) > 1:
+        return made             # a table's rows are not cut as samples are
     for position in range(2):
         rows, kernel = current.args[1 - position], current.args[position]
         if kernel in given and rows.op.name == "gather" and rows.args[0] in given and rows.args[0].type.rank == 2:

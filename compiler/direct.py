@@ -3,7 +3,8 @@
 Stored, a gradient is written and read once more, as much memory as a weight and a moment take.  Two kinds need not be:
 
 - The gradient with respect to a dense layer's kernel is a sum over samples.  Of one sample it is an outer product,
-  x[i] dy[j].  Sizes are known only when a program is bound, so both ways are among the steps, each under its condition.
+  x[i] dy[j], or the sum of some, where layers share a kernel.  Sizes are known only when a program is bound, so both
+  ways are among the steps, each under its condition.
 - The gradient with respect to a table of embeddings is zero but for the rows that were looked up.  What belongs to one
   row is added up where its first part lies, and the optimiser's kernel reads it there, or takes zeros.
 """
@@ -15,6 +16,7 @@ from dataclasses import replace
 from itertools import count
 
 from ..runtime.records import changed, dataclass
+from .in_place import overlap, spans_of
 from .loops import (
     UNIT,
     Affine,
@@ -33,8 +35,8 @@ from .loops import (
     replaced,
     statements,
 )
-from .memory import buffers_of
-from .nest import View
+from .memory import buffers_of, memory_of
+from .nest import View, rename
 from .schedule import Buffer, Product, Step, When
 from .types import DType, Size, boolean, i32, is_symbol, product
 
@@ -45,34 +47,58 @@ Users = dict[Buffer, list[int]]         # the positions of the steps that touch 
 
 def take_directly(steps: Iterable) -> tuple:
     """The steps with these gradients computed by the kernels that read them."""
-    made: list[tuple] = [(step,) for step in steps]
-    before = [step for step, in made]
-    users: Users = {}
-    for position, step in enumerate(before):
-        for buffer in buffers_of(step):
-            users.setdefault(buffer, []).append(position)
-    for position, step in enumerate(before):
+    taken = _Taken(list(steps))
+    for position, step in enumerate(taken.before):
         load = _gradient_of(step) if _is_large_map(step) else None
         if load is None:
             continue
-        *writers, last = users[step.views[load.buffer].buffer]
-        if last != position or sum(view.buffer is step.views[load.buffer].buffer for view in step.views) > 1:
-            continue
-        written_by = [before[at] for at in writers]
-        if (samples := _samples(written_by, step, load)) is not None:
-            for at in (*writers, position):
-                made[at] = (replace(before[at], when=When(samples, is_one=False)),)
-            made[position] += (replace(_with_products(step, load, _matrices(written_by)),
-                                       when=When(samples, is_one=True)),)
-        elif (table := _table(written_by, step, load)) is not None and _is_last(users, table.updates, writers[-1]):
-            made[writers[0]], made[writers[-1]] = (table.find_first(),), (table.add_up(),)
-            made[position] = (_with_rows(step, load, table),)
-    return tuple(step for group in made for step in group)
+        *writers, last = taken.users[step.views[load.buffer].buffer]
+        if last == position and not taken.take_products(step, load, writers, position):
+            taken.take_table(step, load, writers, position)
+    return tuple(step for group in taken.after for step in group)
 
 
-def _is_last(users: Users, view: View, position: int) -> bool:
-    """Whether nobody needs what is in a view's memory, which is the arena's, after this step."""
-    return isinstance(view.buffer, Buffer) and users[view.buffer][-1] == position
+class _Taken:
+    """The steps as they were and as they are, each place with what stands there now."""
+
+    def __init__(self, steps: list):
+        self.before = steps
+        self.after: list[tuple] = [(step,) for step in steps]
+        self.users: Users = {}
+        for position, step in enumerate(steps):
+            for buffer in buffers_of(step):
+                self.users.setdefault(buffer, []).append(position)
+
+    def take_products(self, step: Step, load: Load, writers: Sequence[int], position: int) -> bool:
+        """Put a kernel for one sample beside a map, if products write its gradient; whether they do."""
+        matrices = _matrices(self.before[at] for at in writers)
+        samples = _samples(matrices, step, load) if len(matrices) == len(writers) else None
+        if samples is None or not all(self._stay(at, position) for at in writers):
+            return False
+        for at in (*writers, position):
+            self.after[at] = (replace(self.before[at], when=When(samples, is_one=False)),)
+        new = replace(_with_products(step, load, matrices), when=When(samples, is_one=True))
+        self.after[position] += (new,)
+        for buffer in buffers_of(new):
+            self.users[buffer] = sorted({*self.users[buffer], position})
+        return True
+
+    def take_table(self, step: Step, load: Load, writers: Sequence[int], position: int) -> None:
+        """Let a map read the updates of its table, if they are what makes its gradient and nobody else needs them."""
+        table = _table([self.before[at] for at in writers], step, load)
+        if table is None or not isinstance(table.updates.buffer, Buffer):
+            return
+        if self.users[table.updates.buffer][-1] == writers[-1]:
+            self.after[writers[0]], self.after[writers[-1]] = (table.find_first(),), (table.add_up(),)
+            self.after[position] = (_with_rows(step, load, table),)
+            self.users[table.updates.buffer].append(position)
+
+    def _stay(self, first: int, last: int) -> bool:
+        """Whether what a product reads is the same after it, up to the end of a later step."""
+        product = self.before[first]
+        return not any(overlap(spans_of(product, memory, Load), spans_of(step, memory, Store))
+                       for group in self.after[first + 1:last + 1] for step in group
+                       for memory in memory_of(product) & memory_of(step))
 
 
 def _is_large_map(step) -> bool:
@@ -87,10 +113,14 @@ def _is_large_map(step) -> bool:
 def _gradient_of(step: Step) -> Load | None:
     """What a map loads of memory of its own size that is the arena's, element by element; None if that is not one."""
     place = Affine.variable(step.code.body[-1].variable).key
-    found = [s for s in statements(step.code.body) if isinstance(s, Load) and s.index.key == place
+    accesses = [s for s in statements(step.code.body) if isinstance(s, (Load, Store))]
+    found = [s for s in accesses if isinstance(s, Load) and s.index.key == place
              and not s.dynamic and s.guard is None and isinstance(step.views[s.buffer].buffer, Buffer)
              and step.views[s.buffer].buffer.size == step.units]
-    return found[0] if len(found) == 1 else None
+    if len(found) != 1:
+        return None
+    memory = step.views[found[0].buffer].buffer
+    return found[0] if sum(step.views[s.buffer].buffer is memory for s in accesses) == 1 else None
 
 
 # A map's new source of its gradient: given the number of its first buffer, fresh names, the row and the column, the
@@ -108,7 +138,7 @@ def _by_rows(step: Step, load: Load, rows: Size, columns: Size, operands: Sequen
     def moved(s):
         if hasattr(s, "buffer"):
             s = changed(s, buffer=s.buffer - (s.buffer > load.buffer))
-        return changed(s, index=s.index.rename({vector.variable: row * columns + column})) if hasattr(s, "index") else s
+        return rename(s, {vector.variable: row * columns + column})
     names = (f"v{number}" for number in count(len(list(statements(step.code.body))) + 1))
     of_row, of_column = element(len(views), names, row, column)
     inner = tuple(part for s in vector.body for part in (of_column if s is load else replaced((s,), moved)))
@@ -122,16 +152,14 @@ def _by_rows(step: Step, load: Load, rows: Size, columns: Size, operands: Sequen
 # --- outer products ---------------------------------------------------------------------------------------------------
 
 
-def _samples(writers: Sequence, step: Step, load: Load) -> Size | None:
-    """The number of samples, if these steps are products of matrices that sum over samples alone and together write
-    what the map loads."""
-    matrices = _matrices(writers)
-    if not matrices or len(matrices) < len(writers) or not all(
-            _is_outer(matrix, step.views[load.buffer], step.units) for matrix in matrices):
+def _samples(matrices: Sequence[Product], step: Step, load: Load) -> Size | None:
+    """The number of samples, if these products of matrices sum over samples alone and together write what the map
+    loads."""
+    if not matrices or not all(_is_outer(matrix, step.views[load.buffer], step.units) for matrix in matrices):
         return None
-    samples = {matrix.sums[0].size for matrix in matrices}
+    forms = {(matrix.sums[0].size, matrix.rows[0].size, matrix.columns) for matrix in matrices}
     begins = [not matrix.accumulates for matrix in matrices]
-    return samples.pop() if len(samples) == 1 and begins == [True] + [False] * (len(begins) - 1) else None
+    return matrices[0].sums[0].size if len(forms) == 1 and begins == [True] + [False] * (len(begins) - 1) else None
 
 
 def _matrices(steps: Iterable) -> list[Product]:

@@ -37,8 +37,8 @@ def plan(spans: Mapping[Buffer, tuple[int, int]], nbytes: Mapping[Buffer, int]) 
     """Byte offsets and the arena's size: of two plans the smaller one.
 
     The first one places large buffers first, each at the lowest place that is free while it lives; it mostly needs no
-    byte more than it must.  Where it does, those that live when most memory is needed come first, each where it leaves
-    least.
+    byte more than it must.  Where it does, there is a second one: what lives when most memory is needed comes first,
+    each buffer where it leaves least.
     """
     sizes = {buffer: -(-nbytes[buffer] // ALIGNMENT) * ALIGNMENT for buffer in spans}
     live = _live(spans, sizes)

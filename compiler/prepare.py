@@ -46,10 +46,11 @@ def split_product(current: Node) -> Node:
     """A product of samples with a long, narrow matrix, such as a dense layer on a flattened image: a sum of products
     over stretches of the terms, which threads share even where there is one sample.
 
-    Into how many depends on the matrix alone, so a sample's bits do not depend on those beside it.  The columns may be
-    several indices: in panels (see ``binding``) they are, and are cut alike.
+    Into how many depends on the matrix alone, so a sample's bits do not depend on those beside it; samples whose number
+    the model says are not cut.  The columns may be several indices: in panels (see ``binding``) they are, and are cut
+    alike.
     """
-    parts = _parts(current)
+    parts = stretches_of(current)
     if parts == 1:
         return current
     shape, (terms,), summed = current.shape, current.attrs["reduce"], current.type.rank
@@ -64,7 +65,7 @@ def split_product(current: Node) -> Node:
     return total
 
 
-def _parts(current: Node) -> int:
+def stretches_of(current: Node) -> int:
     """Into how many stretches the sum of a product is cut."""
     (samples, *columns), sums, rank = current.shape or (1,), current.attrs["reduce"], current.type.rank
     if not (current.dtype.kind == "float" and is_symbol(samples) and len(current.args) == 2 and len(sums) == 1

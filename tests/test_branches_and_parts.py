@@ -163,6 +163,13 @@ def test_the_long_sum_of_a_narrow_layer_is_cut_alike_for_any_number_of_samples(t
                 assert result.tobytes() == whole[:samples].tobytes()
 
 
+def test_a_layer_on_rows_of_a_table_whose_sum_is_cut_stays_where_weights_are_bound():
+    """Of the table's own rows, which are a known number, it would not be."""
+    fn = netc.compile("net 1\nmodel M(w: i32[N]) -> (y: f32[N, 20]):\n    y = Dense(20)(Embedding(50, 2048)(w))\n")
+    weights, words = fn.init(seed=1), np.arange(40, dtype=np.int32)
+    assert fn.bind(weights)(words).tobytes() == fn(weights, words).tobytes()
+
+
 @pytest.mark.parametrize("text, stretches", [
     ("x: f32[N, 2048]): return Dense(16)(x)", 4), ("x: f32[N, 2047]): return Dense(16)(x)", 1),
     ("x: f32[N, 5127]): return Dense(16)(x)", 1), ("x: f32[N, 4096]): return Dense(256)(x)", 8),

@@ -54,7 +54,8 @@ def table(more: str = "", optimizer: str = "adam(lr = 1e-2)") -> str:
 def drawn(fn: netc.Function, samples: int, words=None) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(samples)
     shapes = {"a": (samples, 300), "b": (samples, 300), "t": (samples, 4)}
-    batch = {name: rng.normal(size=shape).astype("f4") for name, shape in shapes.items() if name in {*fn.inputs, "t"}}
+    wanted = {*fn.inputs, *fn.targets}
+    batch = {name: rng.normal(size=shape).astype("f4") for name, shape in shapes.items() if name in wanted}
     if "words" in fn.inputs:
         batch["words"] = np.asarray(rng.integers(0, 700, (samples, 9)) if words is None else words, "i4")
     return batch
@@ -115,6 +116,69 @@ def test_of_one_sample_no_product_makes_the_gradient():
     assert any("300x120x2" in kernel for kernel in kernels[1])
     arenas = [fn.program("step").executable.bind({"N": samples}).arena_bytes for samples in (1, 2)]
     assert arenas[0] < 300 * 120 * 4 < arenas[1]
+
+
+TRAIN = """
+train M:
+    input t: f32[N, 4]
+    loss square = mean((y - t) ** 2)
+    optimizer = sgd(lr = 1e-2)
+"""
+
+
+@pytest.mark.parametrize("text", [
+    # The way back adds a second gradient to dy after the product has read it.
+    """model M(a: f32[N, 300]) -> (y: f32[N, 4]):
+    z = Dense(20, relu)(a)
+    y = Dense(4)(tanh(z + Dense(20, use_bias = false)(Dense(2000)(z))))
+""",
+    # The updates of a table are added up in dy's memory.
+    """model M(words: i32[N, 9], a: f32[N, 300]) -> (y: f32[N, 4]):
+    x = Dense(2000)(a)
+    z = Embedding(5000, 10)(words[:, :2]) |> Reshape(20)
+    y = Dense(4)(tanh(z + Dense(20, use_bias = false)(x)))
+""",
+    # Two views of one kernel, of different rows and columns.
+    """model M(a: f32[N, 300], b: f32[N, 300]) -> (y: f32[N, 4]):
+    param w: f32[300, 200] = glorot_uniform
+    y = Dense(4)(concat(tanh(a @ w), tanh(b[:, :200] @ reshape(w, (200, 300)))))
+""",
+    # A penalty that depends on where an element is.
+    """model M(a: f32[N, 300]) -> (y: f32[N, 4]):
+    param k: f32[300, 200] = glorot_uniform
+    penalty 0.000001 * sum(reshape(k, (60000)) * cast(arange(60000), f32))
+    y = Dense(4)(tanh(a @ k))
+""",
+    """model M(a: f32[N, 300]) -> (y: f32[N, 4]):
+    param k: f32[300, 200] = glorot_uniform
+    flat = reshape(k, (60000))
+    penalty 0.01 * sum(flat[1:] * flat[:-1])
+    y = Dense(4)(tanh(a @ k))
+""",
+    """model M(words: i32[N, 9]) -> (y: f32[N, 4]):
+    param k: f32[700, 48] = glorot_uniform
+    penalty 0.00001 * sum(reshape(k, (33600)) * cast(arange(33600), f32))
+    y = Dense(4)(mean(gather(k, words), axis = 1))
+"""], ids=["added to", "added up in", "of two shapes", "by place", "of neighbours", "table by place"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_what_an_outer_product_or_a_table_is_made_of_is_what_it_was(text, samples):
+    check("net 1\n\n" + text + TRAIN, samples, np.full((samples, 9), 7))
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_weights_that_an_outer_product_reads_are_the_old_ones(samples):
+    check("""net 1
+
+model M(a: f32[N, 300]) -> (y: f32[N, 20]):
+    x = Dense(2000)(a)
+    param s: f32[20] = 0.5 * ones(20)
+    param k: f32[2000, 20] = glorot_uniform
+    y = (x @ k) * s
+
+train M:
+    loss total = sum(y)
+    optimizer = sgd(lr = 1e-2)
+""", samples)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
