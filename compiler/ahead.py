@@ -44,4 +44,3 @@ def _is_long(matrix: Product) -> bool:
     apart = next((extent.b for extent in reversed(matrix.sums) if extent.size != 1), 0)
     is_near = isinstance(apart, int) and abs(apart) * matrix.b.dtype.itemsize < FAR_ASKED_B
     return matrix.panels is not None or (is_near and matrix.column_stride == 1)
-

@@ -81,12 +81,12 @@ def region_address() -> int:
 def _ends_of_runs(steps: np.ndarray) -> np.ndarray:
     """Where the run that begins at each step ends: of steps that are one piece each, which one thread does without
     meeting the others between them; a step of several is a run by itself."""
-    is_whole = steps[:, 2] <= np.maximum(steps[:, 3], 1)
-    ends = np.arange(1, len(steps) + 1, dtype=np.int64)
+    is_whole = (steps[:, 2] <= np.maximum(steps[:, 3], 1)).tolist()
+    ends = list(range(1, len(steps) + 1))
     for step in range(len(steps) - 2, -1, -1):
         if is_whole[step] and is_whole[step + 1]:
             ends[step] = ends[step + 1]
-    return ends
+    return np.array(ends, np.int64)
 
 
 class Runner:
@@ -109,7 +109,8 @@ class Runner:
         # A program runs with several threads once at a time: its counters are its own.
         self._counters = np.zeros((self.count + 1) * COUNTER_WORDS if self.is_parallel else 0, np.int64)
         counters = self._counters.ctypes.data
-        self._ends = np.arange(1, self.count + 1, dtype=np.int64) if is_flat else _ends_of_runs(self.steps)
+        self._ends = _ends_of_runs(self.steps) if self.is_parallel and not is_flat else \
+            np.arange(1, self.count + 1, dtype=np.int64)
         self._program = np.array([self.steps.ctypes.data, self.count, self.args.ctypes.data, flushes,
                                   counters + -counters % 64, self._ends.ctypes.data], np.int64)
         self.address = self._program.ctypes.data

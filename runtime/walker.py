@@ -146,7 +146,8 @@ def _walk(control, place, times, timed):
             begin = piece * grain
             end = least(begin + grain, units)
             if is_run:
-                _do(steps, args, bases, step, following)
+                for inner in range(step, following):
+                    _do(steps, args, bases, inner)
             else:
                 call_kernel(steps, row, bases, args, steps[row + 1], begin, end)
             fetch_add(counters, done, end - begin)
@@ -159,12 +160,11 @@ def _walk(control, place, times, timed):
     restore_flushing(flushing)
 
 
-def _do(steps, args, bases, first, last):
-    """Do the steps from the first one to before the last one."""
-    for step in range(first, last):
-        row = step * STEP_WORDS
-        if steps[row + 2] > 0:
-            call_kernel(steps, row, bases, args, steps[row + 1], 0, steps[row + 2])
+def _do(steps, args, bases, step):
+    """Do all of a step."""
+    row = step * STEP_WORDS
+    if steps[row + 2] > 0:
+        call_kernel(steps, row, bases, args, steps[row + 1], 0, steps[row + 2])
 
 
 def _do_all(program, bases, times, timed):
@@ -173,9 +173,7 @@ def _do_all(program, bases, times, timed):
     before = set_flushing(program[PROGRAM_FLUSHES])
     clock = nanoseconds() if timed else 0
     for step in range(program[PROGRAM_COUNT]):
-        row = step * STEP_WORDS
-        if steps[row + 2] > 0:
-            call_kernel(steps, row, bases, args, steps[row + 1], 0, steps[row + 2])
+        _do(steps, args, bases, step)
         if timed:
             now = nanoseconds()
             times[step] += now - clock

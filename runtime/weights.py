@@ -138,8 +138,11 @@ class Weights(Mapping[str, "np.ndarray"]):
         ``copy=False`` hands the arrays over: the caller must not write to them afterwards.
         """
         self.layout = layout
-        from .addresses import aligned_copy
-        vector = (aligned_copy(np.asarray(flat), layout.dtype) if copy else np.asarray(flat, layout.dtype, order="C"))
+        if copy:
+            from .addresses import aligned_copy
+            vector = aligned_copy(np.asarray(flat), layout.dtype)
+        else:
+            vector = np.asarray(flat, layout.dtype, order="C")
         if vector.shape != (layout.size,):
             raise WeightsError(f"the flat vector has shape {list(vector.shape)}, expected [{layout.size}]")
         self.flat = _frozen(vector)
