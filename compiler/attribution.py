@@ -19,6 +19,7 @@ from .model import Layer, Model
 from .nest import View
 from .outline import own_nodes
 from .pipeline import Executable, optimize
+from .rules.windows import windows_of
 from .schedule import ScanStep, Step
 
 WATCHED = "watched/"                # before the names of the outputs that only ride along; no output has a "/"
@@ -59,10 +60,13 @@ class Attribution:
             else ()
 
     def _held(self, value: Node) -> Node | None:
-        """What a value of the model is after the rewriting; of one that is only computed as a part, the whole."""
+        """What a value of the model is after the rewriting; of one that is only computed as a part, the whole; of a
+        pooling that is not computed whole, the windows that are."""
         image = self.images.get(value)
         while image is not None and image not in self.holders and image.op.name == "slice":
             image = image.args[0]
+        if image is not None and image not in self.holders:
+            image = next(iter(windows_of(image, self.holders)), image)
         return image
 
     def end(self, values: Iterable[Node], own: Iterable[Kernel] = ()) -> tuple[Kernel, ...]:
@@ -88,7 +92,11 @@ def attribute(model: Model, values: Iterable[Node] = ()) -> Attribution:
     images = {value: new[name] for name, value in named.items()}
     owners = {node: layer for layer, nodes in own_nodes(layers, images.get).items() for node in nodes}
     program = programs.predict(model)
-    executable = Executable(optimize(program.graph), program.layout)
+    graph = optimize(program.graph)
+    computed = set(graph.nodes())
+    owners |= {part: layer for node, layer in owners.items() if node not in computed
+               for part in windows_of(node, computed)}
+    executable = Executable(graph, program.layout)
     kernels = tuple(_kernels(executable, owners))
     return Attribution(executable.fusion, kernels, images, _holders(executable.fusion, kernels), owners)
 

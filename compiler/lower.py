@@ -26,7 +26,14 @@ from .loops import (
     Units,
 )
 from .nest import Loop, Nest, View, linear, place, strides
-from .placement import UNROLLED_WINDOW, bordered_view, place as place_values, put_margins, window_margins
+from .placement import (
+    UNROLLED_WINDOW,
+    Residue,
+    bordered_view,
+    place as place_values,
+    put_residues,
+    window_margins,
+)
 from .schedule import CPU, Buffer, Closing, ScanStep, Step, Target, identity_of
 from .types import Dim, Size, boolean, i32, product
 
@@ -350,8 +357,9 @@ class Lowering:
 
     def window_put(self, current: Node) -> None:
         """Each input element gathers from the windows that chose it."""
-        if put_margins(current) is not None:
-            self._put_at_once(current)
+        axes = put_residues(current)
+        if axes is not None:
+            self._put_at_once(current, axes)
             return
         source, positions = current.args
         loops, coordinates, window = self._window_loops(current)
@@ -380,22 +388,50 @@ class Lowering:
         self.add(self.close.columns(nest, "add", 0.0, (kept,), view, view.at(coordinates, current.shape), guard,
                                     label="window_put"))
 
-    def _put_at_once(self, current: Node) -> None:
-        """The same with all windows of an element in one expression; around the windows' values there are zeros."""
-        source, positions = (self.halo(operand, 0) for operand in current.args)
-        nest, coordinates = self.nest(current.shape)
-        shape, zero, total = current.args[0].shape, nest.constant(current.dtype, 0.0), None
-        for number, window in enumerate(combinations(*map(range, current.attrs["sizes"]))):
-            spatial = (c + low - w for c, low, w in zip(coordinates[1:], current.attrs["low"], window))
-            place = (coordinates[0], *spatial, coordinates[-1])
-            here = nest.constant(i32, number)
-            hit = nest.let("eq", boolean, (nest.load(positions, positions.at(place, shape)), i32), (here, i32))
-            value = nest.load(source, source.at(place, shape))
-            kept = nest.let("where", current.dtype, (hit, boolean), (value, current.dtype), (zero, current.dtype))
-            total = kept if total is None else nest.let("add", current.dtype, (total, current.dtype),
-                                                        (kept, current.dtype))
-        assert total is not None
-        self.add(self.close.map(nest, [self.target(current, total, coordinates)], label="window_put"))
+    def _put_at_once(self, current: Node, axes: Sequence[Sequence[Residue]]) -> None:
+        """The same with all windows of an element in one expression; around the windows' values there are zeros.
+
+        Elements of a residue have their windows at the same places.  Residues of as many elements share a kernel, which
+        reads a window once for all of them.
+        """
+        together: dict[tuple[Size, ...], list[tuple[Residue, ...]]] = {}
+        for residues in combinations(*axes):
+            together.setdefault(tuple(residue.count for residue in residues), []).append(residues)
+        for counts, members in together.items():
+            if 0 not in counts:
+                nest, coordinates = self.nest((current.shape[0], *counts, current.shape[-1]))
+                zero = nest.constant(current.dtype, 0.0)
+                seen: dict = {}
+                targets = [self._put_residues(current, residues, nest, coordinates, zero, seen) for residues in members]
+                self.add(self.close.map(nest, targets, label="window_put"))
+
+    def _put_residues(self, current: Node, residues: Sequence[Residue], nest: Nest, coordinates, zero: str,
+                      seen: dict) -> Target:
+        """The elements of one residue an axis, and where they go; ``seen``: windows that were read, by their places."""
+        dtype, total = current.dtype, None
+        for windows in combinations(*(residue.windows for residue in residues)):
+            place = (coordinates[0], *(c + shift for c, (_, shift) in zip(coordinates[1:], windows)), coordinates[-1])
+            key = tuple(shift for _, shift in windows)
+            if key not in seen:
+                seen[key] = [self._within_border(nest, operand, place) for operand in current.args]
+            value, position = seen[key]
+            number = linear([Affine({}, at) for at, _ in windows], current.attrs["sizes"]).offset
+            hit = nest.let("eq", boolean, (position, i32), (nest.constant(i32, number), i32))
+            kept = nest.let("where", dtype, (hit, boolean), (value, dtype), (zero, dtype))
+            total = kept if total is None else nest.let("add", dtype, (total, dtype), (kept, dtype))
+        view = self.views[current]
+        steps, strides_ = view.steps or strides(current.shape), current.attrs["strides"]
+        first = sum((residue.first * step for residue, step in zip(residues, steps[1:])), view.offset)
+        spread = (coordinates[0], *(c * stride for c, stride in zip(coordinates[1:], strides_)), coordinates[-1])
+        # Each residue has a view of its own, and so a buffer of its own in the kernel: they do not overlap.
+        return Target(zero if total is None else total, View(view.buffer, first, dtype), view.at(spread, current.shape))
+
+    def _within_border(self, nest: Nest, operand: Node, place) -> str:
+        """An element of a value, 0 beyond its edges, as far as anybody reads there."""
+        if (operand, 0) not in self.placement.margins:
+            return nest.expression(operand, place)
+        view = self.halo(operand, 0)
+        return nest.load(view, view.at(place, operand.shape))
 
     # --- scan
 
@@ -498,13 +534,12 @@ def best_update(nest: Nest, kind: str, value: str, dtype, best: str, where: str,
 
 def better_of(nest: Nest, kind: str, dtype, new: tuple[str, str], old: tuple[str, str]) -> tuple[str, str]:
     """Of two (value, i32 position) the one with the better value; NaN beats all, the old one of equals stays."""
-    order = (old[0], new[0]) if kind == "max" else (new[0], old[0])
-    better = nest.let("lt", boolean, *((n, dtype) for n in order))
+    order = (new[0], old[0]) if kind == "max" else (old[0], new[0])
+    stays = nest.let("le", boolean, *((n, dtype) for n in order))
+    better = nest.let("logical_not", boolean, (stays, boolean))     # also where one is NaN
     if dtype.kind == "float":
-        fresh = nest.let("ne", boolean, (new[0], dtype), (new[0], dtype))
-        seen = nest.let("eq", boolean, (old[0], dtype), (old[0], dtype))
-        first = nest.let("logical_and", boolean, (fresh, boolean), (seen, boolean))
-        better = nest.let("logical_or", boolean, (better, boolean), (first, boolean))
+        number = nest.let("eq", boolean, (old[0], dtype), (old[0], dtype))
+        better = nest.let("logical_and", boolean, (better, boolean), (number, boolean))
     where = nest.let("where", i32, (better, boolean), (new[1], i32), (old[1], i32))
     best = nest.let("where", dtype, (better, boolean), (new[0], dtype), (old[0], dtype))
     return best, where

@@ -17,6 +17,7 @@ from .ir import Graph, Node, is_tensor, users
 from .model import Model
 from .pipeline import optimize
 from .programs import LOSS, Program, losses_of
+from .rules.windows import windows_of
 from .siblings import ELEMENTWISE
 
 
@@ -72,7 +73,7 @@ def _named(model: Model, program: Program, compiled: Graph, training: bool) -> d
     computed = set(compiled.nodes())
     for name, value in (*optimize(graph).outputs.items(), *compiled.outputs.items()):
         base = through_reshapes(value)          # a reshape has no kernel: its name is that of the memory
-        for node in (value, base, *_products(value, computed)):
+        for node in (value, base, *_products(value, computed), *_windows(value, computed)):
             if node.op.name not in LEAVES | TRIVIAL and _better(name, found.get(node)):
                 found[node] = name
     return found
@@ -103,6 +104,11 @@ def _products(value: Node, computed: set[Node]) -> list[Node]:
             waiting += [arg for arg in current.args if arg not in reached]
             reached |= dict.fromkeys(current.args)
     return [current for current in reached if current.op.name == "contract"]
+
+
+def _windows(value: Node, computed: set[Node]) -> list[Node]:
+    """Of a pooling that the program does not compute whole, the windows that it computes."""
+    return [] if value in computed else windows_of(value, computed)
 
 
 def _gradients(model: Model, named: dict[str, Node]) -> dict[str, Node]:

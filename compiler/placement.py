@@ -139,15 +139,49 @@ def window_margins(current: Node) -> Margins | None:
     return (*margins, (0, 0))
 
 
-def put_margins(current: Node) -> Margins | None:
-    """How far a pooling's gradient reads beyond the edges of the windows' values and positions, where it may read all
-    windows of an element at once: they are small, and there is one for each element; None elsewhere."""
-    attrs, margins = current.attrs, [(0, 0)]
-    if any(stride != 1 for stride in attrs["strides"]) or product(attrs["sizes"]) > UNROLLED_WINDOW:
+@dataclass(frozen=True)
+class Residue:
+    """Those elements of an axis that lie ``first``, ``first`` + stride, ...: how many there are, and which windows
+    cover the n-th of them: the one of number n + shift has it at ``place``, for each (place, shift)."""
+
+    first: int
+    count: Size
+    windows: tuple[tuple[int, int], ...]
+
+
+def put_residues(current: Node) -> tuple[tuple[Residue, ...], ...] | None:
+    """The elements of each axis of a pooling's gradient by the windows that cover them, where an element may read all
+    of its windows at once: they are few, and stand at known places; None elsewhere."""
+    attrs = current.attrs
+    if max(product(attrs["sizes"]), product(attrs["strides"])) > UNROLLED_WINDOW:
         return None
-    for axis, (size, low) in enumerate(zip(attrs["sizes"], attrs["low"])):
-        high = current.shape[axis + 1] + low - current.args[0].shape[axis + 1]
-        if not isinstance(low, int) or not isinstance(high, int):
+    axes = []
+    for axis, (size, stride, low) in enumerate(zip(attrs["sizes"], attrs["strides"], attrs["low"])):
+        if not isinstance(low, int):
             return None
-        margins.append((max(size - 1 - low, 0), max(high, 0)))
-    return (*margins, (0, 0)) if any(map(any, margins)) else None
+        axes.append(tuple(_residue(first, size, stride, low, current.shape[axis + 1]) for first in range(stride)))
+    known = all(isinstance(high, int) for residues, windows in zip(axes, current.args[0].shape[1:-1])
+                for _, high in _beyond(residues, windows))
+    return tuple(axes) if known else None
+
+
+def _residue(first: int, size: int, stride: int, low: int, length: Size) -> Residue:
+    """Of an axis of so many elements; window w covers w * stride - low + (0 .. size - 1)."""
+    shift, place = divmod(first + low, stride)
+    count = (length - first + stride - 1) // stride
+    return Residue(first, count, tuple((at, shift - turn) for turn, at in enumerate(range(place, size, stride))))
+
+
+def _beyond(residues: tuple[Residue, ...], windows: Size) -> list[tuple[int, Size]]:
+    """How far each residue's elements read before and after so many windows of an axis; below 0: not at all."""
+    return [(-shift, residue.count + shift - windows) for residue in residues for _, shift in residue.windows]
+
+
+def put_margins(current: Node) -> Margins | None:
+    """How far a pooling's gradient that reads all windows of an element at once reads beyond the edges of the windows'
+    values and positions; None where it does not."""
+    axes = put_residues(current)
+    if axes is None:
+        return None
+    beyond = (_beyond(residues, windows) for residues, windows in zip(axes, current.args[0].shape[1:-1]))
+    return ((0, 0), *(tuple(max(0, *sides) for sides in zip(*each, (0, 0))) for each in beyond), (0, 0))

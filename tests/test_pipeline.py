@@ -9,6 +9,7 @@ from netc.compiler import ops
 from netc.compiler.gradient import grad
 from netc.compiler.interpret import interpret
 from netc.compiler.ir import Graph, topological
+from netc.compiler.loops import Store, statements
 from netc.compiler.pipeline import Executable, optimize
 from netc.compiler.types import Dim, evaluate, f32, f64, i32
 from netc.runtime import machine
@@ -172,12 +173,45 @@ def test_a_convolution_and_its_gradients(size, kernel, stride, low, out, channel
     run_both({"y": y, "dx": dx, "dw": dw}, [x, w], {"N": 3}, tolerance=tolerance)
 
 
-def test_max_pooling_and_its_gradient():
-    x = ops.input("x", f32, (N, 7, 7, 5))
-    settings = {"sizes": (3, 3), "strides": (2, 2), "low": (1, 1)}
-    y = ops.window_take(x, ops.window_argmax(x, **settings, out_sizes=(4, 4)), **settings, out_sizes=(4, 4))
+@pytest.mark.parametrize("length, size, stride, low, out", [
+    (7, 3, 2, 1, 4),        # windows overlap
+    (8, 2, 2, 0, 4),        # they do not
+    (9, 3, 3, 0, 3),
+    (8, 3, 3, 0, 2),        # and leave elements at the end,
+    (10, 2, 3, 0, 3),       # or between them
+    (9, 2, 3, 1, 4),
+    (6, 3, 1, 1, 6),
+    (5, 1, 2, 0, 3),
+    (1, 3, 4, 1, 1),        # fewer elements than a stride
+    (20, 7, 7, 0, 2),       # too large to be read at once
+])
+def test_max_pooling_and_its_gradient(length, size, stride, low, out):
+    x = ops.input("x", f32, (N, length, length, 5))
+    settings = {"sizes": (size, size), "strides": (stride, stride), "low": (low, low)}
+    y = ops.window_take(x, ops.window_argmax(x, **settings, out_sizes=(out, out)), **settings, out_sizes=(out, out))
     dx, = grad(ops.reduce(ops.mul(y, y), "sum", (0, 1, 2, 3)), [x])
     run_both({"y": y, "dx": dx}, [x], {"N": 2}, tolerance=1e-6)
+
+
+def test_the_gradient_of_a_pooling_whose_windows_do_not_overlap_is_one_kernel():
+    x = ops.input("x", f32, (N, 12, 12, 8))
+    settings = {"sizes": (3, 3), "strides": (3, 3), "low": (0, 0)}
+    y = ops.window_take(x, ops.window_argmax(x, **settings, out_sizes=(4, 4)), **settings, out_sizes=(4, 4))
+    dx, = grad(ops.reduce(ops.mul(y, y), "sum", (0, 1, 2, 3)), [x])
+    executable = Executable(optimize(Graph((x,), {"dx": dx})), {x: ("x", 0)})
+    put, = (step for step in executable.steps if step.label == "window_put")
+    assert sum(isinstance(each, Store) for each in statements(put.code.body)) == 9
+
+
+def test_a_pooling_is_computed_where_a_convolution_with_strides_reads_it():
+    x, w = ops.input("x", f32, (N, 8, 8, 5)), ops.param("w", f32, (1, 1, 5, 6))
+    settings = {"sizes": (3, 3), "strides": (1, 1), "low": (1, 1)}
+    pool = ops.window_take(x, ops.window_argmax(x, **settings, out_sizes=(8, 8)), **settings, out_sizes=(8, 8))
+    y = ops.convolution(pool, w, (2, 2), (1, 1), (0, 0), (4, 4))
+    dx, dw = grad(ops.reduce(ops.mul(y, y), "sum", (0, 1, 2, 3)), [x, w])
+    compiled = optimize(Graph((x, w), {"y": y, "dx": dx, "dw": dw}))
+    assert {node.attrs["strides"] for node in compiled.nodes() if node.op.name.startswith("window")} == {(2, 2)}
+    run_both({"y": y, "dx": dx, "dw": dw}, [x, w], {"N": 3}, tolerance=1e-5)
 
 
 def test_an_embedding_and_its_gradient():

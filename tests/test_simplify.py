@@ -27,6 +27,7 @@ p, q = ops.input("p", boolean, (N, 4)), ops.input("q", boolean, (N, 4))
 w, matrix = ops.input("w", f64, (4, 3)), ops.input("matrix", f64, (2, 10))
 image, kernel = ops.input("image", f64, (2, 6, 5, 3)), ops.input("kernel", f64, (3, 3, 3, 2))
 pixels, mix = ops.input("pixels", f64, (2, 6, 5, 1)), ops.input("mix", f64, (1, 1, 3, 2))
+small, blend = ops.input("small", f64, (2, 3, 3, 2)), ops.input("blend", f64, (3, 2))
 
 
 def full(value, like=x):
@@ -61,6 +62,17 @@ def raw(name, args, **attrs):
     return node(ops.PRIMITIVES[name], args, **attrs)
 
 
+def chosen(down, across, *counts):
+    """Where the maxima of windows of 3 x 3 are in the image; these are their strides, and how many there are."""
+    return ops.window_argmax(image, (3, 3), (down, across), (1, 1), counts)
+
+
+def pooled(down, across, *counts):
+    return ops.window_take(image, chosen(down, across, *counts), (3, 3), (down, across), (1, 1), counts)
+
+
+EVERY = plain(0), plain(1), plain(2), plain(4)
+EVERY_SECOND = plain(0), ops.affine({1: 2}), ops.affine({2: 2}), plain(4)
 PRODUCT = ((plain(0), plain(2)), (plain(2), plain(1)))
 SAME = ops.contract([x], (N, 4), (), [(plain(0), plain(1))])
 CASES = {
@@ -188,6 +200,21 @@ CASES = {
                        (ops.contract([x], (4, N), (), [(plain(1), plain(0))]), ops.transpose(x, (1, 0)))],
     "plain_sum": [(ops.contract([cube], (4, 2), (3,), [(plain(1), plain(2), plain(0))]),
                    ops.transpose(summed(cube, 1), (1, 0)))],
+    # windows
+    "only_windows_read": [
+        (ops.contract([pooled(1, 1, 6, 5), blend], (2, 3, 3, 2), (3,), [EVERY_SECOND, (plain(4), plain(3))]),
+         ops.contract([pooled(2, 2, 3, 3), blend], (2, 3, 3, 2), (3,), [EVERY, (plain(4), plain(3))])),
+        # an index of one value adds nothing, an axis that is read whole stays
+        (ops.contract([pooled(1, 2, 6, 3), blend], (1, 3, 2), (2, 2, 3), [
+            (plain(3), ops.affine({0: 1, 4: 3}), plain(5), plain(1)), (plain(1), plain(2))]),
+         ops.contract([pooled(3, 2, 2, 3), blend], (1, 3, 2), (2, 2, 3), [
+             (plain(3), plain(4), plain(5), plain(1)), (plain(1), plain(2))]))],
+    "only_windows_written": [
+        (ops.window_put(ops.contract([small, blend], (2, 6, 5, 3), (2,), [
+            (plain(0), ops.affine({1: 1}, 0, 2), ops.affine({2: 1}, 0, 2), plain(4)), (plain(3), plain(4))]),
+            chosen(1, 1, 6, 5), (3, 3), (1, 1), (1, 1), (6, 5)),
+         ops.window_put(ops.contract([small, blend], (2, 3, 3, 3), (2,), [EVERY, (plain(3), plain(4))]),
+                        chosen(2, 2, 3, 3), (3, 3), (2, 2), (1, 1), (6, 5)))],
 }
 
 
@@ -250,6 +277,14 @@ def test_every_rule_is_tested_and_documented():
     ops.contract([over(one, shape=(2,))], (4,), (), [(plain(0),)]),
     ops.slice(ops.concat([x, y], 1), (0, 3), (N, 5)),
     ops.reshape(cube, (3, 2, 4)),
+    # windows: read beyond the edge, from another than the first on, side by side; written side by side
+    ops.contract([pooled(1, 1, 6, 5), blend], (2, 4, 4, 2), (3,), [EVERY_SECOND, (plain(4), plain(3))]),
+    ops.contract([pooled(1, 1, 6, 5), blend], (2, 2, 3, 2), (3,), [
+        (plain(0), ops.affine({1: 2}, 1), plain(2), plain(4)), (plain(4), plain(3))]),
+    ops.contract([pooled(1, 1, 6, 5), blend], (2, 2, 3, 2), (2, 3), [
+        (plain(0), ops.affine({1: 2, 4: 1}), plain(2), plain(5)), (plain(5), plain(3))]),
+    ops.window_put(ops.contract([small, blend], (2, 3, 3, 3), (2,), [EVERY, (plain(3), plain(4))]),
+                   chosen(2, 2, 3, 3), (3, 3), (2, 2), (1, 1), (6, 5)),
 ])
 def test_what_must_stay(root):
     assert simplify([root]) == [root]

@@ -13,7 +13,8 @@ from .table import rule, scalar, spread
 HERE = Index((), 0, 1)      # the coordinate 0
 
 
-def _contract(x: Node, operands, maps, reduce=None) -> Node:
+def contract_like(x: Node, operands, maps, reduce=None) -> Node:
+    """A contraction of the same result and, without ``reduce``, the same sums, of other operands."""
     return node(x.op, operands, shape=x.shape, reduce=x.attrs["reduce"] if reduce is None else tuple(reduce),
                 maps=tuple(map(tuple, maps)))
 
@@ -28,7 +29,7 @@ def absorb_movement(x: Node) -> Node | None:
             continue
         operands, maps = list(x.args), list(x.attrs["maps"])
         operands[position], maps[position] = operand.args[0], places
-        return _contract(x, operands, maps)
+        return contract_like(x, operands, maps)
     return None
 
 
@@ -53,7 +54,7 @@ def _pad(x: Node, operand: Node, places) -> list[Index] | None:
 
 def _slice(x: Node, operand: Node, places) -> list[Index] | None:
     """Outside of the slice is 0, which the operand is not: the coordinate must be known to stay inside."""
-    if not all(_inside(x, index, size) for index, size in zip(places, operand.shape)):
+    if not all(stays_inside(x, index, size) for index, size in zip(places, operand.shape)):
         return None
     return [_affine(index, step, start)
             for index, start, step in zip(places, operand.attrs["starts"], operand.attrs["steps"])]
@@ -61,7 +62,7 @@ def _slice(x: Node, operand: Node, places) -> list[Index] | None:
 
 def _broadcast(x: Node, operand: Node, places) -> list[Index] | None:
     axes = operand.attrs["axes"]
-    if not all(_inside(x, index, operand.shape[axis]) for axis, index in enumerate(places) if axis not in axes):
+    if not all(stays_inside(x, index, operand.shape[axis]) for axis, index in enumerate(places) if axis not in axes):
         return None
     return [places[axis] for axis in axes]
 
@@ -72,7 +73,7 @@ def _reshape(x: Node, operand: Node, places) -> list[Index] | None:
     if where is None or None in where:
         return None
     units = (axis for axis in range(len(operand.shape)) if axis not in where)
-    return [places[axis] for axis in where] if all(_inside(x, places[axis], 1) for axis in units) else None
+    return [places[axis] for axis in where] if all(stays_inside(x, places[axis], 1) for axis in units) else None
 
 
 _ABSORB = {"transpose": _transpose, "reverse": _reverse, "pad": _pad, "slice": _slice, "broadcast": _broadcast,
@@ -85,7 +86,7 @@ def _affine(index: Index, factor: int, shift: Size) -> Index:
     return affine(terms, index.offset * factor + shift * index.divisor, index.divisor)
 
 
-def _inside(x: Node, index: Index, size: Size) -> bool:
+def stays_inside(x: Node, index: Index, size: Size) -> bool:
     """True if the coordinate is a whole number from 0 to size - 1 wherever the indices run."""
     if index.divisor != 1:
         return False
@@ -115,7 +116,7 @@ def order_sums(x: Node) -> Node | None:
     number = {axis: axis for axis in range(rank)} | {rank + k: rank + place for place, k in enumerate(order)}
     maps = [[affine({number[which]: c for which, c in index.terms}, index.offset, index.divisor) for index in places]
             for places in x.attrs["maps"]]
-    return _contract(x, x.args, maps, [reduce[k] for k in order])
+    return contract_like(x, x.args, maps, [reduce[k] for k in order])
 
 
 @rule("contract")
@@ -131,7 +132,7 @@ def drop_single_reduction(x: Node) -> Node | None:
     number |= {axis: axis for axis in range(rank)}
     maps = [[Index(tuple((number[which], c) for which, c in index.terms if which in number), index.offset,
                    index.divisor) for index in places] for places in x.attrs["maps"]]
-    rest = _contract(x, x.args, maps, [size for k, size in enumerate(reduce) if k not in gone])
+    rest = contract_like(x, x.args, maps, [size for k, size in enumerate(reduce) if k not in gone])
     return rest if count == 1 else ops.mul(rest, spread(count_of(count, x.dtype), x.shape, ()))
 
 
@@ -146,7 +147,7 @@ def drop_unit_dimensions(x: Node) -> Node | None:
         operands, maps = list(x.args), list(x.attrs["maps"])
         operands[position] = ops.reshape(operand, tuple(operand.shape[axis] for axis in kept))
         maps[position] = [places[axis] for axis in kept]
-        return _contract(x, operands, maps)
+        return contract_like(x, operands, maps)
     return None
 
 
@@ -158,7 +159,7 @@ def scalar_operand(x: Node) -> Node | None:
     for position in (0, 1):
         factor, rest = x.args[position], 1 - position
         if factor.shape == ():
-            alone = _contract(x, [x.args[rest]], [x.attrs["maps"][rest]])
+            alone = contract_like(x, [x.args[rest]], [x.attrs["maps"][rest]])
             return alone if scalar(factor) == 1 else ops.mul(alone, spread(factor, x.shape, ()))
     return None
 
