@@ -41,6 +41,7 @@ from .schedule import CPU, Buffer, External, Product, ScanStep, Step, done_at
 from .siblings import merge_siblings
 from .simplify import erase_gradient_marks, simplify_graph
 from .types import Dim, TensorType, boolean, evaluate, product
+from .upsampling import skip_repeats
 from .verify import verify
 
 ARENA, CONSTANTS = 0, 1            # slots that every program has; externals follow
@@ -77,7 +78,7 @@ def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: 
 
 def optimize(graph: Graph) -> Graph:
     """The passes between gradients and kernels."""
-    graph = prepare(simplified(graph))
+    graph = prepare(skip_repeats(simplified(graph)))
     verify(graph)
     return graph
 
