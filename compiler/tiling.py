@@ -18,6 +18,8 @@ from .schedule import Extent, Product
 from .types import Size
 
 LEVELS = 4          # nested indices of each group that the tile kernel takes
+# A vector along so few columns is nearly empty, which one along so many terms is not.
+FEW_COLUMNS, MANY_TERMS = 4, 128
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,16 @@ def _outer_product(current: Node, result: Affine, first: Strided, second: Stride
     # Batch indices that go on where the columns end are columns too: such as a kernel's columns and channels.
     while batch and batch[-1].a == 0 and batch[-1].b == columns * stride and batch[-1].c == columns:
         columns, batch = columns * batch[-1].size, batch[:-1]
-    if not rows and stride != 1:
-        return None         # the second operand would be packed for a single row
+    if stride != 1 and (not rows or _suit_dots(columns, sums)):
+        return None         # the second operand would be packed, for a single row or a few columns
     return _Indices(first, batch, rows, sums, columns, stride)
+
+
+def _suit_dots(columns: Size, sums: tuple[Extent, ...]) -> bool:
+    """Whether each element is better computed as a dot product of its own."""
+    last = sums[-1] if sums else None
+    return (last is not None and last.a == last.b == 1 and isinstance(last.size, int) and last.size >= MANY_TERMS
+            and isinstance(columns, int) and columns <= FEW_COLUMNS)
 
 
 def _dot_product(current: Node, result: Affine, first: Strided, second: Strided, loops) -> _Indices | None:

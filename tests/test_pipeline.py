@@ -221,6 +221,16 @@ def test_an_embedding_and_its_gradient():
     run_both({"y": y, "dt": dt}, [table, indices], {"N": 3}, tolerance=1e-5)
 
 
+@pytest.mark.parametrize("terms, columns, is_dot", [(200, 2, True), (200, 8, False), (50, 2, False)])
+def test_few_columns_along_which_nothing_is_contiguous_are_dot_products(terms, columns, is_dot):
+    x, w = ops.input("x", f32, (N, terms)), ops.param("w", f32, (columns, terms))
+    y = ops.product(x, "nk", w, "jk", "nj")
+    executable = Executable(optimize(Graph((x, w), {"y": y})), {x: ("x", 0), w: ("w", 0)})
+    assert [step.matrix.is_dot for step in executable.steps] == [is_dot]
+    for batch in (1, 7):
+        run_both({"y": y}, [x, w], {"N": batch}, tolerance=1e-5)
+
+
 def test_every_phase_of_a_strided_pointwise_convolution_is_a_product():
     x, w = ops.input("x", f32, (N, 8, 8, 5)), ops.param("w", f32, (1, 1, 5, 6))
     y = ops.convolution(x, w, (2, 2), (1, 1), (0, 0), (4, 4))
