@@ -25,13 +25,13 @@ def asks_ahead(matrix: Product) -> bool:
 
 def _is_far(matrix: Product) -> bool:
     """Whether A's terms are far apart and many, more than samples alone, and A is not copied."""
-    from ..runtime.tile import PACK_A_COLUMNS, STRIDED_DEPTH, lines_kept
+    from ..runtime.tile import STRIDED_DEPTH, lines_kept, may_pack_a
     terms = product(extent.size for extent in matrix.sums)
     apart = next((extent.a for extent in reversed(matrix.sums) if extent.size != 1), 1)
     if apart == 1 or is_symbol(terms) or (isinstance(terms, int) and terms < LEAST_TERMS):
         return False
-    is_narrow = isinstance(matrix.columns, int) and matrix.columns < PACK_A_COLUMNS
-    return is_narrow or not isinstance(apart, int) or lines_kept(apart * matrix.a.dtype.itemsize) >= STRIDED_DEPTH
+    is_copied = may_pack_a(matrix.c.dtype.name, matrix.columns if isinstance(matrix.columns, int) else None)
+    return not is_copied or not isinstance(apart, int) or lines_kept(apart * matrix.a.dtype.itemsize) >= STRIDED_DEPTH
 
 
 def _is_long(matrix: Product) -> bool:

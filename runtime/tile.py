@@ -31,7 +31,9 @@ CHUNK_BYTES = 24 << 10
 MAX_ROWS = 168          # rows of a work unit
 PACKED_SPILL = 16       # elements after a tile's in a copy of A, over which its last vector may reach
 PACKED_A = MAX_ROWS * (PACKED_DEPTH + PACKED_SPILL)     # elements of such a copy
-PACK_A_COLUMNS = 48     # a copy of A pays if each element meets so many of B
+# A copy of A pays if each element meets so many of B, and tiles are so small that to ask for A, a line for each of its
+# terms, would take a notable part of the time.
+PACK_A_COLUMNS, PACK_A_TILE = 48, 16
 # A copy of B whose rows are far apart pays if so many rows of A use it: fewer where B is so long that its lines fall
 # out of the second-level cache too.
 PACK_B_ROWS, LONG_B, PACK_LONG_B_ROWS = 48, 768, 24
@@ -271,7 +273,8 @@ def _plan(dtype: str, batch, rows, sums, columns: int, column_stride_b: int, acc
                           and block_rows >= (PACK_B_ROWS if depth < LONG_B else PACK_LONG_B_ROWS))
     group = PACKED_BYTES // (wide * itemsize) * wide        # columns packed at once: whole panels
     stride = next((abs(axis.a) for axis in reversed(sums) if axis.size > 1), 1)
-    packs_a = _packs_a(rows, stride * itemsize, min(depth, STRIDED_DEPTH), min(block_columns, columns))
+    packs_a = _packs_a(rows, stride * itemsize, min(depth, STRIDED_DEPTH), min(block_columns, columns),
+                       tall * wide // _lanes(dtype))
     most = MAX_DEPTH if stride == 1 else PACKED_DEPTH if packs_a else STRIDED_DEPTH
     if not is_dot and row_count > tall:         # else no two tiles read the same of B
         most = min(most, CHUNK_BYTES // ((wide if columns >= wide else max(last_wide, 1)) * itemsize))
@@ -304,12 +307,18 @@ def _has_room_ahead(rows: list[Axis], itemsize: int, tall: int) -> bool:
     return 2 * tall * apart <= CACHE_SETS * CACHE_LINE * CACHE_WAYS // 2
 
 
-def _packs_a(rows: list[Axis], stride: int, depth: int, columns: int) -> bool:
+def _packs_a(rows: list[Axis], stride: int, depth: int, columns: int, accumulators: int) -> bool:
     """Whether to copy A, whose k are ``stride`` bytes apart: where rows are contiguous, each k takes a cache line that
     several tiles use, and if the lines fall into few sets of the cache, they are gone before the next tile comes."""
     if stride <= CACHE_LINE or next((axis.a for axis in reversed(rows) if axis.size > 1), 0) != 1:
         return False
-    return columns >= PACK_A_COLUMNS and depth > lines_kept(stride)
+    return columns >= PACK_A_COLUMNS and accumulators < PACK_A_TILE and depth > lines_kept(stride)
+
+
+def may_pack_a(dtype: str, columns: int | None) -> bool:
+    """Whether A is copied for many rows and so many columns (None: any number), if its lines fall out of the cache."""
+    vectors = ANY_COLUMNS_VECTORS if columns is None else _tile_vectors(_lanes(dtype), MANY_ROWS, columns)
+    return (columns is None or columns >= PACK_A_COLUMNS) and tile_rows(vectors) * vectors < PACK_A_TILE
 
 
 def lines_kept(stride: int) -> int:
@@ -364,10 +373,15 @@ def _choice(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bo
     texts: list[str | None] = []
     for here, needed in ((wide, any_columns or columns >= wide), (rest, rest > 0)):
         last = WHOLE if here % width == 0 else PADDED if is_padded else MASKED
-        # A tile of one row is done before what it asks for comes.
-        texts += [tile_text(dtype, height, -(-here // width), last, 0, asks and height > 1) if needed else None
-                  for height in heights]
+        texts += [tile_text(dtype, height, -(-here // width), last, 0, asks and _asks_at(height, heights))
+                  if needed else None for height in heights]
     return _Choice(heights, wide, _up(rest, width), tuple(texts), is_padded)
+
+
+def _asks_at(height: int, heights: tuple[int, ...]) -> bool:
+    """Whether a tile of this height asks, of a product that does: one of few rows is done before anything comes, and
+    the last of a block's."""
+    return height > 1 and height >= heights[1]
 
 
 DOT_ROWS = 8            # rows of a tile of one column: as many sums are under way as cover the latency of fma
@@ -404,8 +418,9 @@ def _panel_choice(dtype: str, rows: int, columns: int, panel_columns: int, asks:
     vectors = _tile_vectors(width, rows, columns, part)
     heights = tile_heights(rows, vectors)
     rest = panels * part % vectors
-    texts = [tile_text(dtype, height, here, WHOLE, part if here > part else 0, asks and height > 1) if needed else None
-             for here, needed in ((vectors, panels * part >= vectors), (rest, rest > 0)) for height in heights]
+    texts = [tile_text(dtype, height, here, WHOLE, part if here > part else 0, asks and _asks_at(height, heights))
+             if needed else None for here, needed in ((vectors, panels * part >= vectors), (rest, rest > 0))
+             for height in heights]
     return _Choice(heights, vectors * width, rest * width, tuple(texts))
 
 
