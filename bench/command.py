@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from .measure import Row, Settings, measure, set_floors
+from .measure import Row, Settings, measure
 from .models import ALL, MODELS
 from .peers import ALONE, JOBS, NETC, PEERS, Peer
 from .plot import svg
@@ -47,7 +47,6 @@ def run(models: Iterable[str], batches: Iterable[int], jobs: Iterable[str], peer
                             click.echo(summary(row), err=True)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
-    set_floors(rows)
     return Report.of(settings, rows, chosen)
 
 

@@ -68,15 +68,15 @@ class Timing:
 
 @dataclass
 class Row:
-    """One model, job and batch.  ``facts`` is what netc says of its program: FLOPs, bytes, parameters; ``floor`` the
-    least time that the machine could take."""
+    """One model, job and batch.  ``facts`` is what netc says of its program: FLOPs, bytes, parameters; ``speeds`` what
+    the machine did, in FLOP/s and bytes/s, beside netc's turns."""
 
     model: str
     job: str
     batch: int
     timings: dict[str, Timing] = field(default_factory=dict)
     facts: dict = field(default_factory=dict)
-    floor: float | None = None
+    speeds: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def netc(self) -> Timing:
@@ -96,6 +96,17 @@ class Row:
         return best.median / self.netc.median if best is not None and best.median and self.netc.median else None
 
     @property
+    def floor(self) -> float | None:
+        """The least time that the machine could take, as it was while netc was timed: the graph's products at its rate
+        of multiply-adds; in training, one pass of the optimiser besides: weights, two moments and the gradient read,
+        all but this written."""
+        if not self.facts or not self.speeds:
+            return None
+        flops, bandwidth = (statistics.median(speed[name] for speed in self.speeds) for name in ("flops", "bandwidth"))
+        passed = 28 * self.facts["parameters"] / bandwidth if self.job == "training" else 0.0
+        return self.facts["work_flops"] / flops + passed
+
+    @property
     def speedup(self) -> float | None:
         """How many times faster netc's threads together are than one alone, where that was measured."""
         alone = self.timings.get(ALONE.name)
@@ -103,22 +114,7 @@ class Row:
 
     def to_dict(self) -> dict:
         best = self.best.peer if self.best else None
-        return asdict(self) | {"best": best, "ahead": self.ahead, "speedup": self.speedup}
-
-
-def set_floors(rows: Iterable[Row]) -> None:
-    """The floors of rows of one run, from the best that any of their processes found the machine to do.
-
-    The products of the graph at the peak rate; in training, one pass of the optimiser besides: weights, two moments and
-    the gradient read, all but this written.
-    """
-    known = [row for row in rows if row.facts]
-    peak = max((row.facts["peak_flops"] for row in known), default=0.0)
-    for row in known:
-        row.floor = row.facts["work_flops"] / peak
-        if row.job == "training":
-            row.floor += 28 * row.facts["parameters"] / max(other.facts["optimizer_bandwidth"] for other in known
-                                                            if other.facts["parameters"] == row.facts["parameters"])
+        return asdict(self) | {"best": best, "ahead": self.ahead, "speedup": self.speedup, "floor": self.floor}
 
 
 def geometric_mean(values: Iterable[float | None]) -> float | None:
@@ -181,20 +177,22 @@ class _Race:
             if result is not None:
                 reference = result if peer is NETC else reference
                 timing.difference = difference(self.job, result, reference) if reference is not None else None
-        self._time(row)
         if row.netc.error is None:
             self.told(f"{self.model.name} {self.job} {batch}: counting FLOPs")
-            row.facts = self._facts(inputs)
+            row.facts = self._survey("facts", inputs)
+        self._time(row)
         return row
 
-    def _facts(self, inputs: Path) -> dict:
-        """What netc knows of its program and of the machine, asked in another process: it costs memory and time."""
+    def _survey(self, what: str, inputs: Path | None = None) -> dict:
+        """What netc knows of its program or of the machine, asked in another process: it costs memory and time.  With
+        ``inputs`` the program is loaded first; {} where that process fails, or has failed."""
         try:
-            if self.surveyor is None:
-                self.surveyor = Process(NETC.module, self.settings.threads)
-                self.surveyor.ask(self.settings.limit, "import")
-            self._load(self.surveyor, inputs)
-            return self.surveyor.ask(self.settings.limit, "facts")
+            if inputs is not None:
+                if self.surveyor is None:
+                    self.surveyor = Process(NETC.module, self.settings.threads)
+                    self.surveyor.ask(self.settings.limit, "import")
+                self._load(self.surveyor, inputs)
+            return self.surveyor.ask(self.settings.limit, what) if self.surveyor is not None else {}
         except PeerError as error:
             self.surveyor = None
             self.told(str(error))
@@ -234,6 +232,8 @@ class _Race:
                 if row.timings[name].error is None and (number <= self.settings.turns or self._wants_more(found)):
                     turn = self._attempt(row.timings[name], partial(self._turn, name))
                     found.extend([turn] if turn is not None else [])
+                    if name == NETC.name and (speed := self._survey("speeds")):
+                        row.speeds.append(speed)
                     time.sleep(PAUSE)
         for name, found in turns.items():
             if row.timings[name].error is None:

@@ -82,7 +82,8 @@ class Report:
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         return (f"{self.machine.get('processor', '')}, {self.settings.threads} threads each; measured: "
                 f"{peak / 1e9:.0f} GFLOP/s, {stream / 1e9:.0f} GB/s from memory\n{versions}\n"
-                "floor: the graph's products at that rate, in training and one pass of the optimiser over the weights")
+                "floor: the graph's products, in training and one pass of the optimiser over the weights, at the "
+                "speeds that the machine had between netc's turns")
 
     def notes(self) -> list[str]:
         """What a reader must know: failures, differences, a machine that was not quiet."""

@@ -6,6 +6,7 @@
     {"do": "time", "seconds"}                            -> {"samples"}: seconds a call
     {"do": "memory"}                                     -> {"peak", "resident"} in bytes; the peak since the check
     {"do": "facts"}                                      -> netc: what the program takes, and the machine's limits
+    {"do": "speeds"}                                     -> netc: what the machine does at this moment
     {"do": "counts"}                                     -> netc: {"compiled", "cached"} kernels of this process
 
 An answer holds "error" where the command failed.  What the libraries print goes to stderr.
@@ -76,6 +77,9 @@ class Worker:
 
     def do_facts(self) -> dict:
         return self.task.facts()
+
+    def do_speeds(self) -> dict:
+        return self.task.speeds()
 
     def do_counts(self) -> dict:
         return self.task.counts()

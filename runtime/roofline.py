@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -53,6 +55,13 @@ def roofline() -> Roofline:
     return _measure(threads())
 
 
+def speeds_now(working_set: int) -> tuple[float, float]:
+    """FLOP/s of f32 multiply-adds, and bytes/s where this many bytes are in use, as the machine is at this moment, in a
+    twentieth of a second: what it does in most runs, whereas ``roofline`` tells what it does at its best."""
+    count = threads()
+    return _peak(count, statistics.median), _bandwidth(max(working_set, WORKING_SETS[0]), count, statistics.median)
+
+
 @functools.cache
 def _measure(count: int) -> Roofline:
     return Roofline(count, _peak(count), tuple((size, _bandwidth(size, count)) for size in WORKING_SETS))
@@ -62,34 +71,36 @@ def _kernel(name: str) -> int:
     return machine.code(f"roofline {name}").address
 
 
-def _peak(count: int) -> float:
+def _peak(count: int, pick: Callable = min) -> float:
     lanes = vector_bytes() // 4
     flops = 2 * FMA_CHAINS * lanes * FMA_TURNS
     memory = np.zeros(16 * count, np.float32)
     turns = 100
     words = np.array([0, 0, turns], np.int64)
-    seconds = _best(_kernel("fma"), words, [memory], count, 3)
+    seconds = _seconds(_kernel("fma"), words, [memory], count, 3)
     words[2] = max(1, int(turns * SECONDS / seconds))
-    return float(count * flops * words[2]) / _best(_kernel("fma"), words, [memory], count)
+    return float(count * flops * words[2]) / _seconds(_kernel("fma"), words, [memory], count, pick=pick)
 
 
-def _bandwidth(working_set: int, count: int) -> float:
+def _bandwidth(working_set: int, count: int, pick: Callable = min) -> float:
     chunk = working_set // (4 * STREAM_ARRAYS * count) // 16 * 16
     arrays = [np.zeros(chunk * count, np.float32) for _ in range(STREAM_ARRAYS)]
     words = np.array([0, 0, 1, 0, 2, 0, 3, 0, chunk, 1], np.int64)
-    seconds = _best(_kernel("stream"), words, arrays, count, 3)
+    seconds = _seconds(_kernel("stream"), words, arrays, count, 3)
     words[9] = max(1, int(SECONDS / seconds))
-    return float(STREAM_BYTES * chunk * count * words[9]) / _best(_kernel("stream"), words, arrays, count)
+    seconds = _seconds(_kernel("stream"), words, arrays, count, pick=pick)
+    return float(STREAM_BYTES * chunk * count * words[9]) / seconds
 
 
-def _best(address: int, words: np.ndarray, arrays: list[np.ndarray], count: int, runs: int = RUNS) -> float:
-    """Seconds of the fastest of some runs of one unit a thread."""
+def _seconds(address: int, words: np.ndarray, arrays: list[np.ndarray], count: int, runs: int = RUNS,
+             pick: Callable = min) -> float:
+    """Seconds of one unit a thread, which ``pick`` picks of some runs."""
     runner = Runner(np.array([[address, 0, count, 1]], np.int64), words)
     bases = np.array([array.ctypes.data for array in arrays], np.intp)
     run = runner if count > 1 else runner.serial
-    best = math.inf
+    found = []
     for _ in range(runs):
         start = time.perf_counter()
         run(bases.ctypes.data)
-        best = min(best, time.perf_counter() - start)
-    return best
+        found.append(time.perf_counter() - start)
+    return pick(found)

@@ -20,7 +20,7 @@ from rich.console import Console
 
 import netc
 from netc.bench import measure as measuring
-from netc.bench.measure import Row, Settings, Timing, difference, geometric_mean, measure, set_floors
+from netc.bench.measure import Row, Settings, Timing, difference, geometric_mean, measure
 from netc.bench.models import MODELS
 from netc.bench.peers import NETC, PEERS, Peer
 from netc.bench.plot import svg
@@ -137,8 +137,7 @@ def test_a_row_compares_and_times_and_survives_bad_peers(fake):
     assert "SIGABRT" in other.timings["dying"].error        # it gets a second chance
     assert row.netc.difference == 0 and row.best is good and row.ahead == pytest.approx(good.median / row.netc.median)
     assert other.facts["work_flops"] == 2 * 3 * (3 * 3 + 3) and other.facts["parameters"] == 16
-    set_floors([row, other])
-    assert 0 < row.floor < other.floor < 1e-5
+    assert len(row.speeds) == SHORT.turns and 0 < row.floor < other.floor < 1e-5
 
 
 @pytest.mark.parametrize("job, names", [("inference", ("torch", "onnxruntime", "openvino")),
@@ -184,6 +183,7 @@ def test_disturbed_turns_are_repeated_and_the_quietest_count(monkeypatch):
     monkeypatch.setattr(measuring, "wait_for_quiet", lambda share, deadline: None)
     monkeypatch.setattr(measuring, "PAUSE", 0)
     race = measuring._Race.__new__(measuring._Race)
+    race.surveyor = None
     race.peers, race.model, race.job, race.told = [NETC], MODELS["tiny"], "inference", lambda text: None
     race.settings = Settings(turns=2, patience=60)
     race.processes = {"netc": type("Silent", (), {"ask": lambda self, *a, **k: {"peak": 5}})()}
@@ -216,7 +216,8 @@ def test_what_others_take_is_seen():
 
 def rows():
     facts = {"work_flops": 2_000_000, "flops": 3_000_000, "bytes": 4_000_000, "parameters": 10, "arena": 3 * 2 ** 20,
-             "live": 2 * 2 ** 20, "peak_flops": 1e9, "bandwidths": [[10, 1e9]], "optimizer_bandwidth": 28e4}
+             "live": 2 * 2 ** 20, "peak_flops": 1e9, "bandwidths": [[10, 1e9]]}
+    speeds = [{"flops": flops, "bandwidth": 28e4} for flops in (0.5e9, 1e9, 1e9)]
     def timing(name, seconds, **more):
         return Timing(name, None, seconds, 0.9 * seconds, 1.1 * seconds, 0.8 * seconds, 9, first_seconds=1.0,
                       peak_memory=2 ** 20, **more)
@@ -224,9 +225,8 @@ def rows():
                                      "torch": timing("torch", 0.008, difference=0.5),
                                      "netc, 1 thread": timing("netc, 1 thread", 0.006, difference=0.0),
                                      "jax": timing("jax", 0.002, difference=7.0),
-                                     "openvino": Timing("openvino", "cut off: no answer")}, dict(facts))
+                                     "openvino": Timing("openvino", "cut off: no answer")}, dict(facts), speeds)
              for job in ("inference", "training") for batch in (1, 32)]
-    set_floors(found)
     return found
 
 
@@ -287,7 +287,7 @@ def test_a_row_of_netc_alone_and_one_that_failed_are_shown():
     lone, failed = rows()[:2]
     lone.timings = {"netc": lone.netc}
     failed.timings = {"netc": Timing("netc", "died (SIGSEGV): "), "torch": failed.timings["torch"]}
-    failed.facts, failed.floor = {}, None
+    failed.facts = {}
     for shown in ([lone], [failed], [lone, failed]):
         console = Console(width=200, record=True, file=io.StringIO())
         console.print(Report(SHORT, shown).shown())

@@ -6,6 +6,7 @@ import numpy as np
 
 from ... import compile, roofline, set_threads
 from ...runtime import machine
+from ...runtime.roofline import speeds_now
 from ..models import ALL, BETA_1
 
 
@@ -25,8 +26,12 @@ class _Task:
         parameters = self.function.layout.trainable_size
         return {"work_flops": cost.work_flops, "flops": cost.flops, "bytes": cost.bytes, "arena": cost.arena,
                 "live": cost.live, "parameters": parameters, "peak_flops": limits.flops,
-                "bandwidths": limits.bandwidths,
-                "optimizer_bandwidth": limits.bandwidth(16 * parameters)}
+                "bandwidths": limits.bandwidths}
+
+    def speeds(self) -> dict[str, float]:
+        """The machine's at this moment: of multiply-adds, and of memory where weights, moments and gradients are."""
+        flops, bandwidth = speeds_now(16 * self.function.layout.trainable_size)
+        return {"flops": flops, "bandwidth": bandwidth}
 
     def counts(self) -> dict[str, int]:
         return {"compiled": machine.counts.compiled, "cached": machine.counts.cached}
