@@ -92,7 +92,7 @@ def _spaced(current: Node, position: int, repeated: _Repeated) -> tuple[Node, in
     outer = [which for which, factor in index.terms if which < rank and factor == 1]
     inner = [(which, factor) for which, factor in index.terms if which >= rank]
     if len(outer) != 1 or len(inner) != len(index.terms) - 1 or len(inner) > 1 or index.divisor != 1 \
-            or any(factor not in (-1, 1) for _, factor in inner) or _occurrences(current, outer[0]) != 1 \
+            or any(factor not in (-1, 1) for _, factor in inner) or _occurrences(current.attrs["maps"], outer[0]) != 1 \
             or any(_typical(_extents(current)[which]) > _typical(current.shape[outer[0]]) for which, _ in inner):
         return None
     maps = [list(places) for places in current.attrs["maps"]]
@@ -121,7 +121,7 @@ def _by_kernel(current: Node) -> Node | None:
         if found is None or (walk := _summed_along(current, position, found)) is None:
             continue
         (which, maps), count = walk, found.source.shape[found.axis]
-        made = _neighbours(current, other, maps, which, found.times, count)
+        made = _neighbours(current, other, maps, which, found.times, count) if _occurrences(maps, which) == 2 else None
         if made is not None:
             operands, reduce = list(current.args), list(current.attrs["reduce"])
             operands[position], operands[other] = found.source, made
@@ -163,6 +163,8 @@ def _by_input(current: Node) -> Node | None:
         return None
     for position in (0, 1):
         maps = [list(places) for places in product.attrs["maps"]]
+        if _occurrences(maps, which) > 1:
+            return None
         made = _neighbours(product, position, maps, which, times, current.shape[which])
         if made is not None:
             operands = list(product.args)
@@ -173,44 +175,49 @@ def _by_input(current: Node) -> Node | None:
 
 def _neighbours(current: Node, position: int, maps: list[list[Index]], which: int, times: int,
                 count: Size) -> Node | None:
-    """The sums of ``times`` neighbours of an operand that index ``which`` runs through, and nothing else does but the
-    repeated operand; in ``maps`` its index is changed, such that ``which`` goes ``times`` places at once, ``count``
-    times.  None where that cannot be, or does not pay."""
+    """The sums of ``times`` neighbours of an operand that index ``which`` runs through; in ``maps`` its index is
+    changed, such that ``which`` goes ``times`` places at once, ``count`` times.  None where that cannot be, or does not
+    pay."""
     value, extents = current.args[position], _extents(current)
-    axes = [axis for axis, index in enumerate(maps[position]) if which in index.indices]
-    others = (index for k, places in enumerate(maps) if k != position for index in places)
-    if len(axes) != 1 or any(which in index.indices and index != plain(which) for index in others):
+    axis = next((axis for axis, index in enumerate(maps[position]) if which in index.indices), None)
+    if axis is None or times > MOST_NEIGHBOURS or not _pays(current, value.shape):
         return None
-    axis, index = axes[0], maps[position][axes[0]]
+    index = maps[position][axis]
     rest = {k: factor for k, factor in index.terms if k != which}
     if index.divisor != 1 or dict(index.terms)[which] != 1 or not isinstance(index.offset, int) or any(
             factor not in (-1, 1) or not isinstance(extents[k], int) for k, factor in rest.items()):
         return None
     first = index.offset - sum(extents[k] - 1 for k, factor in rest.items() if factor < 0)
-    length = times * (count - 1) + 1 + sum(extents[k] - 1 for k in rest)
-    beyond = first + length + times - 1 - value.shape[axis]
-    if not isinstance(beyond, int) or times > MOST_NEIGHBOURS or not _pays(current, value.shape):
+    # Without a kernel only every so many-th of the sums is read.
+    step = 1 if rest else times
+    length = times * (count - 1) + 1 + sum(extents[k] - 1 for k in rest) if rest else count
+    beyond = first + step * (length - 1) + times - value.shape[axis]
+    if not isinstance(beyond, int):
         return None
-    maps[position][axis] = affine({which: times, **rest}, index.offset - first)
-    return _sums_along(value, axis, first, length, times, max(0, -first), max(0, beyond))
+    maps[position][axis] = affine({which: times // step, **rest}, index.offset - first)
+    return _sums_along(value, axis, first, length, times, step, beyond)
 
 
-def _sums_along(value: Node, axis: int, first: int, length: Size, times: int, low: int, high: int) -> Node:
-    """At place k of an axis the sum of what the value has there from first + k on, ``times`` places; ``low`` and
-    ``high`` of those that are read are before and after the value, and count as 0."""
-    def along(number: int) -> tuple[int, ...]:
-        return tuple(number if k == axis else 0 for k in range(value.type.rank))
+def _sums_along(value: Node, axis: int, first: int, length: Size, times: int, step: int, beyond: int) -> Node:
+    """At place k of an axis the sum of what the value has there from first + k * step on, ``times`` places; ``beyond``
+    of those that are read come after the value, and count as 0, as do those before it."""
+    def along(number: int, others: int = 0) -> tuple[int, ...]:
+        return tuple(number if k == axis else others for k in range(value.type.rank))
     shape = (*value.shape[:axis], length, *value.shape[axis + 1:])
+    low = max(0, -first)
     starts = [along(first + low + turn) for turn in range(times)]
-    return _sum_of_slices(ops.pad(value, along(low), along(high)), starts, shape)
+    return _sum_of_slices(ops.pad(value, along(low), along(max(0, beyond))), starts, shape, along(step, 1))
 
 
 # --- what they share --------------------------------------------------------------------------------------------------
 
 
-def _sum_of_slices(value: Node, starts: Sequence[tuple[int, ...]], shape: Sequence[Size]) -> Node:
+def _sum_of_slices(value: Node, starts: Sequence[tuple[int, ...]], shape: Sequence[Size],
+                   steps: Sequence[int] | None = None) -> Node:
     """The sum of the parts of a value that begin there and have this shape."""
-    total, *others = (ops.slice(value, start, tuple(first + size for first, size in zip(start, shape)))
+    steps = steps or (1,) * len(shape)
+    total, *others = (ops.slice(value, start, [first + (size - 1) * step + 1 if step != 1 else first + size
+                                               for first, size, step in zip(start, shape, steps)], steps)
                       for start in starts)
     for other in others:
         total = ops.add(total, other)
@@ -226,8 +233,8 @@ def _replaced(index: Index, which: int, terms: dict[int, int], offset: Size) -> 
     return affine(found, index.offset + factor * offset, index.divisor)
 
 
-def _occurrences(current: Node, which: int) -> int:
-    return sum(which in index.indices for places in current.attrs["maps"] for index in places)
+def _occurrences(maps: Sequence[Sequence[Index]], which: int) -> int:
+    return sum(which in index.indices for places in maps for index in places)
 
 
 def _extents(current: Node) -> tuple[Size, ...]:

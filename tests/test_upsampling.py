@@ -147,3 +147,23 @@ train Decoder:
     (loss, slope), (want, expected) = (function.value_and_grad(weights, **data) for function in functions)
     assert loss == pytest.approx(want, rel=1e-6)
     np.testing.assert_allclose(slope.flat, expected.flat, rtol=2e-5, atol=1e-7)
+
+
+def test_what_both_operands_have_is_no_neighbour():
+    """Heads that share keys: their gradient is a sum of products of different heads, not a product of sums."""
+    keys, queries = ops.input("keys", f64, (N, 3, 8, 16)), ops.input("queries", f64, (N, 6, 8, 16))
+    scores = ops.product(queries, "nhid", repeat(keys, 1, 2), "nhjd", "nhij")
+    slope, = grad(ops.reduce(ops.mul(scores, scores), "sum", (0, 1, 2, 3)), [keys])
+    graph = simplify_graph(Graph((keys, queries), {"scores": scores, "slope": slope}))
+    assert skip_repeats(graph).outputs == graph.outputs
+
+
+def test_a_sum_over_heads_takes_one_product():
+    """sum[r] x[2 q + r] w = (sum[r] x[2 q + r]) w"""
+    x, w = ops.input("x", f64, (N, 12, 32)), ops.input("w", f64, (32, 48))
+    y = ops.reduce(ops.reshape(ops.product(x, "nik", w, "kj", "nij"), (N, 6, 2, 48)), "sum", (2,))
+    before = Graph((x, w), {"y": y})
+    after = skip_repeats(before)
+    assert products(after)["y"] * 2 == products(before)["y"]
+    arrays = whole_numbers(before)
+    np.testing.assert_array_equal(*(interpret(graph, arrays, SIZES)["y"] for graph in (before, after)))
