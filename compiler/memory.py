@@ -9,6 +9,7 @@ from itertools import accumulate
 from .schedule import Buffer, External, ScanStep
 
 ALIGNMENT = 64
+NEAR = 1.01             # of the least size, at which no other plan is looked for
 
 
 def buffers_of(step) -> set[Buffer]:
@@ -34,20 +35,37 @@ def lifetimes(steps: Iterable) -> dict[Buffer, tuple[int, int]]:
 
 
 def plan(spans: Mapping[Buffer, tuple[int, int]], nbytes: Mapping[Buffer, int]) -> tuple[dict[Buffer, int], int]:
-    """Byte offsets and the arena's size: of two plans the smaller one.
+    """Byte offsets and the arena's size: of a few plans the first that is hardly larger than it must be, or the
+    smallest.
 
     The first one places large buffers first, each at the lowest place that is free while it lives; it mostly needs no
-    byte more than it must.  Where it does, there is a second one: what lives when most memory is needed comes first,
-    each buffer where it leaves least.
+    byte more than it must.  In the others what lives when most memory is needed comes first: the largest of it, each
+    buffer where it leaves least; or what lives longest.  From these follow more, in which what came to lie beyond the
+    least size goes first.
     """
     sizes = {buffer: -(-nbytes[buffer] // ALIGNMENT) * ALIGNMENT for buffer in spans}
     live = _live(spans, sizes)
-    plans = [_placed(sorted(spans, key=lambda buffer: (-sizes[buffer], spans[buffer])), spans, sizes, min)]
-    if plans[0][1] > max(live, default=0):
-        peaks = {buffer: max(live[first:last + 1]) for buffer, (first, last) in spans.items()}
-        order = sorted(spans, key=lambda buffer: (-peaks[buffer], -sizes[buffer], spans[buffer]))
-        plans.append(_placed(order, spans, sizes, lambda gaps: min(gaps, key=lambda gap: (gap[1] - gap[0], gap))))
-    return min(plans, key=lambda made: made[1])
+    least = max(live, default=0)
+    peaks = {buffer: max(live[first:last + 1]) for buffer, (first, last) in spans.items()}
+    best: tuple[dict[Buffer, int], int] | None = None
+    for key, choose, turns in (
+            (lambda buffer: (-sizes[buffer], spans[buffer]), min, 1),
+            (lambda buffer: (-peaks[buffer], -sizes[buffer], spans[buffer]), _tightest, 3),
+            (lambda buffer: (-peaks[buffer], spans[buffer][0] - spans[buffer][1], -sizes[buffer]), min, 4)):
+        order = sorted(spans, key=key)
+        for _ in range(turns):
+            made = _placed(order, spans, sizes, choose)
+            best = made if best is None or made[1] < best[1] else best
+            if best[1] <= NEAR * least:
+                return best
+            beyond = {buffer for buffer, offset in made[0].items() if offset + sizes[buffer] > least}
+            order = [*(b for b in order if b in beyond), *(b for b in order if b not in beyond)]
+    assert best is not None
+    return best
+
+
+def _tightest(gaps: list[tuple[int, int]]) -> tuple[int, int]:
+    return min(gaps, key=lambda gap: (gap[1] - gap[0], gap))
 
 
 def _placed(order: Iterable[Buffer], spans: Mapping[Buffer, tuple[int, int]], sizes: Mapping[Buffer, int],

@@ -20,9 +20,10 @@ PLAIN_DATA = {"runtime.errors", "runtime.records", "runtime.weights", "runtime.c
 BACK_END = {"compiler.pipeline", "compiler.pipeline_cuda", "compiler.emit_cpu", "compiler.stages", "compiler.lower",
             "compiler.contraction", "compiler.tiling", "compiler.ahead"}
 FACE = {"function", "bound", "trainer", "inputs", "shortcuts", "profiling", "tracing", "fitting", "estimators"}
-# What the benchmark may import beside netc's public face: the command line that it is a part of, and the count of
-# kernels.
-BENCH = {("bench.__main__", "compiler.cli"), ("bench.peers.netc_peer", "runtime.machine")}
+# What the benchmark may import beside netc's public face: the command line that it is a part of, the count of kernels,
+# and how fast the machine is just now.
+BENCH = {("bench.__main__", "compiler.cli"), ("bench.peers.netc_peer", "runtime.machine"),
+         ("bench.peers.netc_peer", "runtime.roofline")}
 # What runtime.cuda.door opens: the only other modules that know numba-cuda.
 CUDA_ROOMS = {"runtime.cuda.device", "runtime.cuda.driver", "runtime.cuda.simulated", "runtime.cuda.vectors"}
 # The only other module that knows Numba, and those that may import it, for the target "numba" alone.
