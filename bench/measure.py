@@ -137,10 +137,11 @@ def measure(model: Model, job: str, batches: Iterable[int], peers: Iterable[Peer
 
 @dataclass(frozen=True)
 class Turn:
-    """Seconds a call, and what others took of the machine meanwhile."""
+    """Seconds a call, what others took of the machine meanwhile, and for netc what the machine did right after."""
 
     samples: list[float]
     disturbance: float | None
+    speed: dict[str, float] | None = None
 
     @property
     def is_quiet(self) -> bool:
@@ -232,12 +233,11 @@ class _Race:
                 if row.timings[name].error is None and (number <= self.settings.turns or self._wants_more(found)):
                     turn = self._attempt(row.timings[name], partial(self._turn, name))
                     found.extend([turn] if turn is not None else [])
-                    if name == NETC.name and (speed := self._survey("speeds")):
-                        row.speeds.append(speed)
                     time.sleep(PAUSE)
         for name, found in turns.items():
             if row.timings[name].error is None:
-                self._conclude(row.timings[name], found)
+                kept = self._conclude(row.timings[name], found)
+                row.speeds += [turn.speed for turn in kept if turn.speed]
 
     def _wants_more(self, found: list[Turn]) -> bool:
         return sum(turn.is_quiet for turn in found) < self.settings.turns
@@ -246,10 +246,11 @@ class _Race:
         process = self.processes[name]
         watch = Watch(process.child.pid)
         samples = process.ask(self.settings.limit, "time", seconds=self.settings.seconds)["samples"]
-        return Turn(samples, watch.disturbance())
+        disturbance = watch.disturbance()
+        return Turn(samples, disturbance, self._survey("speeds") if name == NETC.name else None)
 
-    def _conclude(self, timing: Timing, turns: list[Turn]) -> None:
-        """The times of the quietest turns."""
+    def _conclude(self, timing: Timing, turns: list[Turn]) -> list[Turn]:
+        """The times of the quietest turns, which are returned."""
         kept = sorted(turns, key=lambda turn: turn.disturbance or 0.0)[:self.settings.turns]
         samples = [sample for turn in kept for sample in turn.samples]
         timing.samples = len(samples)
@@ -258,6 +259,7 @@ class _Race:
         known = [turn.disturbance for turn in kept if turn.disturbance is not None]
         timing.disturbance = statistics.median(known) if known else None
         timing.peak_memory = self.processes[timing.peer].ask(self.settings.limit, "memory")["peak"]
+        return kept
 
     def _attempt(self, timing: Timing, action: Callable):
         """What the action gives; where the peer fails its error is noted, and its process ended."""

@@ -71,7 +71,7 @@ def _named(model: Model, program: Program, compiled: Graph, training: bool) -> d
     graph = Graph(program.graph.inputs, outputs)
     found: dict[Node, str] = {}
     computed = set(compiled.nodes())
-    for name, value in (*optimize(graph).outputs.items(), *compiled.outputs.items()):
+    for name, value in (*optimize(graph, program.trains).outputs.items(), *compiled.outputs.items()):
         base = through_reshapes(value)          # a reshape has no kernel: its name is that of the memory
         for node in (value, base, *_products(value, computed), *_windows(value, computed)):
             if node.op.name not in LEAVES | TRIVIAL and _better(name, found.get(node)):

@@ -72,13 +72,13 @@ def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: 
         return InterpretedExecutable(graph, layout)
     if target == "cuda":
         from .pipeline_cuda import CudaExecutable
-        return CudaExecutable(optimize(graph), layout, replaced)
-    return (NumbaExecutable if target == "numba" else Executable)(optimize(graph), layout, replaced, trains)
+        return CudaExecutable(optimize(graph, trains), layout, replaced)
+    return (NumbaExecutable if target == "numba" else Executable)(optimize(graph, trains), layout, replaced, trains)
 
 
-def optimize(graph: Graph) -> Graph:
-    """The passes between gradients and kernels."""
-    graph = prepare(skip_repeats(simplified(graph)))
+def optimize(graph: Graph, trains: bool = False) -> Graph:
+    """The passes between gradients and kernels; ``trains``: of a part of training."""
+    graph = prepare(skip_repeats(simplified(graph), trains))
     verify(graph)
     return graph
 

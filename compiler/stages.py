@@ -47,12 +47,12 @@ def format_stage(program: Program, stage: str, sizes: Mapping[str, int]) -> str:
         return format_graph(program.graph)
     from .pipeline import compile_graph, optimize
     if stage == "simplified":
-        return format_graph(optimize(program.graph))
+        return format_graph(optimize(program.graph, program.trains))
     if stage == "fused":
         from .fuse import format_fusion, fuse
-        return format_fusion(fuse(optimize(program.graph).outputs))
+        return format_fusion(fuse(optimize(program.graph, program.trains).outputs))
     if stage in ("cuda", "ptx"):
-        return _format_cuda(compile_graph(program.graph, program.layout, "cuda"), stage, sizes)
+        return _format_cuda(compile_graph(program.graph, program.layout, "cuda", trains=program.trains), stage, sizes)
     executable = compile_graph(program.graph, program.layout, "cpu", program.replaced, program.trains)
     if stage == "loops":
         return executable.format_loops()

@@ -1,4 +1,5 @@
-"""Convolutions of repeated places, as a decoder's upsampling makes them, without the repetition.
+"""Convolutions of repeated places, as a decoder's upsampling makes them, without the repetition; and other products of
+what repeats.
 
 To repeat each place s times is to put zeros between the places, and to add up s neighbours; and sums of neighbours may
 as well be taken after the convolution:
@@ -19,7 +20,7 @@ from math import prod
 
 from ..runtime.records import dataclass
 from . import ops
-from .ir import Graph, Node, rebuild, rewrite
+from .ir import Graph, Node, rebuild, rewrite, users
 from .ops.contract import Index, affine, plain
 from .types import Size, evaluate, symbols
 
@@ -28,17 +29,30 @@ LEAST_PRODUCTS = 32         # for each value that is added up from neighbours
 TYPICAL = 16                # what stands for a size that is not known
 
 
-def skip_repeats(graph: Graph) -> Graph:
-    """The same function with such convolutions rewritten."""
-    return Graph(graph.inputs, dict(zip(graph.outputs, rewrite(graph.results, _rewritten))))
+def skip_repeats(graph: Graph, trains: bool = False) -> Graph:
+    """The same function with such convolutions rewritten, but for those in the bodies of loops.
 
+    The rules of the way back are for programs that train: of what they fit a prediction may have as well, such as
+    means of a layer's places, its bits would depend on whether its weights are bound, and so arranged otherwise.
+    """
+    readers, results = users(graph.results), set(graph.results)
 
-def _rewritten(current: Node, args: tuple[Node, ...]) -> Node:
-    current = rebuild(current, args)
-    while current.op.name == "contract" and (made := _by_kernel(current)) is not None:      # an axis at a time
-        current = made
-    rule = {"contract": _forward, "reduce": _by_input}.get(current.op.name)
-    return (rule(current) if rule is not None else None) or current
+    def is_read_once(value: Node) -> bool:
+        return len(readers[value]) == 1 and value not in results
+
+    def rewritten(current: Node, args: tuple[Node, ...]) -> Node:
+        made = rebuild(current, args)
+        if trains and current.op.name == "reduce":
+            # What something else reads too is computed in any case.
+            is_alone = all(is_read_once(value) for value in (*current.args, *current.args[0].args))
+            return (_by_input(made) if is_alone else None) or made
+        if current.op.name != "contract":
+            return made
+        while trains and (found := _by_kernel(made)) is not None:       # an axis at a time
+            made = found
+        return _forward(made) or made
+
+    return Graph(graph.inputs, dict(zip(graph.outputs, rewrite(graph.results, rewritten))))
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,9 @@ def _repeated(value: Node) -> _Repeated | None:
 
 def _forward(current: Node) -> Node | None:
     """conv(repeat(x), w) -> the neighbours of a transposed convolution, along as many axes at once as can be."""
-    for position in range(len(current.args)):
+    for position, operand in enumerate(current.args):
+        if not symbols(operand.type.size):
+            continue            # of weights alone: computed once where these are bound
         spaced, shifted = current, {}
         while (found := _repeated(spaced.args[position])) is not None:
             made = _spaced(spaced, position, found)
@@ -98,7 +114,7 @@ def _spaced(current: Node, position: int, repeated: _Repeated) -> tuple[Node, in
     maps = [list(places) for places in current.attrs["maps"]]
     shape, longer = list(current.shape), repeated.times - 1
     shape[outer[0]] = shape[outer[0]] + longer
-    if inner and inner[0][1] == 1:              # a transposed convolution goes through its kernel backwards
+    if inner and inner[0][1] == 1:      # with the kernel reversed it is a transposed convolution, which has phases
         which = inner[0][0]
         last = current.attrs["reduce"][which - rank] - 1
         maps = [[_replaced(each, which, {which: -1}, last) for each in places] for places in maps]
@@ -180,7 +196,9 @@ def _neighbours(current: Node, position: int, maps: list[list[Index]], which: in
     pay."""
     value, extents = current.args[position], _extents(current)
     axis = next((axis for axis, index in enumerate(maps[position]) if which in index.indices), None)
-    if axis is None or times > MOST_NEIGHBOURS or not _pays(current, value.shape):
+    # Sums of weights would be taken anew in each step, for a few samples at more than they save.
+    if axis is None or count == 0 or times > MOST_NEIGHBOURS or not symbols(value.type.size) \
+            or not _pays(current, value.shape):
         return None
     index = maps[position][axis]
     rest = {k: factor for k, factor in index.terms if k != which}

@@ -22,7 +22,7 @@ from .runner import Runner
 
 WORKING_SETS = (2 ** 18, 2 ** 21, 2 ** 24, 2 ** 27)     # bytes: within a core's own cache up to main memory
 SECONDS = 0.001         # a run takes about this long, or one pass: short, so that some runs find all cores free
-RUNS = 25               # the best counts: whatever else the machine does only slows a run
+RUNS = 25               # of the roofline the best counts: whatever else the machine does only slows a run
 FMA_CHAINS = 12         # independent accumulators: two units, busy for four or five cycles each
 FMA_TURNS = 2_000       # of the loop that holds one fma a chain
 STREAM_ARRAYS = 4
@@ -56,10 +56,10 @@ def roofline() -> Roofline:
 
 
 def speeds_now(working_set: int) -> tuple[float, float]:
-    """FLOP/s of f32 multiply-adds, and bytes/s where this many bytes are in use, as the machine is at this moment, in a
-    twentieth of a second: what it does in most runs, whereas ``roofline`` tells what it does at its best."""
-    count = threads()
-    return _peak(count, statistics.median), _bandwidth(max(working_set, WORKING_SETS[0]), count, statistics.median)
+    """FLOP/s of f32 multiply-adds, and bytes/s where this many bytes are in use, as the machine is at this moment: what
+    it does in the median of its runs, whereas ``roofline`` tells what it does at its best.  It takes some 0.1 s."""
+    count, used = threads(), min(max(working_set, WORKING_SETS[0]), WORKING_SETS[-1])
+    return _peak(count, statistics.median), _bandwidth(used, count, statistics.median)
 
 
 @functools.cache

@@ -31,8 +31,8 @@ CHUNK_BYTES = 24 << 10
 MAX_ROWS = 168          # rows of a work unit
 PACKED_SPILL = 16       # elements after a tile's in a copy of A, over which its last vector may reach
 PACKED_A = MAX_ROWS * (PACKED_DEPTH + PACKED_SPILL)     # elements of such a copy
-# A copy of A pays if each element meets so many of B, and tiles are so small that to ask for A, a line for each of its
-# terms, would take a notable part of the time.
+# A copy of A pays if each element meets so many of B, and tiles have so few accumulators that to ask for A, a line for
+# each of its terms, would take a notable part of the time: as all have that share 16 registers.
 PACK_A_COLUMNS, PACK_A_TILE = 48, 16
 # A copy of B whose rows are far apart pays if so many rows of A use it: fewer where B is so long that its lines fall
 # out of the second-level cache too.
@@ -379,9 +379,10 @@ def _choice(dtype: str, rows: int, columns: int, any_columns: bool, any_rows: bo
 
 
 def _asks_at(height: int, heights: tuple[int, ...]) -> bool:
-    """Whether a tile of this height asks, of a product that does: one of few rows is done before anything comes, and
-    the last of a block's."""
-    return height > 1 and height >= heights[1]
+    """Whether a tile of this height asks, where the product does.  The lower ones do the rows that are left over, and
+    are done before anything comes."""
+    tall_or_near = heights[:2]
+    return height > 1 and height in tall_or_near
 
 
 DOT_ROWS = 8            # rows of a tile of one column: as many sums are under way as cover the latency of fma

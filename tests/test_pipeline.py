@@ -214,6 +214,16 @@ def test_a_pooling_is_computed_where_a_convolution_with_strides_reads_it():
     run_both({"y": y, "dx": dx, "dw": dw}, [x, w], {"N": 3}, tolerance=1e-5)
 
 
+def test_positions_from_elsewhere_may_belong_to_every_second_window():
+    """As in the way back through a loop, where they are kept from the way there."""
+    x, w = ops.input("x", f32, (N, 8, 8, 5)), ops.param("w", f32, (1, 1, 5, 6))
+    chosen = ops.input("chosen", i32, (N, 6, 6, 5))
+    pool = ops.window_take(x, chosen, (3, 3), (1, 1), (0, 0), (6, 6))
+    y = ops.convolution(pool, w, (2, 2), (1, 1), (0, 0), (3, 3))
+    dx, = grad(ops.reduce(ops.mul(y, y), "sum", (0, 1, 2, 3)), [x])
+    run_both({"y": y, "dx": dx}, [x, w, chosen], {"N": 2}, tolerance=1e-5)
+
+
 def test_an_embedding_and_its_gradient():
     table, indices = ops.param("table", f32, (11, 6)), ops.input("k", i32, (N, 4))
     y = ops.gather(table, indices)

@@ -82,7 +82,7 @@ CASES = {
 @pytest.mark.parametrize("spatial, times, kernel, settings, fewer", CASES.values(), ids=CASES)
 def test_the_same_values_from_fewer_products(spatial, times, kernel, settings, fewer):
     before = simplify_graph(convolved(spatial, times, kernel, **settings))
-    after = skip_repeats(before)
+    after = skip_repeats(before, trains=True)
     had, has = products(before), products(after)
     assert all(had[name] > fewer * has[name] for name in had), (had, has)
     arrays = whole_numbers(before)
@@ -95,14 +95,14 @@ def test_the_same_values_from_fewer_products(spatial, times, kernel, settings, f
 def test_it_compiles_to_the_same_values(spatial, times, kernel, settings, fewer):
     graph = convolved(spatial, times, kernel, **settings)
     arrays = whole_numbers(graph)
-    executable = Executable(optimize(graph), {leaf: (f"s{k}", 0) for k, leaf in enumerate(graph.inputs)})
+    executable = Executable(optimize(graph, trains=True), {leaf: (f"s{k}", 0) for k, leaf in enumerate(graph.inputs)})
     got = executable.run({f"s{k}": array for k, array in enumerate(arrays.values())}, SIZES)
     for name, value in interpret(graph, arrays, SIZES).items():
         np.testing.assert_array_equal(got[name], value)
 
 
 def test_both_gradients_add_up_neighbours_once():
-    made = skip_repeats(simplify_graph(convolved((5, 4), (2, 2), 3, low=1)))
+    made = skip_repeats(simplify_graph(convolved((5, 4), (2, 2), 3, low=1)), trains=True)
     dx, dw = (next(node for node in topological([made.outputs[name]]) if node.op.name == "contract")
               for name in ("dx", "dw"))
     assert [arg for arg in dx.args if arg.op.name == "add"] == [arg for arg in dw.args if arg.op.name == "add"] != []
@@ -116,14 +116,14 @@ def test_both_gradients_add_up_neighbours_once():
 ])
 def test_what_must_stay(times, settings):
     y = simplify_graph(convolved((6, 6), times, 3, low=1, **settings)).outputs["y"]
-    assert skip_repeats(Graph((), {"y": y})).outputs["y"] is y
+    assert skip_repeats(Graph((), {"y": y}), trains=True).outputs["y"] is y
 
 
 def test_what_is_already_read_as_it_is_must_stay():
     x, w = ops.input("x", f32, (N, 6, 6, 16)), ops.param("w", f32, (3, 3, 16, 8))
     y = ops.convolution(x, w, (1, 1), (1, 1), (1, 1), (6, 6))
     graph = simplify_graph(Graph((x, w), {"y": y, "dw": grad(ops.reduce(y, "sum", (0, 1, 2, 3)), [w])[0]}))
-    assert skip_repeats(graph).outputs == graph.outputs
+    assert skip_repeats(graph, trains=True).outputs == graph.outputs
 
 
 def test_a_decoder_is_the_function_that_it_was(tmp_path):
@@ -155,7 +155,41 @@ def test_what_both_operands_have_is_no_neighbour():
     scores = ops.product(queries, "nhid", repeat(keys, 1, 2), "nhjd", "nhij")
     slope, = grad(ops.reduce(ops.mul(scores, scores), "sum", (0, 1, 2, 3)), [keys])
     graph = simplify_graph(Graph((keys, queries), {"scores": scores, "slope": slope}))
-    assert skip_repeats(graph).outputs == graph.outputs
+    assert skip_repeats(graph, trains=True).outputs == graph.outputs
+
+
+def test_a_product_that_something_else_reads_stays():
+    x, w = ops.input("x", f64, (N, 12, 32)), ops.input("w", f64, (32, 48))
+    y = ops.product(x, "nik", w, "kj", "nij")
+    graph = Graph((x, w), {"y": y, "pairs": ops.reduce(ops.reshape(y, (N, 6, 2, 48)), "sum", (2,))})
+    assert skip_repeats(graph, trains=True).outputs == graph.outputs
+
+
+def test_weights_are_not_added_up_in_every_step():
+    x, w = ops.input("x", f64, (N, 512)), ops.param("w", f64, (512, 1024))
+    graph = Graph((x, w), {"y": ops.reduce(ops.reshape(ops.matmul(x, w), (N, 512, 2)), "sum", (2,))})
+    assert skip_repeats(graph, trains=True).outputs == graph.outputs
+
+
+def test_an_axis_of_no_places():
+    x, w = ops.input("x", f64, (0, 64)), ops.input("w", f64, (64, 64))
+    y = ops.reduce(ops.reshape(ops.matmul(x, w), (0, 2, 64)), "sum", (1,))
+    assert skip_repeats(Graph((x, w), {"y": y}), trains=True).outputs["y"] is y
+
+
+SUMS_IN_A_PREDICTION = [
+    "y = mean(reshape(x |> Dense(128, use_bias = false), (N, 8, 2, 128)), axis = 2)",
+    "y = mean(reshape(x |> Dense(128, use_bias = false), (N, 16, 4, 2, 16)), axis = 3)",
+    "param k: f32[32, 48] = glorot_uniform\n    y = x @ repeat(k, 2, axis = 0)",
+]
+
+
+@pytest.mark.parametrize("body", SUMS_IN_A_PREDICTION)
+def test_bound_weights_give_the_same_bits(body):
+    fn = netc.compile(f"net 1\nmodel M(x: f32[N, 16, 64]):\n    {body}\n    return y\n")
+    weights = fn.init(seed=1)
+    x = np.random.default_rng(0).normal(size=(3, 16, 64)).astype(np.float32)
+    np.testing.assert_array_equal(fn(weights, x), fn.bind(weights)(x))
 
 
 def test_a_sum_over_heads_takes_one_product():
@@ -163,7 +197,7 @@ def test_a_sum_over_heads_takes_one_product():
     x, w = ops.input("x", f64, (N, 12, 32)), ops.input("w", f64, (32, 48))
     y = ops.reduce(ops.reshape(ops.product(x, "nik", w, "kj", "nij"), (N, 6, 2, 48)), "sum", (2,))
     before = Graph((x, w), {"y": y})
-    after = skip_repeats(before)
+    after = skip_repeats(before, trains=True)
     assert products(after)["y"] * 2 == products(before)["y"]
     arrays = whole_numbers(before)
     np.testing.assert_array_equal(*(interpret(graph, arrays, SIZES)["y"] for graph in (before, after)))

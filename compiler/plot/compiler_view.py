@@ -40,7 +40,7 @@ def compiler_view(model: Model, program: Program, kind: str, sizes: Mapping[str,
 class _Drawing:
     def __init__(self, model: Model, program: Program, kind: str, sizes: Mapping[str, int]):
         self.model, self.program, self.kind, self.sizes = model, program, kind, dict(sizes)
-        self.executable = Executable(optimize(program.graph), program.layout, trains=program.trains)
+        self.executable = Executable(optimize(program.graph, program.trains), program.layout, trains=program.trains)
         self.kernels = self.executable.kernel_names()
         self.names = Names(model, program, self.executable.graph, kind in ("gradient", "step"))
         self.owner = attribute(model).owners if kind == "predict" else {}

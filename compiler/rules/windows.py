@@ -1,4 +1,7 @@
-"""Rules for poolings of which only some windows are used, as a convolution with strides does behind one without."""
+"""Rules for poolings of which only some windows are used, as a convolution with strides does behind one without.
+
+A rule sees one reader alone: a pooling that another reads whole is then computed, for a part, twice.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def only_windows_read(x: Node) -> Node | None:
         spatial = operand.shape[1:-1]
         runs = [_run(x, index, size) for index, size in zip(places[1:-1], spatial)]
         steps = [step for _, step in runs]
-        if all(step == 1 for step in steps):
+        if all(step == 1 for step in steps) or 0 in _extents(x):
             continue
         operands, maps = list(x.args), list(x.attrs["maps"])
         counts = [_extents(x)[which] if step != 1 else size for (which, step), size in zip(runs, spatial)]
@@ -54,7 +57,7 @@ def only_windows_written(x: Node) -> Node | None:
     steps = [max((index.divisor for places in values.attrs["maps"] for index in places if _is_multiple(index, axis)),
                  default=1) for axis in range(values.type.rank)]
     steps[0] = steps[-1] = 1
-    if all(step == 1 for step in steps):
+    if all(step == 1 for step in steps) or 0 in values.shape:
         return None
     counts = [(size + step - 1) // step if step != 1 else size for size, step in zip(values.shape, steps)]
     maps = [[affine({which: factor * (steps[which] if which < len(steps) else 1) for which, factor in index.terms},
@@ -75,14 +78,14 @@ def _longer(windows: Node, steps: Sequence[int]) -> list[int]:
 
 def _every(windows: Node, steps: Sequence[int], counts: Sequence[Size]) -> Node:
     """Every s-th of the values, or positions, of windows: so many of them."""
+    if windows.op.name not in ("window_take", "window_argmax"):
+        stops = [(count - 1) * step + 1 for step, count in zip(steps, counts)]
+        ends = windows.shape[0], windows.shape[-1]
+        return ops.slice(windows, (0,) * windows.type.rank, (ends[0], *stops, ends[1]), (1, *steps, 1))
     settings = windows.attrs["sizes"], _longer(windows, steps), windows.attrs["low"], counts
     if windows.op.name == "window_argmax":
         return ops.window_argmax(windows.args[0], *settings)
-    if windows.op.name == "window_take":
-        return ops.window_take(windows.args[0], _every(windows.args[1], steps, counts), *settings)
-    stops = [(count - 1) * step + 1 for step, count in zip(steps, counts)]
-    ends = windows.shape[0], windows.shape[-1]
-    return ops.slice(windows, (0,) * windows.type.rank, (ends[0], *stops, ends[1]), (1, *steps, 1))
+    return ops.window_take(windows.args[0], _every(windows.args[1], steps, counts), *settings)
 
 
 def windows_of(whole: Node, values: Iterable[Node]) -> list[Node]:
