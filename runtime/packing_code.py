@@ -207,7 +207,7 @@ def pack_a(packed, a, rows_a, starts, tiles, tall, depth):
     """Copy a block of rows of a chunk of A: tile by tile, in which each k is ``tall`` further."""
     distance, last = tall * PACKED_DEPTH + PACKED_SPILL, tiles - 1
     rows = starts[tiles]
-    is_whole = rows_a[rows - 1] - rows_a[0] == rows - 1
+    is_whole = _are_near(rows_a, 0, rows)
     for k2 in range(depth[0]):
         for k1 in range(depth[1]):
             source = offset(a, k2 * depth[3] + k1 * depth[4])
@@ -228,9 +228,19 @@ def pack_a(packed, a, rows_a, starts, tiles, tall, depth):
                 packed = offset(packed, tall)
 
 
+def _are_near(rows_a, first, end):
+    """Whether each of the rows is an element after the one before."""
+    row = first + 1
+    while row < end:
+        if rows_a[row] != rows_a[row - 1] + 1:
+            break
+        row += 1
+    return row == end
+
+
 def _pack_tile(to, origin, rows_a, first, end):
     """Copy the rows of a tile at one k."""
-    if rows_a[end - 1] - rows_a[first] == end - 1 - first:
+    if _are_near(rows_a, first, end):
         _copy_rows(to, offset(origin, rows_a[first]), end - first)
     else:
         for row in range(first, end):

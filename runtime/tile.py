@@ -88,6 +88,16 @@ def tile_text(dtype: str, rows: int, vectors: int, last: int, panel: int = 0, as
     return f"tile {dtype} {rows} {vectors} {last} {panel} {int(asks)}"
 
 
+def counts_loads(rows: int, vectors: int) -> bool:
+    """Whether loads of A hold such a tile up: with one vector there are as many as products.
+
+    One whose address is a register and a number is one operation with its product, where a product takes an operand
+    from memory for all lanes; with an address of two registers it is one more, and then issuing takes longer than
+    computing.
+    """
+    return vectors == 1 and rows > 4 and has_mask_registers()
+
+
 @functools.cache
 def contract_kernel(dtype: str) -> machine.Code:
     """The contraction kernel for "f32" or "f64"."""

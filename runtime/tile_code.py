@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from llvmlite import ir
 
 from .host import has_mask_registers
@@ -9,9 +11,10 @@ from .kinds import Pointer, Typed, int64, template
 from .machine import Object
 from .native import ARGS, compile_native
 from .simd import F64, I32, I64, allocate, call_intrinsic, counting, lanes, loop_hint
-from .tile import CACHE_LINE, MASKED, PADDED, WHOLE
+from .tile import CACHE_LINE, MASKED, PADDED, WHOLE, counts_loads
 from .vectors import kind_of, lanes_below, load_masked, prefetch, spread, store_masked
 
+UNROLLED = 4            # terms that a tile adds at a time where they lie side by side in A
 PANEL_WORD, STRETCH_WORD, AHEAD_A, AHEAD_B, DEPTH_WORDS = range(9, 14)
 
 
@@ -65,10 +68,12 @@ class _Tile:
     def innermost(self, places):
         self.each_k(2, self.sizes[2], places, lambda _, places: self.step(*places))
 
-    def each_k(self, level: int, size, starts, body, at_once=None):
+    def each_k(self, level: int, size, starts, body, at_once=None, strides=None):
         """A loop over ``size`` values of k's index ``level``, at least one, one (or ``at_once``) at a time; ``body`` is
-        told how many are left, and the places in the operands, which begin at ``starts``."""
+        told how many are left, and the places in the operands, which begin at ``starts`` and are ``strides`` apart, if
+        those are not the level's."""
         builder, at_once = self.builder, at_once or ir.Constant(I64, 1)
+        strides = strides or [own[level] for own in self.strides]
         before = builder.block
         inside, after = (builder.append_basic_block(f"{part}{level}") for part in ("body", "after"))
         builder.branch(inside)
@@ -76,8 +81,7 @@ class _Tile:
         left, *places = (builder.phi(first.type) for first in (size, *starts))
         body(left, places)
         next_left = builder.sub(left, at_once)
-        next_places = [self.moved(place, builder.mul(at_once, strides[level]))
-                       for place, strides in zip(places, self.strides)]
+        next_places = [self.moved(place, builder.mul(at_once, stride)) for place, stride in zip(places, strides)]
         last = builder.block
         again = builder.cbranch(builder.icmp_signed(">", next_left, ir.Constant(I64, 0)), inside, after)
         again.set_metadata("llvm.loop", self.as_written())
@@ -126,6 +130,8 @@ class _OuterTile(_Tile):
     def emit(self, first_row):
         builder = self.builder
         self.places = [[self.place(row, v) for v in range(self.vectors)] for row in self.rows_c]
+        if counts_loads(self.rows, self.vectors):
+            self.rows_are_near = self.are_near(self.rows_a)
         with builder.if_else(self.accumulate) as (then, otherwise):
             with then:
                 self.each(lambda r, v: builder.store(self.load_c(r, v), self.sums[r][v]))
@@ -256,19 +262,73 @@ class _OuterTile(_Tile):
                 for row in self.rows_a:
                     prefetch(builder, builder.gep(row, [ahead]))
             here = builder.select(builder.icmp_signed("<", left, at_once), left, at_once)
-            self.each_k(2, here, places, lambda _, places: self.step(*places))
+            (self.near_terms if counts_loads(self.rows, self.vectors) else self.terms)(here, places)
         self.each_k(2, self.sizes[2], places, stretch, at_once)
 
-    def step(self, at_a, at_b, asked=None):
-        """One k: every accumulator += A broadcast * B."""
+    def terms(self, count, places):
+        """Add ``count`` terms, at least one, wherever they are."""
+        def step(_, places):
+            at_a, *others = places
+            self.step([self.builder.gep(row, [at_a]) for row in self.rows_a], *others)
+        self.each_k(2, count, places, step)
+
+    def near_terms(self, count, places):
+        """Add ``count`` terms: UNROLLED at a time where they lie side by side in A; by one pointer where the rows do."""
+        builder, none = self.builder, ir.Constant(I64, 0)
+        whole = builder.select(builder.icmp_signed("==", self.strides[0][2], ir.Constant(I64, 1)),
+                               builder.and_(count, ir.Constant(I64, -UNROLLED)), none)
+        rest = builder.sub(count, whole)
+        with builder.if_then(builder.icmp_signed(">", whole, none)):
+            self.unrolled_terms(whole, *places)
+        with builder.if_then(builder.icmp_signed(">", rest, none)):
+            places = [self.moved(place, builder.mul(whole, own[2])) for place, own in zip(places, self.strides)]
+            with builder.if_else(self.rows_are_near) as (then, otherwise):
+                with then:
+                    self.terms_of_near_rows(rest, *places)
+                with otherwise:
+                    self.terms(rest, places)
+
+    def unrolled_terms(self, count, at_a, *others):
+        """Add ``count`` terms, a multiple of UNROLLED, which lie side by side in A: a pointer for each row."""
+        one, strides = ir.Constant(I64, 1), [own[2] for own in self.strides[1:]]
+
+        def steps(_, places):
+            rows, others = places[:self.rows], places[self.rows:]
+            for k in range(UNROLLED):
+                self.step([self.builder.gep(row, [ir.Constant(I64, k)]) for row in rows], *others)
+                others = [self.moved(place, stride) for place, stride in zip(others, strides)]
+        rows = [self.builder.gep(row, [at_a]) for row in self.rows_a]
+        self.each_k(2, count, [*rows, *others], steps, ir.Constant(I64, UNROLLED), [one] * self.rows + strides)
+
+    def terms_of_near_rows(self, count, at_a, *others):
+        """Add ``count`` terms of rows that lie side by side in A."""
+        def step(_, places):
+            first, *others = places
+            self.step([self.builder.gep(first, [ir.Constant(I64, r)]) for r in range(self.rows)], *others)
+        self.each_k(2, count, [self.builder.gep(self.rows_a[0], [at_a]), *others], step)
+
+    def are_near(self, rows):
+        """Whether each of these places is an element after the one before."""
+        builder, before = self.builder, self.builder.block
+        expected = [builder.gep(rows[0], [ir.Constant(I64, r)]) for r in range(len(rows))]
+        with builder.if_then(builder.icmp_unsigned("==", rows[-1], expected[-1])):     # seldom, and soon known
+            same = functools.reduce(builder.and_, map(functools.partial(builder.icmp_unsigned, "=="), rows, expected))
+            inside = builder.block
+        result = builder.phi(same.type)
+        result.add_incoming(ir.Constant(same.type, 0), before)
+        result.add_incoming(same, inside)
+        return result
+
+    def step(self, rows, at_b, asked=None):
+        """One k, which is at ``rows`` in A: every accumulator += A broadcast * B."""
         builder = self.builder
         if asked is not None:
             prefetch(builder, asked, level=2)
         vectors = [self.load(self.place_b(at_b, v), self.masks_b.get(v)) for v in range(self.vectors)]
-        for r in range(self.rows):
-            broadcast = spread(builder, builder.load(builder.gep(self.rows_a[r], [at_a])), self.vector)
-            for v in range(self.vectors):
-                self.fma(self.sums[r][v], broadcast, vectors[v])
+        for row, sums in zip(rows, self.sums):
+            broadcast = spread(builder, builder.load(row), self.vector)
+            for place, vector in zip(sums, vectors):
+                self.fma(place, broadcast, vector)
 
 
 class _DotTile(_Tile):

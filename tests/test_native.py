@@ -548,6 +548,38 @@ def test_weight_gradients_whose_lines_collide_in_the_cache(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_rows_and_terms_that_lie_side_by_side(dtype):
+    """The same bits whether A's terms lie together, its rows, some of them, or neither; rows may even overlap."""
+    numbers = np.random.default_rng(12)
+    for m, n, k in [(8, 10, 3), (40, 16, 130), (23, 7, 21), (30, 1, 50)]:
+        a, b = (numbers.normal(size=(k, size)).astype("f4" if dtype == "f32" else "f8") for size in (m, n))
+        groups = np.zeros((k, 2 * m), a.dtype)          # five rows, and five that are none, in turn
+        for row in range(m):
+            groups[:, row // 5 * 10 + row % 5] = a[:, row]
+        ways = [(a, [Axis(m, 1, 0, n)], m), (np.ascontiguousarray(a.T), [Axis(m, k, 0, n)], 1),
+                (np.repeat(a, 3, axis=1), [Axis(m, 3, 0, n)], 3 * m)]
+        if m % 5 == 0:
+            ways.append((groups, [Axis(m // 5, 10, 0, 5 * n), Axis(5, 1, 0, n)], 2 * m))
+        results = []
+        for stored, rows, term in ways:
+            results.append(np.empty((m, n), a.dtype))
+            run_plan(plan(dtype, [], rows, [Axis(k, term, n)], n), stored, b, results[-1])
+            np.testing.assert_array_equal(results[-1], results[0])
+        np.testing.assert_allclose(results[0], a.T @ b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("columns", [10, 48])
+def test_rows_that_overlap(columns):
+    """The last row is as far from the first as if all were neighbours."""
+    numbers = np.random.default_rng(13)
+    a, b = numbers.normal(size=(64, 4096)).astype("f4"), numbers.normal(size=(64, columns)).astype("f4")
+    c = np.empty((8, columns), np.float32)
+    run_plan(plan("f32", [], [Axis(2, 5, 0, 4 * columns), Axis(2, 1, 0, 2 * columns), Axis(2, 1, 0, columns)],
+                  [Axis(64, 4096, columns)], columns), a, b, c)
+    np.testing.assert_allclose(c, a[:, [0, 1, 1, 2, 5, 6, 6, 7]].T @ b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
 def test_products_of_one_column(dtype):
     """Dot products: the rest of a vector along k, chunks of k, tiles with rows too many, which repeat the last one, and
     values beside that must not be touched."""
