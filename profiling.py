@@ -296,7 +296,7 @@ class _Ready:
         if row.parts:
             return f"sum of {row.parts} parts"
         if row.packs:
-            return f"panels for product {format_product(matrix, row.sizes)}"
+            return f"copy for product {format_product(matrix, row.sizes)}"
         return f"product {format_product(matrix, row.sizes)}{' and map' if row.step.kernel is not None else ''}"
 
     def names(self) -> list[tuple[str, ...]]:

@@ -31,7 +31,7 @@ from .loops import Kernel, format_kernel
 from .lower import Lowering
 from .memory import lifetimes, live_bound, plan
 from .nest import View
-from .panels import has_panels, may_have_panels, panel_columns
+from .panels import copied_columns, is_copied
 from .parts import cells_of, count_parts, may_have_parts
 from .prepare import prepare
 from .rebase import rebase
@@ -194,8 +194,9 @@ class Executable:
             columns = None if isinstance(matrix.columns, Dim) else 0 if matrix.is_dot else matrix.all_columns
             asks = asks_ahead(matrix)
             texts = tile.texts(dtype, rows, columns, matrix.columns if matrix.panels else 0, asks)
-            if may_have_panels(matrix):
-                texts += [tile.pack_text(dtype), *tile.texts(dtype, rows, columns, panel_columns(matrix.c.dtype), asks)]
+            if (together := copied_columns(matrix)):
+                texts.append(tile.pack_text(dtype))
+                texts += tile.texts(dtype, rows, columns, together if together < columns else 0, asks)
             names |= {text: text for text in texts + [tile.total_text(dtype)] * may_have_parts(matrix)}
         before = machine.loaded()
         has_scans = any(isinstance(step, ScanStep) for step in self.steps)
@@ -248,7 +249,7 @@ class NumbaExecutable(Executable):
 @dataclass(frozen=True)
 class Row:
     """A row of a table: a step, at the sizes of its turn; or where ``parts`` is not 0, what adds up its parts; or where
-    ``packs``, what copies its B to panels."""
+    ``packs``, what copies its B."""
 
     step: Step
     sizes: Mapping[str, int]
@@ -354,7 +355,7 @@ class Binding:
     def _append(self, step: Step, sizes: Mapping[str, int]) -> None:
         parts = 1 if step.matrix is None else count_parts(step.matrix, sizes)
         packed = None
-        if parts == 1 and step.matrix is not None and has_panels(step.matrix, sizes):
+        if parts == 1 and step.matrix is not None and is_copied(step.matrix, sizes):
             packed = self._append_packing(step, sizes)
         work = self._work
         address, units, grain, arguments = (self._kernel(step, sizes) if step.matrix is None else
@@ -366,15 +367,15 @@ class Binding:
             self._append_total(step, sizes, parts)
 
     def _append_packing(self, step: Step, sizes: Mapping[str, int]) -> tuple:
-        """Copy the B of a product to panels in scratch memory; what the product of the copy has in place of its own
-        sums, and the panels."""
+        """Copy the B of a product to scratch memory; what the product of the copy has in place of its own sums, and the
+        panels, if it lies in such."""
         from ..runtime.tile import packing
         matrix = step.matrix
         assert matrix is not None
         _, _, sums = _axes(matrix, sizes)
         columns, work = evaluate(matrix.columns, sizes), self._work
         made, packed, panel = packing(matrix.c.dtype.name, sums, columns, evaluate(matrix.column_stride, sizes),
-                                  panel_columns(matrix.c.dtype))
+                                      copied_columns(matrix))
         self._work += prod(axis.size for axis in packed) * columns
         self._add_row(made.address, len(self._words), made.units, made.grain, work)
         self._words += [*self._locate(matrix.b, sizes), ARENA, self._scratch_of(step), *made.words]
@@ -455,7 +456,7 @@ class Binding:
         return self._constants[constants]
 
     def _scratch_bytes(self, step: Step | ScanStep, sizes: Mapping[str, int]) -> int:
-        """The memory that a step needs while it is done: for the parts of a sum, or a copy in panels."""
+        """The memory that a step needs while it is done: for the parts of a sum, or a copy of B."""
         if isinstance(step, ScanStep):
             turn = {**sizes, step.time: 0, step.parity: 0}
             return max((self._scratch_bytes(inner, turn) for inner in step.body), default=0)
@@ -465,7 +466,7 @@ class Binding:
         cells, parts = 0, count_parts(matrix, sizes)
         if parts > 1:
             cells = parts * cells_of(matrix)
-        elif has_panels(matrix, sizes):
+        elif is_copied(matrix, sizes):
             cells = evaluate(product(extent.size for extent in matrix.sums) * matrix.columns, sizes)
         return cells * matrix.c.dtype.itemsize
 

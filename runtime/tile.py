@@ -113,9 +113,9 @@ def pack_text(dtype: str) -> str:
     return f"pack {dtype}"
 
 
-def packing(dtype: str, sums, columns: int, column_stride_b: int, wide: int) -> tuple[Plan, list[Axis], Panel]:
-    """The step that copies a B to panels of ``wide`` columns, whole vectors, which all columns fill.  Its buffers are B
-    and the copy, of depth * columns elements.  With it the sums and the panels for the product of the copy."""
+def packing(dtype: str, sums, columns: int, column_stride_b: int, wide: int) -> tuple[Plan, list[Axis], Panel | None]:
+    """The step that copies a B to panels of ``wide`` columns, which all columns fill.  Its buffers are B and the copy,
+    of depth * columns elements.  With it the sums and the panels, if there are several, for the product of the copy."""
     padded = _pad(sums)
     depth, inner = _count(padded), padded[-1].size
     words = (columns, column_stride_b, wide, depth * wide, _lanes(dtype), PACK_ROWS,
@@ -124,11 +124,15 @@ def packing(dtype: str, sums, columns: int, column_stride_b: int, wide: int) -> 
     packed: list[Axis] = []
     stride = wide
     for axis in reversed(padded):
-        packed.insert(0, Axis(axis.size, axis.a, stride))
+        after = packed[0] if packed else None
+        if after is not None and axis.a == after.size * after.a:        # one index, in the copy and in A
+            packed[0] = Axis(axis.size * after.size, after.a, after.b)
+        else:
+            packed.insert(0, Axis(axis.size, axis.a, stride))
         stride *= axis.size
     work = max(1, min(inner, PACK_ROWS) * columns)
     return (Plan(machine.code(pack_text(dtype)).address, words, units, max(1, 20_000 // work)), packed,
-            Panel(wide, depth * wide))
+            Panel(wide, depth * wide) if wide < columns else None)
 
 
 TOTAL_CHUNK = 1024      # elements of a unit of what adds up parts
