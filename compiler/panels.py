@@ -17,7 +17,7 @@ from .types import DType, evaluate, product
 PANEL_BYTES = 64            # of a panel's row: a cache line, two vectors of AVX2
 FAR = 384                   # bytes from one row of B to the next from which on they collide
 LEAST_ROWS, LEAST_TERMS = 128, 32   # of the product, for a copy to be used often and read long
-# Multiply-adds that are worth a step more; and where the columns are apart: a unit then takes long for a copy of its own.
+# Multiply-adds that are worth a step more; where columns are apart fewer, as a unit takes longer for a copy of its own.
 LEAST_PRODUCTS, LEAST_OF_COLUMNS = 1 << 22, 1 << 20
 
 

@@ -15,6 +15,7 @@ from .tile import CACHE_LINE, MASKED, PADDED, WHOLE, counts_loads
 from .vectors import kind_of, lanes_below, load_masked, prefetch, spread, store_masked
 
 UNROLLED = 4            # terms that a tile adds at a time where they lie side by side in A
+UNROLLED_VECTORS = 2    # of a dot product's terms
 PANEL_WORD, STRETCH_WORD, AHEAD_A, AHEAD_B, DEPTH_WORDS = range(9, 14)
 
 
@@ -39,8 +40,6 @@ class _Tile:
         self.ahead_a, self.ahead_b = words[AHEAD_A], words[AHEAD_B]
         self.accumulate = builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))
         self.prepare()
-        # Of an empty sum the innermost size is 0, and of a dot product of less than a vector; the others never are.
-        self.has_terms = builder.icmp_signed("!=", self.sizes[2], ir.Constant(I64, 0))
         with counting(builder, ir.Constant(I64, 0), builder.mul(tiles, ir.Constant(I64, rows)),
                       ir.Constant(I64, rows)) as (first, _):
             self.rows_a, self.rows_c = ([builder.gep(base, [self.word(builder.gep(offsets, [first]), r)])
@@ -65,9 +64,6 @@ class _Tile:
         else:
             self.each_k(level, self.sizes[level], places, lambda _, places: self.loop(level + 1, places))
 
-    def innermost(self, places):
-        self.each_k(2, self.sizes[2], places, lambda _, places: self.step(*places))
-
     def each_k(self, level: int, size, starts, body, at_once=None, strides=None):
         """A loop over ``size`` values of k's index ``level``, at least one, one (or ``at_once``) at a time; ``body`` is
         told how many are left, and the places in the operands, which begin at ``starts`` and are ``strides`` apart, if
@@ -89,6 +85,21 @@ class _Tile:
             phi.add_incoming(first, before)
             phi.add_incoming(following, last)
         builder.position_at_end(after)
+
+    def unrolled_terms(self, times: int, count, apart: int, places):
+        """Take ``count`` steps, a multiple of ``times``, which are as many elements ``apart`` in A: so many at a time,
+        with a pointer for each row."""
+        at_a, *others = places
+        strides = [own[2] for own in self.strides[1:]]
+
+        def steps(_, places):
+            rows, others = places[:self.rows], places[self.rows:]
+            for k in range(times):
+                self.step([self.builder.gep(row, [ir.Constant(I64, k * apart)]) for row in rows], *others)
+                others = [self.moved(place, stride) for place, stride in zip(others, strides)]
+        rows = [self.builder.gep(row, [at_a]) for row in self.rows_a]
+        self.each_k(2, count, [*rows, *others], steps, ir.Constant(I64, times),
+                    [ir.Constant(I64, apart)] * self.rows + strides)
 
     def moved(self, place, distance):
         """A place, a pointer or an offset, so much further."""
@@ -119,6 +130,8 @@ class _OuterTile(_Tile):
         self.lengths = {v: self.lanes_of(v) for v in masked}
         self.masks = {v: lanes_below(self.builder, self.element, length) for v, length in self.lengths.items()}
         self.masks_b = self.masks if self.last == MASKED else {}
+        # Of an empty sum the innermost size is 0; the others never are.
+        self.has_terms = self.builder.icmp_signed("!=", self.sizes[2], ir.Constant(I64, 0))
 
     def lanes_of(self, v):
         """How many columns vector v has."""
@@ -273,13 +286,13 @@ class _OuterTile(_Tile):
         self.each_k(2, count, places, step)
 
     def near_terms(self, count, places):
-        """Add ``count`` terms: UNROLLED at a time where they lie side by side in A; by one pointer where the rows do."""
+        """Add ``count`` terms: some at a time where they lie side by side in A, by one pointer where the rows do."""
         builder, none = self.builder, ir.Constant(I64, 0)
         whole = builder.select(builder.icmp_signed("==", self.strides[0][2], ir.Constant(I64, 1)),
                                builder.and_(count, ir.Constant(I64, -UNROLLED)), none)
         rest = builder.sub(count, whole)
         with builder.if_then(builder.icmp_signed(">", whole, none)):
-            self.unrolled_terms(whole, *places)
+            self.unrolled_terms(UNROLLED, whole, 1, places)
         with builder.if_then(builder.icmp_signed(">", rest, none)):
             places = [self.moved(place, builder.mul(whole, own[2])) for place, own in zip(places, self.strides)]
             with builder.if_else(self.rows_are_near) as (then, otherwise):
@@ -287,18 +300,6 @@ class _OuterTile(_Tile):
                     self.terms_of_near_rows(rest, *places)
                 with otherwise:
                     self.terms(rest, places)
-
-    def unrolled_terms(self, count, at_a, *others):
-        """Add ``count`` terms, a multiple of UNROLLED, which lie side by side in A: a pointer for each row."""
-        one, strides = ir.Constant(I64, 1), [own[2] for own in self.strides[1:]]
-
-        def steps(_, places):
-            rows, others = places[:self.rows], places[self.rows:]
-            for k in range(UNROLLED):
-                self.step([self.builder.gep(row, [ir.Constant(I64, k)]) for row in rows], *others)
-                others = [self.moved(place, stride) for place, stride in zip(others, strides)]
-        rows = [self.builder.gep(row, [at_a]) for row in self.rows_a]
-        self.each_k(2, count, [*rows, *others], steps, ir.Constant(I64, UNROLLED), [one] * self.rows + strides)
 
     def terms_of_near_rows(self, count, at_a, *others):
         """Add ``count`` terms of rows that lie side by side in A."""
@@ -343,7 +344,7 @@ class _DotTile(_Tile):
         self.sums = [allocate(builder, self.vector) for _ in range(self.rows)]
         width, depth = ir.Constant(I64, self.width), self.sizes[2]
         rest = builder.srem(depth, width)
-        self.whole = builder.sub(depth, rest)
+        self.depth, self.whole = depth, builder.sub(depth, rest)
         self.mask = lanes_below(builder, self.element, rest)
         self.sizes[2] = builder.sdiv(depth, width)
         self.strides[0][2] = self.strides[1][2] = width
@@ -367,21 +368,29 @@ class _DotTile(_Tile):
             self.builder.store(total, target)
 
     def innermost(self, places):
-        at_a, at_b = places
-        with self.builder.if_then(self.has_terms):
-            super().innermost(places)
-        # and what is left, less than a vector
-        self.step(self.builder.add(at_a, self.whole), self.builder.gep(at_b, [self.whole]), self.mask)
+        builder, (at_a, at_b) = self.builder, places
+        whole = builder.and_(self.sizes[2], ir.Constant(I64, -UNROLLED_VECTORS))
+        with builder.if_then(builder.icmp_signed(">", whole, ir.Constant(I64, 0))):
+            self.unrolled_terms(UNROLLED_VECTORS, whole, self.width, places)
+        at = builder.mul(whole, ir.Constant(I64, self.width))
+        with builder.if_then(builder.icmp_signed("<", at, self.whole)):
+            self.step_at(builder.add(at_a, at), builder.gep(at_b, [at]))
+        with builder.if_then(builder.icmp_signed("<", self.whole, self.depth)):        # less than a vector is left
+            self.step_at(builder.add(at_a, self.whole), builder.gep(at_b, [self.whole]), self.mask)
 
-    def step(self, at_a, at_b, mask=None):
+    def step_at(self, at_a, at_b, mask=None):
+        self.step([self.builder.gep(row, [at_a]) for row in self.rows_a], at_b, mask)
+
+    def step(self, rows, at_b, mask=None):
+        """A vector of k, which is at ``rows`` in A."""
         def load(pointer):
             place = self.builder.bitcast(pointer, self.vector.as_pointer())
             if mask is not None:
                 return load_masked(self.builder, place, mask)
             return self.builder.load(place, align=self.bytes)
         b = load(at_b)
-        for row, place in zip(self.rows_a, self.sums):
-            self.fma(place, load(self.builder.gep(row, [at_a])), b)
+        for row, place in zip(rows, self.sums):
+            self.fma(place, load(row), b)
 
     def add_lanes(self, total):
         """The sum of a vector's lanes: the upper half onto the lower, until one is left."""

@@ -35,8 +35,9 @@ def run(steps, *arrays):
 def test_a_product_of_the_copy_has_the_same_bits(dtype):
     numbers, wide = np.random.default_rng(0), 64 // np.dtype(dtype.replace("f32", "f4").replace("f64", "f8")).itemsize
     for rows, sums, columns, transposed in [(70, (90,), 32, False), (5, (130,), 48, True), (20, (3, 7, 70), 64, False),
-                                            (9, (4, 9), 2 * wide, True), (1, (1,), wide, False), (30, (3, 7, 10), 10, True),
-                                            (9, (2, 70), 2 * wide + 8, True), (4, (5,), 3, True)]:
+                                            (9, (4, 9), 2 * wide, True), (1, (1,), wide, False),
+                                            (30, (3, 7, 10), 10, True), (9, (2, 70), 2 * wide + 8, True),
+                                            (4, (5,), 3, True)]:
         depth = int(np.prod(sums))
         a, b = (numbers.normal(size=shape).astype("f4" if dtype == "f32" else "f8")
                 for shape in ((rows, depth), (depth, columns)))
