@@ -196,7 +196,7 @@ class Executable:
             texts = tile.texts(dtype, rows, columns, matrix.columns if matrix.panels else 0, asks)
             if (together := copied_columns(matrix)):
                 texts.append(tile.pack_text(dtype))
-                texts += tile.texts(dtype, rows, columns, together if together < columns else 0, asks)
+                texts += tile.texts(dtype, rows, columns, 0 if together == columns else together, asks)
             names |= {text: text for text in texts + [tile.total_text(dtype)] * may_have_parts(matrix)}
         before = machine.loaded()
         has_scans = any(isinstance(step, ScanStep) for step in self.steps)
