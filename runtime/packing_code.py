@@ -14,6 +14,7 @@ from .simd import I32, I64
 from .tile import (
     HEIGHTS,
     LEVELS,
+    MAX_ROWS,
     MAX_TILE_ROWS,
     PACK_COLUMNS,
     PACK_SUMS,
@@ -206,8 +207,10 @@ def lay_out_a(args, counts, starts, packed_rows):
 def pack_a(packed, a, rows_a, starts, tiles, tall, depth):
     """Copy a block of rows of a chunk of A: tile by tile, in which each k is ``tall`` further."""
     distance, last = tall * PACKED_DEPTH + PACKED_SPILL, tiles - 1
-    rows = starts[tiles]
+    rows, near = starts[tiles], stack_words(MAX_ROWS)
     is_whole = _are_near(rows_a, 0, rows)
+    for tile in range(last):
+        near[tile] = _are_near(rows_a, starts[tile], starts[tile + 1])
     for k2 in range(depth[0]):
         for k1 in range(depth[1]):
             source = offset(a, k2 * depth[3] + k1 * depth[4])
@@ -222,7 +225,8 @@ def pack_a(packed, a, rows_a, starts, tiles, tall, depth):
                         _copy_rows(offset(packed, tile * distance), offset(first, starts[tile]), tall)
                 else:
                     for tile in range(last):
-                        _pack_tile(offset(packed, tile * distance), origin, rows_a, starts[tile], starts[tile + 1])
+                        _pack_tile(offset(packed, tile * distance), origin, rows_a, starts[tile], starts[tile + 1],
+                                   near[tile])
                 for row in range(starts[last], rows):
                     packed[last * distance + row - starts[last]] = origin[rows_a[row]]
                 packed = offset(packed, tall)
@@ -238,9 +242,9 @@ def _are_near(rows_a, first, end):
     return row == end
 
 
-def _pack_tile(to, origin, rows_a, first, end):
-    """Copy the rows of a tile at one k."""
-    if _are_near(rows_a, first, end):
+def _pack_tile(to, origin, rows_a, first, end, near):
+    """Copy the rows of a tile, neighbours if ``near`` is not 0, at one k."""
+    if near != 0:
         _copy_rows(to, offset(origin, rows_a[first]), end - first)
     else:
         for row in range(first, end):
