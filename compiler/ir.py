@@ -7,6 +7,7 @@ in side tables of whoever made them.  Every traversal here is iterative: a graph
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -129,6 +130,11 @@ class Graph:
 
 def topological(roots: Iterable[Node]) -> list[Node]:
     """The nodes reachable from ``roots``, arguments before users, in a deterministic order."""
+    return list(_order(tuple(roots)))
+
+
+@functools.lru_cache(maxsize=1)         # one pass after another walks the same graph
+def _order(roots: tuple[Node, ...]) -> list[Node]:
     order: list[Node] = []
     seen: set[Node] = set()
     for root in roots:

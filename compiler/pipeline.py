@@ -42,7 +42,6 @@ from .siblings import merge_siblings
 from .simplify import erase_gradient_marks, simplify_graph
 from .types import Dim, TensorType, boolean, evaluate, product
 from .upsampling import skip_repeats
-from .verify import verify
 
 ARENA, CONSTANTS = 0, 1            # slots that every program has; externals follow
 GRAIN_WORK = 20_000                # scalar operations that are worth claiming by themselves
@@ -78,9 +77,7 @@ def compile_graph(graph: Graph, layout: Mapping[Node, tuple[str, int]], target: 
 
 def optimize(graph: Graph, trains: bool = False) -> Graph:
     """The passes between gradients and kernels; ``trains``: of a part of training."""
-    graph = prepare(skip_repeats(simplified(graph), trains))
-    verify(graph)
-    return graph
+    return prepare(skip_repeats(simplified(graph), trains))
 
 
 def simplified(graph: Graph) -> Graph:

@@ -8,7 +8,9 @@ import tempfile
 import beside
 import pytest
 
+from netc.compiler import pipeline
 from netc.compiler.cli import main
+from netc.compiler.verify import verify
 
 # Tests leave the user's cache alone, and keep one of their own between runs: compiling all kernels anew takes minutes.
 _user = os.getuid() if hasattr(os, "getuid") else "user"
@@ -44,6 +46,20 @@ def pytest_terminal_summary(terminalreporter, config):
     if config.getoption("--errors"):
         from tolerances import ERRORS
         terminalreporter.write_line(ERRORS.format())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def graphs_are_verified():
+    """Every graph that a test makes code of is checked."""
+    original = pipeline.prepare
+
+    def prepare(graph):
+        made = original(graph)
+        verify(made)
+        return made
+    pipeline.prepare = prepare
+    yield
+    pipeline.prepare = original
 
 
 @pytest.fixture
