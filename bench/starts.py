@@ -1,8 +1,8 @@
 """``netc bench --compile``: how long a person waits, for a first result and for a command, in fresh processes.
 
 Cold: with an empty folder for compiled code.  Warm: a second process with the same folder.  After others: with a
-folder that the models before it in the table have filled.  Seconds count from the start of the process to the first
-result, the interpreter's start and all imports included.
+folder that the models before it in the table have filled; the last ones in it are of layers that were in these.
+Seconds count from the start of the process to the first result, the interpreter's start and all imports included.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from rich.table import Table
 
 from .measure import QUIET, Settings
-from .models import ALL, FIRST, Model
+from .models import ALL, MODELS, NEW, Model
 from .peers import NETC, Peer
 from .process import PeerError, Process, variables
 from .quiet import undisturbed, wait_for_quiet
@@ -65,7 +65,7 @@ def measure_starts(models: Iterable[str], jobs: Iterable[str], peers: Iterable[P
         for name in models:
             for job in jobs:
                 for peer in (NETC, *peers):
-                    if job in peer.jobs and (peer is NETC or name != FIRST.name):
+                    if job in peer.jobs and (peer is NETC or name in MODELS):
                         told(f"{name} {job}: {peer.name}")
                         found.append(_start(ALL[name], job, peer, settings, repeats, shared))
     return found
@@ -155,6 +155,8 @@ def measure_commands(models: Iterable[str], settings: Settings, repeats: int) ->
     found = []
     for command in COMMANDS:
         for name in models:
+            if name in NEW:         # a command reads a text, whatever was compiled before
+                continue
             measure = functools.partial(cold_and_warm, command, name)
             seconds = [undisturbed(measure, QUIET, settings.patience) for _ in range(repeats)]
             found.append(CommandTimes(" ".join(command), name, *map(statistics.median, zip(*seconds, strict=True))))

@@ -61,8 +61,9 @@ class Printer:
         """The text of a size: small numbers as they are, any other as an argument.  One argument stands for equal
         sizes ``of`` the same, such as a buffer's offset: that a loop is as long as another, or a stride of one buffer
         is one of another, is no reason for a kernel of its own."""
-        if isinstance(size, int) and -1 <= size <= 1:
-            return str(size)
+        return str(size) if isinstance(size, int) and -1 <= size <= 1 else self.argument(size, of)
+
+    def argument(self, size: Size, of: Hashable = None) -> str:
         place = self.places.setdefault((size, of), len(self.integers))
         if place == len(self.integers):
             self.integers.append(size)
@@ -82,12 +83,12 @@ class Printer:
             parts.insert(0, self.affine(index, buffer))
         return " + ".join(parts)
 
-    def number(self, dtype: DType, value) -> str:
+    def number(self, dtype: DType, value, given: bool = False) -> str:
         if dtype.kind == "bool":
             return str(bool(value))
         if dtype.kind == "int":
             # Small ones help LLVM (windows, strides); others, such as a random stream, would only tell kernels apart.
-            return f"{CAST[dtype.name]}({int(value) if abs(value) <= 64 else self.size(int(value))})"
+            return f"{CAST[dtype.name]}({int(value) if abs(value) <= 64 and not given else self.argument(int(value))})"
         value = float(value)
         if value in _COMMON and not (value == 0.0 and str(value) == "-0.0"):
             return f"{CAST[dtype.name]}({value})"
@@ -130,7 +131,7 @@ class Printer:
                     parts.append(f"({limits[0]} <= {text}) & ({text} < {limits[1]})")
                 emit(f"{s.name} = " + " & ".join(parts + list(s.flags)))
             case Constant():
-                emit(f"{s.name} = {self.number(s.dtype, s.value)}")
+                emit(f"{s.name} = {self.number(s.dtype, s.value, s.given)}")
             case FromIndex():
                 emit(f"{s.name} = {CAST[s.dtype.name]}({self.affine(s.value, s.name)})")
             case Load():

@@ -148,11 +148,13 @@ class Within:
 
 @dataclass(frozen=True)
 class Constant:
-    """name = a number of a dtype; a float goes in as an argument unless it is a common one"""
+    """name = a number of a dtype; a float goes in as an argument unless it is a common one; so does an integer that is
+    ``given``: kernels that differ in nothing else are one"""
 
     name: str
     dtype: DType
     value: float | int | bool
+    given: bool = False
 
 
 @dataclass(frozen=True)

@@ -402,11 +402,13 @@ class Lowering:
                 nest, coordinates = self.nest((current.shape[0], *counts, current.shape[-1]))
                 zero = nest.constant(current.dtype, 0.0)
                 seen: dict = {}
-                targets = [self._put_residues(current, residues, nest, coordinates, zero, seen) for residues in members]
+                is_alone = len(members) == 1        # then what tells it from others is which window it looks for
+                targets = [self._put_residues(current, residues, nest, coordinates, zero, seen, is_alone)
+                           for residues in members]
                 self.add(self.close.map(nest, targets, label="window_put"))
 
     def _put_residues(self, current: Node, residues: Sequence[Residue], nest: Nest, coordinates, zero: str,
-                      seen: dict) -> Target:
+                      seen: dict, is_alone: bool) -> Target:
         """The elements of one residue an axis, and where they go; ``seen``: windows that were read, by their places."""
         dtype, total = current.dtype, None
         for windows in combinations(*(residue.windows for residue in residues)):
@@ -416,7 +418,7 @@ class Lowering:
                 seen[key] = [self._within_border(nest, operand, place) for operand in current.args]
             value, position = seen[key]
             number = linear([Affine({}, at) for at, _ in windows], current.attrs["sizes"]).offset
-            hit = nest.let("eq", boolean, (position, i32), (nest.constant(i32, number), i32))
+            hit = nest.let("eq", boolean, (position, i32), (nest.constant(i32, number, is_alone), i32))
             kept = nest.let("where", dtype, (hit, boolean), (value, dtype), (zero, dtype))
             total = kept if total is None else nest.let("add", dtype, (total, dtype), (kept, dtype))
         view = self.views[current]

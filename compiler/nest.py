@@ -96,8 +96,8 @@ class Nest:
     def let(self, op: str, dtype: DType, *operands: tuple[str, DType]) -> str:
         return self.emit(Let(self.name(), op, dtype, tuple(n for n, _ in operands), tuple(d for _, d in operands)))
 
-    def constant(self, dtype: DType, value) -> str:
-        return self.emit(Constant(self.name(), dtype, value))
+    def constant(self, dtype: DType, value, given: bool = False) -> str:
+        return self.emit(Constant(self.name(), dtype, value, given))
 
     # --- expressions
 

@@ -319,7 +319,7 @@ def _key(s) -> tuple:
     """What a pure statement computes, whatever its name."""
     match s:
         case Constant():
-            return Constant, s.dtype, repr(s.value)
+            return Constant, s.dtype, repr(s.value), s.given
         case FromIndex():
             return FromIndex, s.dtype, s.value.key
         case Load():

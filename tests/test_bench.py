@@ -21,7 +21,7 @@ from rich.console import Console
 import netc
 from netc.bench import measure as measuring
 from netc.bench.measure import Row, Settings, Timing, difference, geometric_mean, measure
-from netc.bench.models import MODELS
+from netc.bench.models import ALL, MODELS
 from netc.bench.peers import NETC, PEERS, Peer
 from netc.bench.plot import svg
 from netc.bench.process import PeerError, Process
@@ -32,7 +32,9 @@ from netc.bench.worker import forget_peak, memory, timed
 from netc.compiler.cli import main
 
 PARAMETERS = {"tiny": 16, "mlp": 535_818, "inception": 1_090_761, "two_images": 1_092_761, "autoencoder": 28_241,
-              "ticket": 1_392_097, "transformer": 1_859_648, "vae": 134_165, "gpt": 834_304}
+              "ticket": 1_392_097, "transformer": 1_859_648, "vae": 134_165, "gpt": 834_304, "digits": 17_226,
+              "classifier": 125_834, "convnet": 56_714, "sentiment": 184_897, "topics": 164_228, "characters": 120_704,
+              "dense_vae": 437_152}
 SHORT = Settings(threads=1, turns=2, seconds=0.01, limit=60, patience=0)
 
 # A peer that computes the tiny model by NumPy, and may misbehave when it is loaded or run.
@@ -65,12 +67,12 @@ def fake(tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_model_takes_what_is_drawn_for_it(name):
-    fn = netc.compile(MODELS[name].path)
+    fn = netc.compile(ALL[name].path)
     assert fn.layout.trainable_size == PARAMETERS[name]
-    assert list(MODELS[name].draw("inference", 2)) == list(fn.inputs)
-    drawn = MODELS[name].draw("training", 2)
+    assert list(ALL[name].draw("inference", 2)) == list(fn.inputs)
+    drawn = ALL[name].draw("training", 2)
     types = fn.inputs | fn.targets
     assert list(drawn) == list(types)
     for given, array in drawn.items():
@@ -346,6 +348,7 @@ def test_a_second_process_compiles_nothing(command, tmp_path):
 
 @pytest.mark.parametrize("arguments, message", [
     (["--models", "tiny,huge"], "there is no 'huge'"), (["--models", "digits"], "digits is only for --compile"),
+    (["--models", "topics"], "topics is only for --compile"),
     (["--batches", "1,x"], "not a list of numbers"),
     (["--jobs", "sleeping"], "there is no 'sleeping'"), (["--peers", "tensorflow"], "there is no 'tensorflow'")])
 def test_wrong_usage(command, arguments, message):

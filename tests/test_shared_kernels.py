@@ -94,3 +94,19 @@ def test_like_layers_share_their_kernels():
     assert len(kernels) > len(set(map(id, kernels)))
     sources = {step: executable.sources[step] for step in executable.steps if step.kernel is not None}
     assert all(emit(step.kernel) == source for step, source in sources.items())
+
+
+ODD = """net 1
+model M(x: f32[N, 11, 11, 4]) -> f32[N, 1]:
+    return x |> Conv2D(4, 1) |> MaxPool2D(2) |> Conv2D(1, 1) |> GlobalAvgPool2D()
+train M:
+    loss square = mean(output ** 2)
+    optimizer = sgd()
+"""
+
+
+def test_elements_at_each_place_of_a_window_share_a_kernel():
+    """Where windows do not cover an image, the elements at each place of a window have a step of their own."""
+    executable = netc.compile(ODD).program("step").executable
+    puts = [source.text for step, source in executable.sources.items() if step.label == "window_put"]
+    assert len(puts) == 4 and len(set(puts)) == 1

@@ -62,6 +62,15 @@ MODELS = {model.name: model for model in (
     Model("vae", (Input("image", _DIGIT), Input("noise", (2,)))),
     Model("gpt", (Input("tokens", (64,), 256), Input("following", (64,), 256, target=True))),
 )}
-# Of netc alone, and only for what a first result takes: a first model, and so no other's kernels.
+# Of netc alone, and only for what a first result takes: a first model, and so no other's kernels; and after all others
+# new ones, of the kinds of layers that were in these.
 FIRST = Model("digits", (Input("x", (64,)), Input("label", limit=10, target=True)))
-ALL = {FIRST.name: FIRST, **MODELS}
+NEW = {model.name: model for model in (
+    Model("classifier", (Input("x", (100,)), Input("label", limit=10, target=True))),
+    Model("convnet", (Input("image", _DIGIT), Input("label", limit=10, target=True))),
+    Model("sentiment", (Input("words", (40,), 5000), Input("positive", (1,), binary=True, target=True))),
+    Model("topics", (Input("words", (20,), 1000), Input("topic", limit=4, target=True))),
+    Model("characters", (Input("text", (32,), 128), Input("following", (32,), 128, target=True))),
+    Model("dense_vae", (Input("x", (784,)), Input("noise", (8,)))),
+)}
+ALL = {FIRST.name: FIRST, **MODELS, **NEW}
