@@ -19,6 +19,7 @@ CAST = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "boo
 # One row a primitive: the source of its value, with {0}, {1}, ... for the operands and {s} for f32 or f64.
 ELEMENTWISE = {
     "neg": "-{0}", "abs": "abs({0})", "sign": "sign_{s}({0})", "exp": "exp_{s}({0})", "expm1": "expm1_{s}({0})",
+    "expm1_nonpositive": "expm1_nonpositive_{s}({0})",
     "log": "log_{s}({0})", "log1p": "log1p_{s}({0})", "sqrt": "sqrt({0})", "rsqrt": "{one} / sqrt({0})",
     "tanh": "tanh_{s}({0})", "sigmoid": "sigmoid_{s}({0})", "erf": "erf_{s}({0})", "sin": "sin_{s}({0})",
     "cos": "cos_{s}({0})", "floor": "floor({0})", "ceil": "ceil({0})", "round": "rint({0})",

@@ -24,7 +24,7 @@ class CudaPrinter(Printer):
     elementwise = ELEMENTWISE | {name: f"{name}_{{s}}({{0}})" for name in ("sqrt", "floor", "ceil", "round")} | {
         "rsqrt": "{one} / sqrt_{s}({0})", "fma": "fma_{s}({0}, {1}, {2})", "fma_any_order": "fma_{s}({0}, {1}, {2})",
         "add_any_order": "{0} + {1}", "maximum_any_order": "maximum({0}, {1})",
-        "minimum_any_order": "minimum({0}, {1})"}
+        "minimum_any_order": "minimum({0}, {1})", "expm1_nonpositive": "expm1_{s}({0})"}
 
     def size(self, size: Size, of: Hashable = None) -> str:
         return super().size(size)               # one for all equal ones: each takes a register of every thread

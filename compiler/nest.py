@@ -13,6 +13,7 @@ from ..runtime.records import changed, dataclass
 from .fuse import split_of
 from .ir import Node
 from .loops import Affine, Assign, Constant, Divide, For, FromIndex, Let, Load, Store, Within
+from .rules.table import scalar
 from .types import DType, Size, boolean, i32, i64, product
 
 
@@ -135,7 +136,7 @@ class Nest:
         return self.emit(Within(self.name("g"), tuple(bounds), flags))
 
 
-# --- primitives that are an index, not an operation --------------------------------------------------------------
+# --- primitives that are not the operation of their name ---------------------------------------------------------
 
 
 def _constant(nest, current, coordinates, guard):
@@ -244,10 +245,26 @@ def _random_bits(nest, current, coordinates, guard):
     return nest.let("random_bits", i32, (seed, i64), (element, i64), (stream, i64))
 
 
+def _expm1(nest, current, coordinates, guard):
+    x = current.args[0]
+    name = "expm1_nonpositive" if _is_nonpositive(x) else "expm1"
+    return nest.let(name, current.dtype, (nest.expression(x, coordinates, guard), x.dtype))
+
+
+def _is_nonpositive(x: Node) -> bool:
+    """Whether this is ``where(y > 0, 0, y)`` or ``min(y, 0)``, as in ELU."""
+    if x.op.name == "minimum":
+        return any(scalar(arg) == 0 for arg in x.args)
+    if x.op.name != "where":
+        return False
+    is_above, zero, value = x.args
+    return is_above.op.name == "lt" and is_above.args[1] is value and scalar(zero) == scalar(is_above.args[0]) == 0
+
+
 _RULES = {
     "constant": _constant, "size": _size, "iota": _iota, "stop_gradient": _same, "custom": _same,
     "broadcast": _broadcast, "transpose": _transpose, "slice": _slice, "reverse": _reverse, "reshape": _reshape,
-    "pad": _pad, "gather": _gather, "random_bits": _random_bits,
+    "pad": _pad, "gather": _gather, "random_bits": _random_bits, "expm1": _expm1,
 }
 
 

@@ -146,6 +146,17 @@ def expm1(x: Value) -> Value:
     return x.eq(0.0).where(x, _expm1_of(x))
 
 
+def expm1_nonpositive(x: Value) -> Value:
+    """expm1 of what is not above 0; either zero gives 0."""
+    # Nothing overflows here, and what rounding r loses does not count: nothing where n is 0, little beside the result
+    # elsewhere.
+    n, multiple, high = _reduced(x.lt(-20.0).where(-20.0, x))
+    r = multiple.fma(-LN2_LOW, high)
+    e = (r * r).fma(r.estrin(*EXP), r)
+    power = _power_of_two(n)
+    return power.fma(e, power - 1.0)
+
+
 def _log_parts(x: Value) -> tuple[Value, Value]:
     """(e, m): x = m 2**e with m in [sqrt(1/2), sqrt(2)), e an int32; x normal and positive."""
     offset = _bits_of(math.sqrt(0.5))
@@ -423,8 +434,8 @@ def minimum(x: Value, y: Value) -> Value:
 
 EXACT = {"sqrt": sqrt, "rsqrt": rsqrt, "abs": absolute, "floor": floor, "ceil": ceil, "round": round, "sign": sign,
          "maximum": maximum, "minimum": minimum}
-EMIT = {"exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "tanh": tanh, "sigmoid": sigmoid, "erf": erf,
-        "sin": sin, "cos": cos, "pow": pow, **EXACT}
+EMIT = {"exp": exp, "expm1": expm1, "expm1_nonpositive": expm1_nonpositive, "log": log, "log1p": log1p, "tanh": tanh,
+        "sigmoid": sigmoid, "erf": erf, "sin": sin, "cos": cos, "pow": pow, **EXACT}
 BINARY = {"pow", "maximum", "minimum"}
 _FLOPS = {"fadd": 1, "fsub": 1, "fmul": 1, "fdiv": 1}
 _CALLED_FLOPS = {"llvm.fma": 2, "llvm.sqrt": 1}
@@ -478,12 +489,12 @@ def _defined(module: ir.Module, name: str, emit) -> ir.Function:
     return module.globals[name]
 
 
-(exp_f32, expm1_f32, log_f32, log1p_f32, tanh_f32, sigmoid_f32, erf_f32, sin_f32, cos_f32, pow_f32, sqrt_f32,
- rsqrt_f32, abs_f32, floor_f32, ceil_f32, round_f32, sign_f32, maximum_f32, minimum_f32) = (
+(exp_f32, expm1_f32, expm1_nonpositive_f32, log_f32, log1p_f32, tanh_f32, sigmoid_f32, erf_f32, sin_f32, cos_f32,
+ pow_f32, sqrt_f32, rsqrt_f32, abs_f32, floor_f32, ceil_f32, round_f32, sign_f32, maximum_f32, minimum_f32) = (
     _inline(name, emit, float32) for name, emit in EMIT.items())
 if is_avx():
     erf_f32 = _apart("erf", erf)
-for _function in (exp_f32, expm1_f32, log_f32, log1p_f32, tanh_f32, sigmoid_f32, erf_f32):
+for _function in (exp_f32, expm1_f32, expm1_nonpositive_f32, log_f32, log1p_f32, tanh_f32, sigmoid_f32, erf_f32):
     _function.is_long = True
 (sqrt_f64, rsqrt_f64, abs_f64, floor_f64, ceil_f64, round_f64, sign_f64, maximum_f64, minimum_f64) = (
     _inline(name, emit, float64) for name, emit in EXACT.items())
@@ -498,6 +509,9 @@ def exp_f64(x):
 
 def expm1_f64(x):
     return math.expm1(x)
+
+
+expm1_nonpositive_f64 = expm1_f64
 
 
 def log_f64(x):

@@ -58,3 +58,20 @@ def test_machine_code_is_that_which_runs(fn):
         assert f"\n{made.symbol}:" in assembly and f"@{made.symbol}(" in llvm
         assert machine.emit_code(parse_assembly(listing(text, "llvm"))) == made.content
     assert assembly.count("\n# ") >= len(texts) - 1 and "tile f32" in assembly
+
+
+@pytest.mark.parametrize("argument, is_short", [
+    ("where(x > 0, 0, x)", True), ("minimum(x, 0)", True), ("minimum(0, x)", True),
+    ("x", False), ("where(x > 0, x, 0)", False), ("where(x > 1, 0, x)", False), ("where(x > 0, 1, x)", False),
+    ("where(2 * x > 0, 0, x)", False), ("minimum(x, 1)", False), ("maximum(x, 0)", False)])
+def test_expm1_of_what_is_not_above_0_takes_a_shorter_way(argument, is_short):
+    fn = netc.compile(f"net 1\nmodel M(x: f32[N, 3]) -> f32[N, 3]:\n    return expm1({argument})\n")
+    assert ("expm1_nonpositive_f32(" in fn.emit("numba", "predict")) == is_short
+    x = np.array([[-np.inf, -200, -17], [-1, -0.3, -1e-30], [0.0, 1e-3, 3], [np.inf, np.nan, -0.0]], np.float32)
+    np.testing.assert_allclose(fn(fn.init(), x), netc.compile(fn.source, target="numpy")(fn.init(), x), rtol=2e-7)
+
+
+@pytest.mark.parametrize("name", ["elu", "selu"])
+def test_exponential_units_take_it(name):
+    fn = netc.compile(f"net 1\nmodel M(x: f32[N, 3]) -> f32[N, 3]:\n    return {name}(x)\n")
+    assert "expm1_nonpositive_f32(" in fn.emit("numba", "predict")
