@@ -269,10 +269,8 @@ class Lowering:
             self._search_windows(current, [current])
             return
         nest, coordinates, values = self._window_values(current)
-        best = values[0]
-        for value in values[1:]:
-            best = nest.let("maximum", current.dtype, (best, current.dtype), (value, current.dtype))
-        self.add(self.close.map(nest, [self.target(current, best, coordinates)], label="max_pool"))
+        self.add(self.close.map(nest, [self.target(current, largest_of(nest, values, current.dtype), coordinates)],
+                                label="max_pool"))
 
     def _window_values(self, current: Node):
         """A nest over the windows, its coordinates, and the values of the operand in a window, all read at once: the
@@ -545,6 +543,23 @@ def better_of(nest: Nest, kind: str, dtype, new: tuple[str, str], old: tuple[str
     where = nest.let("where", i32, (better, boolean), (new[1], i32), (old[1], i32))
     best = nest.let("where", dtype, (better, boolean), (new[0], dtype), (old[0], dtype))
     return best, where
+
+
+def largest_of(nest: Nest, values: Sequence[str], dtype) -> str:
+    """The largest of some values; NaN if one is, which is found out for all at once: for each it would take as long as
+    several comparisons."""
+    best, is_nan = values[0], None
+    for value in values[1:]:
+        is_larger = nest.let("lt", boolean, (best, dtype), (value, dtype))
+        best = nest.let("where", dtype, (is_larger, boolean), (value, dtype), (best, dtype))
+    if dtype.kind != "float":
+        return best
+    for value in values:
+        here = nest.let("ne", boolean, (value, dtype), (value, dtype))
+        is_nan = here if is_nan is None else nest.let("logical_or", boolean, (is_nan, boolean), (here, boolean))
+    least = nest.constant(dtype, identity_of("max", dtype))
+    nan = nest.let("sub", dtype, (least, dtype), (least, dtype))
+    return nest.let("where", dtype, (is_nan, boolean), (nan, dtype), (best, dtype))
 
 
 def is_map(current: Node) -> bool:
