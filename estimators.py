@@ -172,6 +172,18 @@ def _rows(X: np.ndarray, name: str, type_) -> np.ndarray:
     return X
 
 
+def _labels(y: np.ndarray) -> np.ndarray:
+    """The different labels, in order.  Raises ValueError where they have none, or are no labels."""
+    try:
+        found = np.unique(y)
+    except TypeError:
+        kinds = sorted({type(label).__name__ for label in y.tolist()})
+        raise ValueError(f"the labels are of types that have no common order: {', '.join(kinds)}; make them all "
+                         "strings, or all numbers") from None
+    check_classification_targets(y)
+    return found
+
+
 class Classifier(ClassifierMixin, _Network):
     """A classifier whose network is a ``.net`` model.  ``X`` is [samples, features], ``y`` [samples].
 
@@ -203,8 +215,7 @@ class Classifier(ClassifierMixin, _Network):
     def fit(self, X, y) -> Classifier:
         """Train from fresh weights.  X: [samples, features], or as the model's input; y: [samples], of any labels."""
         X, y = validate_data(self, X, y, **_CHECKS)
-        check_classification_targets(y)
-        self.classes_ = np.unique(y)
+        self.classes_ = _labels(y)
         if len(self.classes_) < 2:
             raise ValueError(f"a classifier needs at least two classes, y has one class: {self.classes_.tolist()[0]!r}")
         self._start(X, len(self.classes_))
@@ -215,11 +226,11 @@ class Classifier(ClassifierMixin, _Network):
         """One epoch over these samples, on top of what was trained.  ``classes``: all labels, in the first call."""
         first = not hasattr(self, "weights_")
         X, y = validate_data(self, X, y, reset=first, **_CHECKS)
-        check_classification_targets(y)
+        _labels(y)
         if first:
             if classes is None:
                 raise ValueError("the first call of partial_fit needs `classes`: all labels that will come")
-            self.classes_ = np.unique(classes)
+            self.classes_ = _labels(np.asarray(classes))
             self._start(X, len(self.classes_))
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(f"`classes` are not those of the first call of partial_fit: {self.classes_}")

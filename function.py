@@ -303,7 +303,8 @@ class Function:
             allow_nan: bool = False):
         """Train on data: (new weights, History).  ``weights`` stay as they are.
 
-        ``data``: a mapping of input and target names to arrays, or a tuple in the order of ``inputs`` and ``targets``.
+        ``data``: a mapping of input and target names to arrays, a tuple in the order of ``inputs`` and ``targets``, or
+        the path of a file or folder of arrays, as ``netc train --data`` takes it.
         ``validation``: such data, or the fraction of the samples to hold out, chosen by ``seed``.  The last batch of
         an epoch may be smaller.  Ctrl-C stops after the current batch and returns what was trained.
         ``callbacks``: ``netc.EarlyStopping``, ``netc.Checkpoint``, ``netc.Log``, or yours: a function called with a
@@ -329,10 +330,13 @@ class Function:
         """Data checked and converted whole, so that a wrong label or a NaN is found before training starts."""
         from .runtime.train import Dataset
         signature = self.program("evaluate").signature
+        if isinstance(data, (str, os.PathLike)):
+            from .runtime.data import load_arrays
+            data = load_arrays(data, {**self.inputs, **self.targets})
         args = tuple(data) if isinstance(data, (tuple, list)) else (data,)
         if len(args) == 1 and not isinstance(args[0], Mapping):
-            raise InputError(f"data is {type(args[0]).__name__}, expected a mapping of names to arrays, or a tuple: "
-                             f"{signature}")
+            raise InputError(f"data is {type(args[0]).__name__}, expected a mapping of names to arrays, a tuple, or a "
+                             f"path: {signature}")
         arrays, _ = signature.bind(signature.collect(args, {}))
         if not allow_nan:
             require_finite(arrays)
@@ -585,7 +589,8 @@ class Function:
                                f"fn.load()")
         if weights.layout is not self.layout and weights.layout != self.layout:
             Weights.of(self.layout, weights)           # names what is missing, unknown or misshapen
-            raise WeightsError(f"the weights are laid out for another model than `{self.model.name}`")
+            raise WeightsError(f"the weights are laid out for another model than `{self.model.name}`, or in another "
+                               f"precision; `fn.weights_from(dict(weights))` converts them")
         return weights
 
     def _slots(self, weights: Weights) -> dict[str, np.ndarray]:

@@ -548,15 +548,15 @@ def better_of(nest: Nest, kind: str, dtype, new: tuple[str, str], old: tuple[str
 def largest_of(nest: Nest, values: Sequence[str], dtype) -> str:
     """The largest of some values; NaN if one is, which is found out for all at once: for each it would take as long as
     several comparisons."""
-    best, is_nan = values[0], None
+    best = values[0]
     for value in values[1:]:
         is_larger = nest.let("lt", boolean, (best, dtype), (value, dtype))
         best = nest.let("where", dtype, (is_larger, boolean), (value, dtype), (best, dtype))
     if dtype.kind != "float":
         return best
-    for value in values:
-        here = nest.let("ne", boolean, (value, dtype), (value, dtype))
-        is_nan = here if is_nan is None else nest.let("logical_or", boolean, (is_nan, boolean), (here, boolean))
+    is_nan, *others = (nest.let("ne", boolean, (value, dtype), (value, dtype)) for value in values)
+    for other in others:
+        is_nan = nest.let("logical_or", boolean, (is_nan, boolean), (other, boolean))
     least = nest.constant(dtype, identity_of("max", dtype))
     nan = nest.let("sub", dtype, (least, dtype), (least, dtype))
     return nest.let("where", dtype, (is_nan, boolean), (nan, dtype), (best, dtype))

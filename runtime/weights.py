@@ -424,6 +424,9 @@ def _check_header(layout: Layout, path, tensors: Mapping[str, tuple[str, tuple[i
                                 f"the model has {entry.dtype}{list(entry.shape)}")
     if problems:
         shown = problems[:6] + [f"and {len(problems) - 6} more"] * (len(problems) > 6)
+        shapes = {path: shape for path, (_, shape) in tensors.items()}
+        if shapes == {entry.path: entry.shape for entry in layout.entries}:
+            shown.append("only the precision differs: `fn.weights_from(safetensors.numpy.load_file(path))` converts it")
         raise WeightsError(f"{name} does not fit the model:\n  " + "\n  ".join(shown))
 
 

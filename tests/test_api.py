@@ -320,6 +320,19 @@ def test_weights_files(fn, w, tmp_path):
         netc.compile(STATEFUL).load(tmp_path / "w.safetensors")
 
 
+def test_weights_of_another_precision_are_converted_when_asked(fn, w, tmp_path):
+    double = netc.compile(fn.source, precision="f64")
+    fn.save(w, tmp_path / "w.safetensors")
+    with pytest.raises(netc.WeightsError, match=r"only the precision differs: `fn\.weights_from"):
+        double.load(tmp_path / "w.safetensors")
+    from safetensors.numpy import load_file
+    wide = double.weights_from(load_file(tmp_path / "w.safetensors"))
+    assert all(wide[path].dtype == np.float64 and (wide[path] == w[path]).all() for path in w)
+    with pytest.raises(netc.WeightsError, match=r"in another precision; `fn\.weights_from"):
+        double.evaluate(w, {})
+    assert double.weights_from(dict(w)) == wide
+
+
 # --- compiled ---------------------------------------------------------------------------------------------------
 
 

@@ -246,6 +246,10 @@ def test_what_is_asked_too_early_or_of_the_wrong_data(iris):
         netc.Classifier().function_.summary()
     with pytest.raises(ValueError, match="at least two classes"):
         netc.Classifier().fit(iris[0], np.zeros(150))
+    mixed = np.array(["a", 1, *["b"] * 148], object)
+    for train in (netc.Classifier().fit, lambda X, y: netc.Classifier().partial_fit(X, y, classes=["a", "b"])):
+        with pytest.raises(ValueError, match="no common order: int, str; make them all strings"):
+            train(iris[0], mixed)
     with pytest.raises(netc.CompileError, match="has no setting `hiden`"):
         netc.Classifier(settings={"hiden": (3,)}).fit(*iris)
     with pytest.raises(ValueError, match="NaN"):

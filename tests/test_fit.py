@@ -71,6 +71,26 @@ def same_history(a, b):
     return a.epochs == b.epochs and all(np.array_equal(a.optimizer[path], b.optimizer[path]) for path in a.optimizer)
 
 
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_data_may_be_a_path(fn, whole, tmp_path, kind):
+    path = tmp_path / ("data.npz" if kind == "npz" else "data")
+    if kind == "npz":
+        np.savez(path, **data())
+    else:
+        path.mkdir()
+        for name, array in data().items():
+            np.save(path / f"{name}.npy", array)
+    for given in (path, str(path)):
+        weights, history = fn.fit(fn.init(1), given, **SETTINGS)
+        assert same(weights, whole[0]) and same_history(history, whole[1])
+    assert fn.evaluate(weights, path) == fn.evaluate(weights, data())
+    assert fn.fit(fn.init(1), path, **SETTINGS | {"validation": path})[1].epochs[0]["val_loss"] > 0
+    with pytest.raises(netc.InputError, match="a tuple, or a path"):
+        fn.fit(fn.init(1), 3)
+    with pytest.raises(netc.InputError, match=r"arrays are read from \.npz, "):
+        fn.fit(fn.init(1), __file__)
+
+
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ w, matrix = ops.input("w", f64, (4, 3)), ops.input("matrix", f64, (2, 10))
 image, kernel = ops.input("image", f64, (2, 6, 5, 3)), ops.input("kernel", f64, (3, 3, 3, 2))
 pixels, mix = ops.input("pixels", f64, (2, 6, 5, 1)), ops.input("mix", f64, (1, 1, 3, 2))
 small, blend = ops.input("small", f64, (2, 3, 3, 2)), ops.input("blend", f64, (3, 2))
+deep, turn = ops.input("deep", f64, (2, 6, 5, 8)), ops.input("turn", f64, (8, 2))
 
 
 def full(value, like=x):
@@ -62,13 +63,13 @@ def raw(name, args, **attrs):
     return node(ops.PRIMITIVES[name], args, **attrs)
 
 
-def chosen(down, across, *counts):
+def chosen(down, across, *counts, of=image):
     """Where the maxima of windows of 3 x 3 are in the image; these are their strides, and how many there are."""
-    return ops.window_argmax(image, (3, 3), (down, across), (1, 1), counts)
+    return ops.window_argmax(of, (3, 3), (down, across), (1, 1), counts)
 
 
-def pooled(down, across, *counts):
-    return ops.window_take(image, chosen(down, across, *counts), (3, 3), (down, across), (1, 1), counts)
+def pooled(down, across, *counts, of=image):
+    return ops.window_take(of, chosen(down, across, *counts, of=of), (3, 3), (down, across), (1, 1), counts)
 
 
 EVERY = plain(0), plain(1), plain(2), plain(4)
@@ -202,8 +203,12 @@ CASES = {
                    ops.transpose(summed(cube, 1), (1, 0)))],
     # windows
     "only_windows_read": [
+        (ops.contract([pooled(1, 1, 6, 5, of=deep), turn], (2, 3, 3, 2), (8,), [EVERY_SECOND, (plain(4), plain(3))]),
+         ops.contract([pooled(2, 2, 3, 3, of=deep), turn], (2, 3, 3, 2), (8,), [EVERY, (plain(4), plain(3))])),
+        # of few channels whole rows
         (ops.contract([pooled(1, 1, 6, 5), blend], (2, 3, 3, 2), (3,), [EVERY_SECOND, (plain(4), plain(3))]),
-         ops.contract([pooled(2, 2, 3, 3), blend], (2, 3, 3, 2), (3,), [EVERY, (plain(4), plain(3))])),
+         ops.contract([pooled(2, 1, 3, 5), blend], (2, 3, 3, 2), (3,), [
+             (plain(0), plain(1), ops.affine({2: 2}), plain(4)), (plain(4), plain(3))])),
         # an index of one value adds nothing, an axis that is read whole stays
         (ops.contract([pooled(1, 2, 6, 3), blend], (1, 3, 2), (2, 2, 3), [
             (plain(3), ops.affine({0: 1, 4: 3}), plain(5), plain(1)), (plain(1), plain(2))]),

@@ -14,9 +14,8 @@ from ..types import Size
 from .contraction import contract_like, stays_inside
 from .table import rule
 
-
-# Fewer channels than a vector has elements: what lies beside them in memory, the next window, is then computed with them
-# at no cost, where it may be.
+# Of fewer channels than a vector has elements: the windows of a row, which lie side by side in memory, are then faster
+# computed all than one by one.
 FEW_CHANNELS = 8
 
 
