@@ -203,14 +203,18 @@ def test_the_gradient_of_a_pooling_whose_windows_do_not_overlap_is_one_kernel():
     assert sum(isinstance(each, Store) for each in statements(put.code.body)) == 9
 
 
-def test_a_pooling_is_computed_where_a_convolution_with_strides_reads_it():
-    x, w = ops.input("x", f32, (N, 8, 8, 5)), ops.param("w", f32, (1, 1, 5, 6))
+@pytest.mark.parametrize("channels, make, strides", [
+    (8, lambda x: x, {(2, 2)}), (5, ops.neg, {(2, 2)}), (5, lambda x: x, {(2, 1), (2, 2)})])
+def test_a_pooling_is_computed_where_a_convolution_with_strides_reads_it(channels, make, strides):
+    """And of an image of few channels that comes in, which is read by rows, at all windows of a row."""
+    x, w = ops.input("x", f32, (N, 8, 8, channels)), ops.param("w", f32, (1, 1, channels, 6))
     settings = {"sizes": (3, 3), "strides": (1, 1), "low": (1, 1)}
-    pool = ops.window_take(x, ops.window_argmax(x, **settings, out_sizes=(8, 8)), **settings, out_sizes=(8, 8))
+    image = make(x)
+    pool = ops.window_take(image, ops.window_argmax(image, **settings, out_sizes=(8, 8)), **settings, out_sizes=(8, 8))
     y = ops.convolution(pool, w, (2, 2), (1, 1), (0, 0), (4, 4))
     dx, dw = grad(ops.reduce(ops.mul(y, y), "sum", (0, 1, 2, 3)), [x, w])
     compiled = optimize(Graph((x, w), {"y": y, "dx": dx, "dw": dw}))
-    assert {node.attrs["strides"] for node in compiled.nodes() if node.op.name.startswith("window")} == {(2, 2)}
+    assert {node.attrs["strides"] for node in compiled.nodes() if node.op.name.startswith("window")} == strides
     run_both({"y": y, "dx": dx, "dw": dw}, [x, w], {"N": 3}, tolerance=1e-5)
 
 

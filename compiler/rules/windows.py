@@ -14,7 +14,7 @@ from ..types import Size
 from .contraction import contract_like, stays_inside
 from .table import rule
 
-# Of fewer channels than a vector has elements: the windows of a row, which lie side by side in memory, are then faster
+# Fewer channels than a vector has elements: the windows of a row, which lie side by side in memory, are then faster
 # computed all than one by one.
 FEW_CHANNELS = 8
 
@@ -27,8 +27,7 @@ def only_windows_read(x: Node) -> Node | None:
             continue
         spatial = operand.shape[1:-1]
         runs = [_run(x, index, size) for index, size in zip(places[1:-1], spatial)]
-        channels = operand.shape[-1]
-        if isinstance(channels, int) and channels < FEW_CHANNELS:
+        if _goes_by_rows(operand):
             runs[-1] = 0, 1
         steps = [step for _, step in runs]
         if all(step == 1 for step in steps) or 0 in _extents(x):
@@ -40,6 +39,13 @@ def only_windows_read(x: Node) -> Node | None:
         maps[position] = (places[0], *inner, places[-1])
         return contract_like(x, operands, maps)
     return None
+
+
+def _goes_by_rows(windows: Node) -> bool:
+    """Whether all windows of a row are to be computed: of an image that comes in; nobody asks for the gradient of that,
+    which would need those alone that are read."""
+    source, channels = windows.args[0], windows.shape[-1]
+    return source.op.name == "input" and isinstance(channels, int) and channels < FEW_CHANNELS
 
 
 def _extents(x: Node) -> tuple[Size, ...]:
