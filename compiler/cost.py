@@ -192,7 +192,7 @@ def _bytes(accesses: Mapping[int, Mapping], itemsizes: list[int]) -> int:
 
 
 ONE = {"neg", "abs", "sqrt", "floor", "ceil", "round", "add", "sub", "mul", "div", "maximum", "minimum", "is_finite",
-       "add_any_order", "maximum_any_order", "minimum_any_order"}
+       "add_any_order", "maximum_any_order", "minimum_any_order", "larger"}
 TWO = {"fma", "fma_any_order", "rsqrt"}
 NONE = {"sign", "logical_not", "floordiv", "mod", "lt", "le", "eq", "ne", "logical_and", "logical_or", "logical_xor",
         "where", "cast", "random_bits"}

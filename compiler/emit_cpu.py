@@ -31,7 +31,7 @@ ELEMENTWISE = {
     "where": "{1} if {0} else {2}", "cast": "{0}", "random_bits": "random_bits({0}, {1}, {2})",
     "fma": "fma({0}, {1}, {2})", "fma_any_order": "add_any_order({0} * {1}, {2})",
     "add_any_order": "add_any_order({0}, {1})", "maximum_any_order": "maximum_any_order({0}, {1})",
-    "minimum_any_order": "minimum_any_order({0}, {1})",
+    "minimum_any_order": "minimum_any_order({0}, {1})", "larger": "{1} if {0} < {1} else {0}",
 }
 _INTEGER = {"fma": "{0} * {1} + {2}"}
 _COMMON = (0.0, 1.0, -1.0, 2.0, 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product as combinations
@@ -550,15 +551,13 @@ def largest_of(nest: Nest, values: Sequence[str], dtype) -> str:
     several comparisons."""
     best = values[0]
     for value in values[1:]:
-        is_larger = nest.let("lt", boolean, (best, dtype), (value, dtype))
-        best = nest.let("where", dtype, (is_larger, boolean), (value, dtype), (best, dtype))
+        best = nest.let("larger", dtype, (best, dtype), (value, dtype))
     if dtype.kind != "float":
         return best
     is_nan, *others = (nest.let("ne", boolean, (value, dtype), (value, dtype)) for value in values)
     for other in others:
         is_nan = nest.let("logical_or", boolean, (is_nan, boolean), (other, boolean))
-    least = nest.constant(dtype, identity_of("max", dtype))
-    nan = nest.let("sub", dtype, (least, dtype), (least, dtype))
+    nan = nest.constant(dtype, math.nan)
     return nest.let("where", dtype, (is_nan, boolean), (nan, dtype), (best, dtype))
 
 
