@@ -205,7 +205,7 @@ def test_the_command_refuses_and_allows_nan(netc_command, tmp_path):
     given = ("train", tmp_path / "m.net", "--data", tmp_path / "gaps.npz", "--target", "numpy", "--epochs", 1)
     code, _, errors = netc_command(*given)
     assert code == 1 and "`x` holds NaN in row 1, at [1, 1]; rows with such values: 1 of 2" in errors
-    assert netc_command(*given, "--allow-nan")[0] == 0
+    assert netc_command(*given, "--allow-nan", "--save", tmp_path / "m.safetensors")[0] == 0
 
 
 def test_a_single_call_computes_with_nan(fn, w):
